@@ -1,0 +1,253 @@
+/**
+ * The output buffer that frames and the codec write into, side by side.
+ *
+ * @module
+ */
+
+/** A byte string that is sent from where it is. */
+export interface Segment {
+  /** It goes before this position of the buffer. Never decreases. */
+  at: number;
+  /** The bytes; not copied. */
+  readonly bytes: Uint8Array;
+}
+
+const encoder = new TextEncoder();
+
+/** Text up to this many UTF-16 units is copied in a loop, longer text natively. */
+const LOOP_LENGTH = 64;
+
+/**
+ * A growing output buffer. Long byte strings can stay out of it, as
+ * {@linkcode segments}, so that they are never copied.
+ *
+ * The data items that it writes are CBOR (RFC 8949) in their preferred
+ * encoding: the shortest head that holds the value.
+ */
+export class ByteWriter {
+  /** The buffer. Growth replaces it. */
+  bytes: Uint8Array<ArrayBuffer>;
+  /** How much of {@linkcode bytes} is used. */
+  length = 0;
+  /** What is sent from where it is, in the order of `at`. */
+  segments: Segment[] = [];
+  /** The sum of the segments' lengths. */
+  segmentBytes = 0;
+  /** Whether a value is being encoded into it right now. */
+  busy = false;
+
+  /** @param capacity The size of the first buffer, in bytes. */
+  constructor(capacity = 1024) {
+    this.bytes = new Uint8Array(capacity);
+  }
+
+  /** Makes room for `count` more bytes. */
+  reserve(count: number): void {
+    if (this.length + count > this.bytes.length) this.#grow(count);
+  }
+
+  #grow(count: number): void {
+    const needed = this.length + count;
+    const bytes = new Uint8Array(Math.max(needed, this.bytes.length * 2));
+    bytes.set(this.bytes.subarray(0, this.length));
+    this.bytes = bytes;
+  }
+
+  /**
+   * Writes the head of a data item.
+   *
+   * @param major Its major type, 0 to 7.
+   * @param value Its argument, an integer from 0 to 2^53.
+   */
+  writeHead(major: number, value: number): void {
+    if (this.length + 9 > this.bytes.length) this.#grow(9);
+    const bytes = this.bytes;
+    const at = this.length;
+    const high = major << 5;
+    if (value < 24) {
+      bytes[at] = high | value;
+      this.length = at + 1;
+    } else if (value < 0x100) {
+      bytes[at] = high | 24;
+      bytes[at + 1] = value;
+      this.length = at + 2;
+    } else if (value < 0x10000) {
+      bytes[at] = high | 25;
+      bytes[at + 1] = value >> 8;
+      bytes[at + 2] = value;
+      this.length = at + 3;
+    } else if (value < 0x100000000) {
+      bytes[at] = high | 26;
+      bytes[at + 1] = value >>> 24;
+      bytes[at + 2] = value >>> 16;
+      bytes[at + 3] = value >>> 8;
+      bytes[at + 4] = value;
+      this.length = at + 5;
+    } else {
+      const top = Math.floor(value / 0x100000000);
+      const low = value >>> 0;
+      bytes[at] = high | 27;
+      bytes[at + 1] = top >>> 24;
+      bytes[at + 2] = top >>> 16;
+      bytes[at + 3] = top >>> 8;
+      bytes[at + 4] = top;
+      bytes[at + 5] = low >>> 24;
+      bytes[at + 6] = low >>> 16;
+      bytes[at + 7] = low >>> 8;
+      bytes[at + 8] = low;
+      this.length = at + 9;
+    }
+  }
+
+  /** Writes an unsigned integer from 0 to 2^53. */
+  writeUint(value: number): void {
+    this.writeHead(0, value);
+  }
+
+  /**
+   * Writes a text string.
+   *
+   * @throws {RangeError} If the text has a lone surrogate: UTF-8 has none.
+   */
+  writeText(text: string): void {
+    if (!this.tryWriteText(text)) {
+      throw new RangeError("Cannot write text: it has a lone surrogate");
+    }
+  }
+
+  /**
+   * Writes a text string and returns true, or returns false with nothing
+   * written if the text has a lone surrogate.
+   */
+  tryWriteText(text: string): boolean {
+    const length = text.length;
+    // A UTF-16 unit is at most 3 bytes of UTF-8.
+    const most = length * 3 + 9;
+    if (this.length + most > this.bytes.length) this.#growForText(text);
+    const bytes = this.bytes;
+    const start = this.length;
+    if (length < LOOP_LENGTH) {
+      let at = start;
+      if (length < 24) {
+        bytes[at++] = 0x60 | length;
+      } else {
+        bytes[at] = 0x78;
+        bytes[at + 1] = length;
+        at += 2;
+      }
+      let i = 0;
+      for (; i < length; i++) {
+        const unit = text.charCodeAt(i);
+        if (unit > 0x7f) break;
+        bytes[at + i] = unit;
+      }
+      if (i === length) {
+        this.length = at + length;
+        return true;
+      }
+    }
+    // The head's size is guessed from the length in UTF-16 units, right for
+    // ASCII; what is longer moves up.
+    const guess = headSize(length);
+    const { written } = encoder.encodeInto(
+      text,
+      bytes.subarray(start + guess),
+    );
+    if (written !== length) {
+      if (!text.isWellFormed()) return false;
+      const size = headSize(written);
+      if (size !== guess) {
+        const from = start + guess;
+        bytes.copyWithin(start + size, from, from + written);
+      }
+    }
+    this.writeHead(3, written);
+    this.length += written;
+    return true;
+  }
+
+  /** Makes room for text, without three times its size if it is long. */
+  #growForText(text: string): void {
+    const length = text.length;
+    this.reserve(length < 4096 ? length * 3 + 9 : utf8Length(text) + 18);
+  }
+
+  /** Writes a byte string, copying it. */
+  writeBytes(bytes: Uint8Array): void {
+    const length = bytes.length;
+    this.reserve(length + 9);
+    this.writeHead(2, length);
+    this.bytes.set(bytes, this.length);
+    this.length += length;
+  }
+
+  /** Adds bytes that are sent from where they are. Their head comes first. */
+  addSegment(bytes: Uint8Array): void {
+    this.segments.push({ at: this.length, bytes });
+    this.segmentBytes += bytes.length;
+  }
+
+  /**
+   * Goes back to an earlier state, after something half-written failed.
+   *
+   * @param length What {@linkcode length} was.
+   * @param segmentCount How many segments there were.
+   */
+  truncate(length: number, segmentCount: number): void {
+    this.length = length;
+    while (this.segments.length > segmentCount) {
+      this.segmentBytes -= this.segments.pop()!.bytes.length;
+    }
+  }
+
+  /** Empties it. The buffer stays; the list of segments is a new one. */
+  reset(): void {
+    this.length = 0;
+    if (this.segmentBytes !== 0 || this.segments.length !== 0) {
+      this.segments = [];
+      this.segmentBytes = 0;
+    }
+  }
+
+  /** A copy of everything that was written, segments included. */
+  toBytes(): Uint8Array<ArrayBuffer> {
+    const { bytes, segments, length } = this;
+    if (segments.length === 0) return bytes.slice(0, length);
+    const all = new Uint8Array(length + this.segmentBytes);
+    let from = 0;
+    let to = 0;
+    for (const segment of segments) {
+      all.set(bytes.subarray(from, segment.at), to);
+      to += segment.at - from;
+      from = segment.at;
+      all.set(segment.bytes, to);
+      to += segment.bytes.length;
+    }
+    all.set(bytes.subarray(from, length), to);
+    return all;
+  }
+}
+
+/** The size in bytes of the shortest head that holds `value`. */
+function headSize(value: number): number {
+  return value < 24
+    ? 1
+    : value < 0x100
+    ? 2
+    : value < 0x10000
+    ? 3
+    : value < 0x100000000
+    ? 5
+    : 9;
+}
+
+/** The size of text in UTF-8, in bytes. */
+function utf8Length(text: string): number {
+  let size = text.length;
+  for (let i = 0; i < text.length; i++) {
+    const unit = text.charCodeAt(i);
+    if (unit > 0x7ff) size += 2;
+    else if (unit > 0x7f) size++;
+  }
+  return size;
+}

@@ -1,0 +1,116 @@
+/**
+ * The default codec, with the faster way in that a connection uses.
+ *
+ * @module
+ */
+
+import { ByteWriter } from "./byte_writer.ts";
+import { CborDecoder } from "./cbor_decoder.ts";
+import { CborEncoder, SEGMENT_BYTES } from "./cbor_encoder.ts";
+
+/** Buffers larger than this aren't kept for the next value. */
+const MAX_KEPT_BYTES = 1024 * 1024;
+
+/** Options of `cbor()`. */
+export interface CborOptions {
+  /**
+   * How deep arrays, maps and tags may nest, in what is encoded and in what is
+   * decoded.
+   *
+   * @default {64}
+   */
+  maxDepth?: number;
+}
+
+/** The default codec: a strict profile of RFC 8949. */
+export class CborCodec<T = unknown> {
+  /** The codec's name, which both ends must agree on. */
+  readonly name: string = "cbor";
+  readonly #encoder: CborEncoder;
+  readonly #decoder: CborDecoder;
+  /** The output of {@linkcode encode}; none while a call is under way. */
+  #out: ByteWriter | undefined;
+
+  /** @param options The options of `cbor()`. */
+  constructor(options: CborOptions = {}) {
+    const maxDepth = checkOptions(options);
+    this.#encoder = new CborEncoder(maxDepth);
+    this.#decoder = new CborDecoder(maxDepth);
+  }
+
+  /**
+   * Encodes a value into bytes of its own.
+   *
+   * @throws {EncodeError} If it has a part that can't be encoded.
+   */
+  encode(value: T): Uint8Array<ArrayBuffer> {
+    // A getter of the value may call encode() again: that call makes its own.
+    const out = this.#out ?? new ByteWriter();
+    this.#out = undefined;
+    try {
+      this.#encoder.encode(out, value, SEGMENT_BYTES);
+      return out.toBytes();
+    } finally {
+      out.reset();
+      if (out.bytes.length <= MAX_KEPT_BYTES) this.#out = out;
+    }
+  }
+
+  /**
+   * Decodes a payload, all of which must be one value.
+   *
+   * @throws {DecodeError} If it is anything else.
+   */
+  decode(payload: Uint8Array): T {
+    return this.#decoder.decode(payload, 0, payload.length) as T;
+  }
+
+  /**
+   * Encodes a value into an output buffer. Long byte strings become segments.
+   * On failure the buffer holds a part of the value: the caller truncates.
+   *
+   * @throws {EncodeError} If it has a part that can't be encoded.
+   */
+  encodeInto(
+    out: ByteWriter,
+    value: T,
+    segmentThreshold: number = SEGMENT_BYTES,
+  ): void {
+    this.#encoder.encode(out, value, segmentThreshold);
+  }
+
+  /**
+   * Decodes the payload in a range of bytes, from which byte strings are copied.
+   * Offsets in errors count from `start`.
+   *
+   * @throws {DecodeError} If it is anything else than one value.
+   */
+  decodeFrom(bytes: Uint8Array, start: number, end: number): T {
+    return this.#decoder.decode(bytes, start, end) as T;
+  }
+}
+
+function checkOptions(options: CborOptions): number {
+  if (typeof options !== "object" || options === null) {
+    throw new TypeError(
+      `Cannot make codec: options is ${String(options)}, expected an object`,
+    );
+  }
+  for (const key of Object.keys(options)) {
+    if (key !== "maxDepth") {
+      throw new TypeError(`Cannot make codec: unknown option "${key}"`);
+    }
+  }
+  const { maxDepth = 64 } = options;
+  if (typeof maxDepth !== "number") {
+    throw new TypeError(
+      `Cannot make codec: maxDepth is a ${typeof maxDepth}, expected a number`,
+    );
+  }
+  if (!Number.isSafeInteger(maxDepth) || maxDepth < 1) {
+    throw new RangeError(
+      `Cannot make codec: maxDepth is ${maxDepth}, expected an integer of at least 1`,
+    );
+  }
+  return maxDepth;
+}

@@ -1,0 +1,213 @@
+/**
+ * CBOR to JavaScript values, read in place. What each item becomes is the table
+ * of PROTOCOL.md section 8.
+ *
+ * No code of a caller runs while a value is decoded, so a decoder is never
+ * entered twice.
+ *
+ * @module
+ */
+
+import { CborReader, INDEFINITE } from "./cbor_reader.ts";
+import { CborSimple } from "./cbor_simple.ts";
+import { decodeTagged } from "./cbor_tagged.ts";
+
+/** Reads CBOR data items, one after another. */
+export class CborDecoder extends CborReader {
+  readonly #maxDepth: number;
+  /** How many items the bytes can still hold: each takes one at least. */
+  #budget = 0;
+
+  /** @param maxDepth How deep arrays, maps and tags may nest. */
+  constructor(maxDepth = 64) {
+    super();
+    this.#maxDepth = maxDepth;
+  }
+
+  /**
+   * Reads a data item of any kind.
+   *
+   * @throws {DecodeError} If there is none, or a malformed one.
+   */
+  readValue(): unknown {
+    this.#budget = this.end - this.pos;
+    try {
+      return this.value(0);
+    } catch (error) {
+      // A limit on depth that is larger than the stack.
+      if (error instanceof RangeError) {
+        this.fail(`it is too large: ${error.message}`, this.pos, error);
+      }
+      throw error;
+    }
+  }
+
+  /** Reads one data item that takes the whole range. */
+  decode(bytes: Uint8Array, start: number, end: number): unknown {
+    this.set(bytes, start, end);
+    const value = this.readValue();
+    if (this.pos !== end) {
+      this.fail(`${end - this.pos} bytes follow the value`, this.pos);
+    }
+    return value;
+  }
+
+  /** Reads any data item that is inside of `depth` others. */
+  value(depth: number): unknown {
+    const at = this.pos;
+    if (at >= this.end) this.truncated();
+    const byte = this.bytes[at]!;
+    this.pos = at + 1;
+    const info = byte & 31;
+    switch (byte >> 5) {
+      case 0:
+        return info < 24 ? info : this.integer(info, false);
+      case 1:
+        return info < 24 ? -1 - info : this.integer(info, true);
+      case 2:
+        return this.byteString(info);
+      case 3:
+        return this.text(info, at);
+      case 4:
+        return this.#array(info, depth, at);
+      case 5:
+        return this.#map(info, depth, at);
+      case 6:
+        return decodeTagged(this, info, depth);
+      default:
+        return this.#simple(info, at);
+    }
+  }
+
+  /** Fails if an item at this depth is nested too deep. */
+  enter(depth: number, at: number): void {
+    if (depth >= this.#maxDepth) {
+      this.fail(`nested too deep: the limit is ${this.#maxDepth}`, at);
+    }
+  }
+
+  /** The number of items, which the bytes that are left must be enough for. */
+  count(info: number, size: number): number {
+    const at = this.pos - 1;
+    const count = this.argument(info);
+    this.#budget -= count * size;
+    if (this.#budget < 0 || count * size > this.end - this.pos) {
+      this.fail(
+        `length is ${count}, more than the bytes that are left can hold`,
+        at,
+      );
+    }
+    return count;
+  }
+
+  #array(info: number, depth: number, at: number): unknown[] {
+    this.enter(depth, at);
+    const result: unknown[] = [];
+    if (info === INDEFINITE) {
+      while (!this.atBreak()) result.push(this.value(depth + 1));
+      return result;
+    }
+    const count = this.count(info, 1);
+    for (let i = 0; i < count; i++) result.push(this.value(depth + 1));
+    return result;
+  }
+
+  #map(
+    info: number,
+    depth: number,
+    at: number,
+  ): Record<string, unknown> | Map<unknown, unknown> {
+    this.enter(depth, at);
+    const result: Record<string, unknown> = {};
+    const count = info === INDEFINITE ? Infinity : this.count(info, 2);
+    for (let i = 0; i < count; i++) {
+      if (count === Infinity && this.atBreak()) break;
+      const keyAt = this.pos;
+      if (keyAt < this.end && this.bytes[keyAt]! >> 5 !== 3) {
+        // Not an object then: an object's keys are text.
+        return this.#entries(new Map(Object.entries(result)), count, depth);
+      }
+      const key = this.readText();
+      if (Object.hasOwn(result, key)) {
+        this.fail(`key ${JSON.stringify(key)} is there twice`, keyAt);
+      }
+      define(result, key, this.value(depth + 1));
+    }
+    return result;
+  }
+
+  /** Reads a map's entries, until there are `count`, or a break comes. */
+  #entries(
+    result: Map<unknown, unknown>,
+    count: number,
+    depth: number,
+  ): Map<unknown, unknown> {
+    const seen = new Set<string>();
+    while (result.size < count) {
+      if (count === Infinity && this.atBreak()) break;
+      const keyAt = this.pos;
+      const key = this.value(depth + 1);
+      let twice = result.has(key);
+      if (typeof key === "object" && key !== null) {
+        // Arrays and the like: the same if their bytes are.
+        const bytes = this.bytes.subarray(keyAt, this.pos);
+        const content = new TextDecoder("latin1").decode(bytes);
+        twice = seen.has(content);
+        seen.add(content);
+      }
+      if (twice) this.fail("a key is there twice", keyAt);
+      result.set(key, this.value(depth + 1));
+    }
+    return result;
+  }
+
+  #simple(info: number, at: number): unknown {
+    switch (info) {
+      case 20:
+        return false;
+      case 21:
+        return true;
+      case 22:
+        return null;
+      case 23:
+        return undefined;
+      case 24: {
+        const value = this.argument(24);
+        // RFC 8949 wants 32 and more; RFC 7049's vectors have 24.
+        if (value < 24) {
+          this.fail(`simple value ${value} in two bytes`, at);
+        }
+        return new CborSimple(value);
+      }
+      case 25:
+        return this.float(2);
+      case 26:
+        return this.float(4);
+      case 27:
+        return this.float(8);
+      case INDEFINITE:
+        return this.fail("a break is outside of any item", at);
+      default:
+        if (info > 27) {
+          this.fail(`additional information ${info} is reserved`, at);
+        }
+        return new CborSimple(info);
+    }
+  }
+}
+
+/** Adds an own property, never a prototype. */
+function define(
+  object: Record<string, unknown>,
+  key: string,
+  value: unknown,
+): void {
+  if (key in Object.prototype) {
+    Object.defineProperty(object, key, {
+      value,
+      configurable: true,
+      enumerable: true,
+      writable: true,
+    });
+  } else object[key] = value;
+}

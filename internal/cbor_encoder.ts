@@ -1,0 +1,427 @@
+/**
+ * JavaScript values to CBOR, straight into a shared output buffer. What each
+ * type becomes is the table of PROTOCOL.md section 8.
+ *
+ * @module
+ */
+
+import { Buffer } from "node:buffer";
+import { CborTag, type CborType } from "@std/cbor";
+import type { ByteWriter } from "./byte_writer.ts";
+import { CborSimple } from "./cbor_simple.ts";
+import {
+  AGGREGATE_ERROR,
+  ARRAY_BUFFER,
+  ERROR_CLASSES,
+  Tag,
+  TAG_OF_PROTOTYPE,
+  type TypedArray,
+} from "./cbor_tags.ts";
+import {
+  describe,
+  EncodeFailure,
+  entryStep,
+  propertyStep,
+} from "./encode_failure.ts";
+
+/** Byte strings from this size on are sent from where they are. */
+export const SEGMENT_BYTES = 16 * 1024;
+
+/** Integers up to here are integers on the wire; larger ones are floats. */
+const MAX_INTEGER = 2 ** 53;
+
+const OBJECT_PROTOTYPE: unknown = Object.prototype;
+const ARRAY_PROTOTYPE: unknown = Array.prototype;
+
+/** The bits of one float; used between two statements, so it can be shared. */
+const scratch = new DataView(new ArrayBuffer(8));
+const scratchBytes = new Uint8Array(scratch.buffer);
+
+/** Encodes values into a {@linkcode ByteWriter}. */
+export class CborEncoder {
+  readonly #maxDepth: number;
+  // The state of the call under way. A value's getter may encode another value
+  // with the same encoder: encode() puts the outer call's state back.
+  #out!: ByteWriter;
+  #threshold = Infinity;
+
+  /** @param maxDepth How deep arrays, maps and tags may nest. */
+  constructor(maxDepth: number) {
+    this.#maxDepth = maxDepth;
+  }
+
+  /**
+   * Writes one value. On failure the writer holds a part of it: the caller
+   * truncates.
+   *
+   * @param out Where to.
+   * @param value The value.
+   * @param threshold Byte strings from this size on become segments.
+   * @throws {EncodeError} If it has a part that can't be encoded.
+   */
+  encode(out: ByteWriter, value: unknown, threshold: number): void {
+    if (out.busy) {
+      // A getter sends while its object is being sent on the same connection.
+      throw EncodeFailure.toError(
+        new EncodeFailure(
+          "can't be encoded while another value is being encoded",
+        ),
+      );
+    }
+    const outerOut = this.#out;
+    const outerThreshold = this.#threshold;
+    this.#out = out;
+    this.#threshold = threshold;
+    out.busy = true;
+    try {
+      this.#value(value, 0);
+    } catch (error) {
+      throw EncodeFailure.toError(error);
+    } finally {
+      out.busy = false;
+      this.#out = outerOut;
+      this.#threshold = outerThreshold;
+    }
+  }
+
+  #value(value: unknown, depth: number): void {
+    switch (typeof value) {
+      case "string":
+        return this.#text(value);
+      case "number":
+        return this.#number(value);
+      case "boolean":
+        return this.#byte(value ? 0xf5 : 0xf4);
+      case "undefined":
+        return this.#byte(0xf7);
+      case "bigint":
+        return this.#bigint(value);
+      case "object":
+        if (value === null) return this.#byte(0xf6);
+        return this.#object(value, depth);
+      default:
+        throw new EncodeFailure(describe(value));
+    }
+  }
+
+  #byte(byte: number): void {
+    const out = this.#out;
+    out.reserve(1);
+    out.bytes[out.length++] = byte;
+  }
+
+  #text(text: string): void {
+    if (!this.#out.tryWriteText(text)) {
+      throw new EncodeFailure("has a lone surrogate");
+    }
+  }
+
+  #number(value: number): void {
+    if (
+      Number.isInteger(value) && value <= MAX_INTEGER &&
+      value >= -MAX_INTEGER && !Object.is(value, -0)
+    ) {
+      if (value >= 0) this.#out.writeHead(0, value);
+      else this.#out.writeHead(1, -1 - value);
+    } else {
+      this.#float(value);
+    }
+  }
+
+  /** Writes the shortest float that keeps the value. */
+  #float(value: number): void {
+    let head = 0xfb;
+    let size = 8;
+    if (Number.isNaN(value)) {
+      head = 0xf9;
+      size = 2;
+      scratch.setUint16(0, 0x7e00);
+    } else if (Math.fround(value) !== value) {
+      scratch.setFloat64(0, value);
+    } else if (Math.f16round(value) !== value) {
+      head = 0xfa;
+      size = 4;
+      scratch.setFloat32(0, value);
+    } else {
+      head = 0xf9;
+      size = 2;
+      scratch.setFloat16(0, value);
+    }
+    const out = this.#out;
+    out.reserve(9);
+    const bytes = out.bytes;
+    let at = out.length;
+    bytes[at++] = head;
+    for (let i = 0; i < size; i++) bytes[at++] = scratchBytes[i]!;
+    out.length = at;
+  }
+
+  #bigint(value: bigint): void {
+    const negative = value < 0n;
+    this.#tag(negative ? Tag.NEGATIVE_BIGNUM : Tag.BIGNUM);
+    const magnitude = negative ? -1n - value : value;
+    if (magnitude === 0n) return this.#byte(0x40);
+    // Through hexadecimal text: linear in the size, as shifting isn't.
+    const hex = magnitude.toString(16);
+    this.#out.writeBytes(
+      Buffer.from(hex.length % 2 === 0 ? hex : "0" + hex, "hex"),
+    );
+  }
+
+  #tag(tag: number): void {
+    this.#out.writeHead(6, tag);
+  }
+
+  #bytes(bytes: Uint8Array): void {
+    const out = this.#out;
+    const { length, buffer } = bytes;
+    if (
+      length < this.#threshold ||
+      // These may change their size before they are sent.
+      !(buffer instanceof ArrayBuffer) || buffer.resizable
+    ) {
+      if (length === 0 && (buffer as ArrayBuffer).detached) {
+        throw new EncodeFailure("has a detached buffer");
+      }
+      out.writeBytes(bytes);
+      return;
+    }
+    out.writeHead(2, length);
+    out.addSegment(bytes);
+  }
+
+  #enter(depth: number): void {
+    if (depth >= this.#maxDepth) {
+      throw new EncodeFailure(
+        `is nested too deep: the limit is ${this.#maxDepth}`,
+        { tooDeep: true },
+      );
+    }
+  }
+
+  #object(value: object, depth: number): void {
+    const prototype: unknown = Object.getPrototypeOf(value);
+    if (prototype === OBJECT_PROTOTYPE) {
+      this.#properties(value as Record<string, unknown>, depth);
+    } else if (prototype === ARRAY_PROTOTYPE && Array.isArray(value)) {
+      this.#array(value, depth);
+    } else if (prototype === null) {
+      this.#tag(Tag.NULL_OBJECT);
+      this.#properties(value as Record<string, unknown>, depth);
+    } else {
+      this.#instance(value, prototype as object, depth);
+    }
+  }
+
+  #properties(value: Record<string, unknown>, depth: number): void {
+    this.#enter(depth);
+    const keys = Object.keys(value);
+    this.#out.writeHead(5, keys.length);
+    let i = 0;
+    try {
+      for (; i < keys.length; i++) {
+        const key = keys[i]!;
+        this.#text(key);
+        this.#value(value[key], depth + 1);
+      }
+    } catch (error) {
+      throw EncodeFailure.at(error, value, propertyStep(keys[i]!));
+    }
+  }
+
+  #array(value: readonly unknown[], depth: number): void {
+    this.#enter(depth);
+    const length = value.length;
+    this.#out.writeHead(4, length);
+    let i = 0;
+    try {
+      for (; i < length; i++) this.#value(value[i], depth + 1);
+    } catch (error) {
+      throw EncodeFailure.at(error, value, `[${i}]`);
+    }
+  }
+
+  #instance(value: object, prototype: object, depth: number): void {
+    if (prototype === Uint8Array.prototype || prototype === Buffer.prototype) {
+      this.#bytes(value as Uint8Array);
+    } else if (prototype === Date.prototype) {
+      this.#date(value as Date);
+    } else if (prototype === Map.prototype) {
+      this.#map(value as Map<unknown, unknown>, depth);
+    } else if (prototype === Set.prototype) {
+      this.#set(value as Set<unknown>, depth);
+    } else if (prototype === CborTag.prototype) {
+      this.#cborTag(value as CborTag<CborType>, depth);
+    } else if (prototype === URL.prototype) {
+      this.#tag(Tag.URL);
+      this.#text((value as URL).href);
+    } else if (prototype === RegExp.prototype) {
+      this.#regExp(value as RegExp);
+    } else if (prototype === ArrayBuffer.prototype) {
+      this.#arrayBuffer(value as ArrayBuffer, depth);
+    } else if (prototype === CborSimple.prototype) {
+      this.#simple((value as CborSimple).value);
+    } else if (value instanceof Error) {
+      this.#error(value, depth);
+    } else {
+      const tag = TAG_OF_PROTOTYPE.get(prototype);
+      if (tag === undefined || !ArrayBuffer.isView(value)) {
+        throw new EncodeFailure(describe(value));
+      }
+      const { buffer, byteOffset, byteLength } = value as TypedArray;
+      this.#tag(tag);
+      this.#bytes(new Uint8Array(buffer, byteOffset, byteLength));
+    }
+  }
+
+  #date(value: Date): void {
+    const time = value.getTime();
+    if (Number.isNaN(time)) throw new EncodeFailure("is an invalid Date");
+    this.#tag(Tag.DATE);
+    this.#number(time / 1000);
+  }
+
+  #map(value: Map<unknown, unknown>, depth: number): void {
+    this.#enter(depth);
+    const size = value.size;
+    this.#tag(Tag.MAP);
+    this.#out.writeHead(5, size);
+    let i = 0;
+    let step = "";
+    try {
+      for (const [key, entry] of value) {
+        if (i === size) break;
+        step = `.keys()[${i}]`;
+        this.#value(key, depth + 1);
+        try {
+          this.#value(entry, depth + 1);
+        } catch (error) {
+          step = entryStep(key, i);
+          throw error;
+        }
+        i++;
+      }
+    } catch (error) {
+      throw EncodeFailure.at(error, value, step);
+    }
+    if (i !== size || value.size !== size) throw changed();
+  }
+
+  #set(value: Set<unknown>, depth: number): void {
+    this.#enter(depth);
+    const size = value.size;
+    this.#tag(Tag.SET);
+    this.#out.writeHead(4, size);
+    let i = 0;
+    try {
+      for (const entry of value) {
+        if (i === size) break;
+        this.#value(entry, depth + 1);
+        i++;
+      }
+    } catch (error) {
+      throw EncodeFailure.at(error, value, `.values()[${i}]`);
+    }
+    if (i !== size || value.size !== size) throw changed();
+  }
+
+  #cborTag(value: CborTag<CborType>, depth: number): void {
+    this.#enter(depth);
+    const { tagNumber, tagContent } = value;
+    if (typeof tagNumber === "number" && Number.isSafeInteger(tagNumber)) {
+      if (tagNumber < 0) throw wrongTag(tagNumber);
+      this.#tag(tagNumber);
+    } else if (
+      typeof tagNumber === "bigint" &&
+      BigInt.asUintN(64, tagNumber) === tagNumber
+    ) {
+      if (tagNumber <= BigInt(MAX_INTEGER)) this.#tag(Number(tagNumber));
+      else {
+        const out = this.#out;
+        out.reserve(9);
+        out.bytes[out.length] = 0xdb;
+        scratch.setBigUint64(0, tagNumber);
+        out.bytes.set(scratchBytes, out.length + 1);
+        out.length += 9;
+      }
+    } else throw wrongTag(tagNumber);
+    try {
+      this.#value(tagContent, depth + 1);
+    } catch (error) {
+      throw EncodeFailure.at(error, value, ".tagContent");
+    }
+  }
+
+  #regExp(value: RegExp): void {
+    const { source, flags } = value;
+    this.#tag(Tag.REGEXP);
+    this.#out.writeHead(4, flags === "" ? 1 : 2);
+    this.#text(source);
+    if (flags !== "") this.#text(flags);
+  }
+
+  #arrayBuffer(value: ArrayBuffer, depth: number): void {
+    this.#enter(depth);
+    if (value.detached) throw new EncodeFailure("is detached");
+    this.#tag(Tag.OBJECT);
+    this.#out.writeHead(4, 2);
+    this.#text(ARRAY_BUFFER);
+    this.#bytes(new Uint8Array(value));
+  }
+
+  #simple(value: number): void {
+    if (value < 24) return this.#byte(0xe0 | value);
+    this.#byte(0xf8);
+    this.#byte(value);
+  }
+
+  #error(value: Error, depth: number): void {
+    this.#enter(depth);
+    const type = errorType(value);
+    const name = String(value.name);
+    // [type, message] or [type, message, { name?, cause?, errors? }]
+    const details: Record<string, unknown> = {};
+    if (name !== type) details.name = name;
+    if (Object.hasOwn(value, "cause")) details.cause = value.cause;
+    if (type === AGGREGATE_ERROR) {
+      details.errors = (value as AggregateError).errors;
+    }
+    const more = Object.keys(details).length > 0;
+    this.#tag(Tag.OBJECT);
+    this.#out.writeHead(4, more ? 3 : 2);
+    this.#text(type);
+    this.#text(String(value.message));
+    if (!more) return;
+    try {
+      this.#properties(details, depth + 1);
+    } catch (error) {
+      if (error instanceof EncodeFailure && error.holders.length > 0) {
+        error.holders[error.holders.length - 1] = value;
+      }
+      throw error;
+    }
+  }
+}
+
+/** The standard class that an error is nearest to. */
+function errorType(value: Error): string {
+  let prototype: unknown = Object.getPrototypeOf(value);
+  while (prototype !== null && prototype !== Error.prototype) {
+    if (prototype === AggregateError.prototype) return AGGREGATE_ERROR;
+    for (const [name, type] of ERROR_CLASSES) {
+      if (prototype === type.prototype) return name;
+    }
+    prototype = Object.getPrototypeOf(prototype);
+  }
+  return "Error";
+}
+
+function changed(): EncodeFailure {
+  return new EncodeFailure("changed while it was being encoded");
+}
+
+function wrongTag(tag: unknown): EncodeFailure {
+  return new EncodeFailure(
+    `has the tag number ${String(tag)}: expected an integer from 0 to 2^64 - 1`,
+  );
+}
