@@ -82,7 +82,10 @@ export function assertStrictEquals<T>(
 }
 
 /** Asserts that `actual` is an instance of `expectedType`. */
-export function assertInstanceOf<T extends Class<unknown>>(
+export function assertInstanceOf<
+  // deno-lint-ignore no-explicit-any
+  T extends abstract new (...args: any[]) => any,
+>(
   actual: unknown,
   expectedType: T,
   msg?: string,
