@@ -209,6 +209,14 @@ export class ByteWriter {
     }
   }
 
+  /** Goes on, empty, in another buffer; returns the one used until now. */
+  swap(buffer: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
+    const { bytes } = this;
+    this.bytes = buffer;
+    this.reset();
+    return bytes;
+  }
+
   /** A copy of everything that was written, segments included. */
   toBytes(): Uint8Array<ArrayBuffer> {
     const { bytes, segments, length } = this;

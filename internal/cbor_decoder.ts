@@ -9,7 +9,7 @@
  */
 
 import { CborReader, INDEFINITE } from "./cbor_reader.ts";
-import { CborSimple } from "./cbor_simple.ts";
+import { CborSimple, isSimple } from "./cbor_simple.ts";
 import { decodeTagged } from "./cbor_tagged.ts";
 
 /** Reads CBOR data items, one after another. */
@@ -173,8 +173,8 @@ export class CborDecoder extends CborReader {
         return undefined;
       case 24: {
         const value = this.argument(24);
-        // RFC 8949 wants 32 and more; RFC 7049's vectors have 24.
-        if (value < 24) {
+        // What fits into one byte must be there; 24 is in the test vectors.
+        if (value < 24 || !isSimple(value)) {
           this.fail(`simple value ${value} in two bytes`, at);
         }
         return new CborSimple(value);

@@ -180,9 +180,7 @@ export class CborEncoder {
       // These may change their size before they are sent.
       !(buffer instanceof ArrayBuffer) || buffer.resizable
     ) {
-      if (length === 0 && (buffer as ArrayBuffer).detached) {
-        throw new EncodeFailure("has a detached buffer");
-      }
+      if (length === 0 && isDetached(buffer)) throw detached();
       out.writeBytes(bytes);
       return;
     }
@@ -269,6 +267,7 @@ export class CborEncoder {
         throw new EncodeFailure(describe(value));
       }
       const { buffer, byteOffset, byteLength } = value as TypedArray;
+      if (byteLength === 0 && isDetached(buffer)) throw detached();
       this.#tag(tag);
       this.#bytes(new Uint8Array(buffer, byteOffset, byteLength));
     }
@@ -414,6 +413,14 @@ function errorType(value: Error): string {
     prototype = Object.getPrototypeOf(prototype);
   }
   return "Error";
+}
+
+function isDetached(buffer: ArrayBufferLike): boolean {
+  return buffer instanceof ArrayBuffer && buffer.detached;
+}
+
+function detached(): EncodeFailure {
+  return new EncodeFailure("has a detached buffer");
 }
 
 function changed(): EncodeFailure {

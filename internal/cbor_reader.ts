@@ -62,14 +62,14 @@ export abstract class CborReader {
    */
   readUint(): number {
     const at = this.pos;
-    const byte = at < this.end ? this.bytes[at]! : this.truncated();
-    if (byte < 24) {
+    if (at < this.end && this.bytes[at]! < 24) {
       this.pos = at + 1;
-      return byte;
+      return this.bytes[at]!;
     }
-    this.expect(0);
-    const value = this.argument(byte);
-    if (value > MAX_INTEGER) this.fail("integer is larger than 2^53", at);
+    const value = this.integer(this.expect(0), false);
+    if (typeof value !== "number") {
+      return this.fail("integer is larger than 2^53", at);
+    }
     return value;
   }
 
@@ -96,6 +96,40 @@ export abstract class CborReader {
     this.rangeStart = this.pos;
     this.pos += length;
     this.rangeEnd = this.pos;
+  }
+
+  /** Whether everything was read. */
+  get done(): boolean {
+    return this.pos >= this.end;
+  }
+
+  /**
+   * Everything must have been read.
+   *
+   * @throws {DecodeError} If something follows.
+   */
+  finish(): void {
+    if (this.pos < this.end) {
+      this.fail(`${this.end - this.pos} bytes follow`, this.pos);
+    }
+  }
+
+  /** A copy of everything, from where reading began. */
+  copy(): Uint8Array<ArrayBuffer> {
+    return this.bytes.slice(this.start, this.end) as Uint8Array<ArrayBuffer>;
+  }
+
+  /**
+   * Reads a byte string of definite length.
+   *
+   * @throws {DecodeError} If it is anything else.
+   */
+  readBytes(): Uint8Array<ArrayBuffer> {
+    this.readBytesRange();
+    return this.bytes.slice(
+      this.rangeStart,
+      this.rangeEnd,
+    ) as Uint8Array<ArrayBuffer>;
   }
 
   /** Reads any data item that is inside of `depth` others. */

