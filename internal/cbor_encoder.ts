@@ -40,9 +40,8 @@ const scratchBytes = new Uint8Array(scratch.buffer);
 /** Encodes values into a {@linkcode ByteWriter}. */
 export class CborEncoder {
   readonly #maxDepth: number;
-  // The state of the call under way. A value's getter may encode another value
-  // with the same encoder: encode() puts the outer call's state back.
-  #out!: ByteWriter;
+  // Of the call under way. A value's getter may encode another value with the
+  // same encoder: encode() puts the outer call's threshold back.
   #threshold = Infinity;
 
   /** @param maxDepth How deep arrays, maps and tags may nest. */
@@ -68,68 +67,64 @@ export class CborEncoder {
         ),
       );
     }
-    const outerOut = this.#out;
     const outerThreshold = this.#threshold;
-    this.#out = out;
     this.#threshold = threshold;
     out.busy = true;
     try {
-      this.#value(value, 0);
+      this.#value(out, value, 0);
     } catch (error) {
       throw EncodeFailure.toError(error);
     } finally {
       out.busy = false;
-      this.#out = outerOut;
       this.#threshold = outerThreshold;
     }
   }
 
-  #value(value: unknown, depth: number): void {
+  #value(out: ByteWriter, value: unknown, depth: number): void {
     switch (typeof value) {
       case "string":
-        return this.#text(value);
+        return this.#text(out, value);
       case "number":
-        return this.#number(value);
+        return this.#number(out, value);
       case "boolean":
-        return this.#byte(value ? 0xf5 : 0xf4);
+        return this.#byte(out, value ? 0xf5 : 0xf4);
       case "undefined":
-        return this.#byte(0xf7);
+        return this.#byte(out, 0xf7);
       case "bigint":
-        return this.#bigint(value);
+        return this.#bigint(out, value);
       case "object":
-        if (value === null) return this.#byte(0xf6);
-        return this.#object(value, depth);
+        if (value === null) return this.#byte(out, 0xf6);
+        return this.#object(out, value, depth);
       default:
         throw new EncodeFailure(describe(value));
     }
   }
 
-  #byte(byte: number): void {
-    const out = this.#out;
+  #byte(out: ByteWriter, byte: number): void {
     out.reserve(1);
     out.bytes[out.length++] = byte;
   }
 
-  #text(text: string): void {
-    if (!this.#out.tryWriteText(text)) {
+  #text(out: ByteWriter, text: string): void {
+    if (!out.tryWriteText(text)) {
       throw new EncodeFailure("has a lone surrogate");
     }
   }
 
-  #number(value: number): void {
+  #number(out: ByteWriter, value: number): void {
     if (
       Number.isInteger(value) && value <= MAX_INTEGER &&
       value >= -MAX_INTEGER && !Object.is(value, -0)
     ) {
-      if (value >= 0) this.#out.writeHead(0, value);
-      else this.#out.writeHead(1, -1 - value);
+      if (value >= 0) out.writeHead(0, value);
+      else out.writeHead(1, -1 - value);
     } else {
-      this.#float(value);
+      this.#float(out, value);
     }
   }
 
   /** Writes the shortest float that keeps the value. */
-  #float(value: number): void {
+  #float(out: ByteWriter, value: number): void {
     let head = 0xfb;
     let size = 8;
     if (Number.isNaN(value)) {
@@ -147,7 +142,6 @@ export class CborEncoder {
       size = 2;
       scratch.setFloat16(0, value);
     }
-    const out = this.#out;
     out.reserve(9);
     const bytes = out.bytes;
     let at = out.length;
@@ -156,24 +150,23 @@ export class CborEncoder {
     out.length = at;
   }
 
-  #bigint(value: bigint): void {
+  #bigint(out: ByteWriter, value: bigint): void {
     const negative = value < 0n;
-    this.#tag(negative ? Tag.NEGATIVE_BIGNUM : Tag.BIGNUM);
+    this.#tag(out, negative ? Tag.NEGATIVE_BIGNUM : Tag.BIGNUM);
     const magnitude = negative ? -1n - value : value;
-    if (magnitude === 0n) return this.#byte(0x40);
+    if (magnitude === 0n) return this.#byte(out, 0x40);
     // Through hexadecimal text: linear in the size, as shifting isn't.
     const hex = magnitude.toString(16);
-    this.#out.writeBytes(
+    out.writeBytes(
       Buffer.from(hex.length % 2 === 0 ? hex : "0" + hex, "hex"),
     );
   }
 
-  #tag(tag: number): void {
-    this.#out.writeHead(6, tag);
+  #tag(out: ByteWriter, tag: number): void {
+    out.writeHead(6, tag);
   }
 
-  #bytes(bytes: Uint8Array): void {
-    const out = this.#out;
+  #bytes(out: ByteWriter, bytes: Uint8Array): void {
     const { length, buffer } = bytes;
     if (
       length < this.#threshold ||
@@ -197,70 +190,79 @@ export class CborEncoder {
     }
   }
 
-  #object(value: object, depth: number): void {
+  #object(out: ByteWriter, value: object, depth: number): void {
     const prototype: unknown = Object.getPrototypeOf(value);
     if (prototype === OBJECT_PROTOTYPE) {
-      this.#properties(value as Record<string, unknown>, depth);
+      this.#properties(out, value as Record<string, unknown>, depth);
     } else if (prototype === ARRAY_PROTOTYPE && Array.isArray(value)) {
-      this.#array(value, depth);
+      this.#array(out, value, depth);
     } else if (prototype === null) {
-      this.#tag(Tag.NULL_OBJECT);
-      this.#properties(value as Record<string, unknown>, depth);
+      this.#tag(out, Tag.NULL_OBJECT);
+      this.#properties(out, value as Record<string, unknown>, depth);
     } else {
-      this.#instance(value, prototype as object, depth);
+      this.#instance(out, value, prototype as object, depth);
     }
   }
 
-  #properties(value: Record<string, unknown>, depth: number): void {
+  #properties(
+    out: ByteWriter,
+    value: Record<string, unknown>,
+    depth: number,
+  ): void {
     this.#enter(depth);
     const keys = Object.keys(value);
-    this.#out.writeHead(5, keys.length);
+    out.writeHead(5, keys.length);
     let i = 0;
     try {
       for (; i < keys.length; i++) {
         const key = keys[i]!;
-        this.#text(key);
-        this.#value(value[key], depth + 1);
+        this.#text(out, key);
+        this.#value(out, value[key], depth + 1);
       }
     } catch (error) {
       throw EncodeFailure.at(error, value, propertyStep(keys[i]!));
     }
   }
 
-  #array(value: readonly unknown[], depth: number): void {
+  #array(out: ByteWriter, value: readonly unknown[], depth: number): void {
     this.#enter(depth);
     const length = value.length;
-    this.#out.writeHead(4, length);
+    out.writeHead(4, length);
     let i = 0;
     try {
-      for (; i < length; i++) this.#value(value[i], depth + 1);
+      for (; i < length; i++) this.#value(out, value[i], depth + 1);
     } catch (error) {
       throw EncodeFailure.at(error, value, `[${i}]`);
     }
   }
 
-  #instance(value: object, prototype: object, depth: number): void {
+  #instance(
+    out: ByteWriter,
+    value: object,
+    prototype: object,
+    depth: number,
+  ): void {
     if (prototype === Uint8Array.prototype || prototype === Buffer.prototype) {
-      this.#bytes(value as Uint8Array);
+      this.#bytes(out, value as Uint8Array);
     } else if (prototype === Date.prototype) {
-      this.#date(value as Date);
+      this.#date(out, value as Date);
     } else if (prototype === Map.prototype) {
-      this.#map(value as Map<unknown, unknown>, depth);
+      this.#map(out, value as Map<unknown, unknown>, depth);
     } else if (prototype === Set.prototype) {
-      this.#set(value as Set<unknown>, depth);
+      this.#set(out, value as Set<unknown>, depth);
     } else if (prototype === CborTag.prototype) {
-      this.#cborTag(value as CborTag<CborType>, depth);
+      this.#cborTag(out, value as CborTag<CborType>, depth);
     } else if (prototype === URL.prototype) {
-      this.#tag(Tag.URL);
-      this.#text((value as URL).href);
+      this.#tag(out, Tag.URL);
+      this.#text(out, (value as URL).href);
     } else if (prototype === RegExp.prototype) {
-      this.#regExp(value as RegExp);
+      this.#regExp(out, value as RegExp);
     } else if (prototype === ArrayBuffer.prototype) {
-      this.#arrayBuffer(value as ArrayBuffer, depth);
+      this.#arrayBuffer(out, value as ArrayBuffer, depth);
     } else if (prototype === CborSimple.prototype) {
-      this.#simple((value as CborSimple).value);
+      this.#simple(out, (value as CborSimple).value);
     } else if (value instanceof Error) {
-      this.#error(value, depth);
+      this.#error(out, value, depth);
     } else {
       const tag = TAG_OF_PROTOTYPE.get(prototype);
       if (tag === undefined || !ArrayBuffer.isView(value)) {
@@ -268,32 +270,32 @@ export class CborEncoder {
       }
       const { buffer, byteOffset, byteLength } = value as TypedArray;
       if (byteLength === 0 && isDetached(buffer)) throw detached();
-      this.#tag(tag);
-      this.#bytes(new Uint8Array(buffer, byteOffset, byteLength));
+      this.#tag(out, tag);
+      this.#bytes(out, new Uint8Array(buffer, byteOffset, byteLength));
     }
   }
 
-  #date(value: Date): void {
+  #date(out: ByteWriter, value: Date): void {
     const time = value.getTime();
     if (Number.isNaN(time)) throw new EncodeFailure("is an invalid Date");
-    this.#tag(Tag.DATE);
-    this.#number(time / 1000);
+    this.#tag(out, Tag.DATE);
+    this.#number(out, time / 1000);
   }
 
-  #map(value: Map<unknown, unknown>, depth: number): void {
+  #map(out: ByteWriter, value: Map<unknown, unknown>, depth: number): void {
     this.#enter(depth);
     const size = value.size;
-    this.#tag(Tag.MAP);
-    this.#out.writeHead(5, size);
+    this.#tag(out, Tag.MAP);
+    out.writeHead(5, size);
     let i = 0;
     let step = "";
     try {
       for (const [key, entry] of value) {
         if (i === size) break;
         step = `.keys()[${i}]`;
-        this.#value(key, depth + 1);
+        this.#value(out, key, depth + 1);
         try {
-          this.#value(entry, depth + 1);
+          this.#value(out, entry, depth + 1);
         } catch (error) {
           step = entryStep(key, i);
           throw error;
@@ -306,16 +308,16 @@ export class CborEncoder {
     if (i !== size || value.size !== size) throw changed();
   }
 
-  #set(value: Set<unknown>, depth: number): void {
+  #set(out: ByteWriter, value: Set<unknown>, depth: number): void {
     this.#enter(depth);
     const size = value.size;
-    this.#tag(Tag.SET);
-    this.#out.writeHead(4, size);
+    this.#tag(out, Tag.SET);
+    out.writeHead(4, size);
     let i = 0;
     try {
       for (const entry of value) {
         if (i === size) break;
-        this.#value(entry, depth + 1);
+        this.#value(out, entry, depth + 1);
         i++;
       }
     } catch (error) {
@@ -324,19 +326,18 @@ export class CborEncoder {
     if (i !== size || value.size !== size) throw changed();
   }
 
-  #cborTag(value: CborTag<CborType>, depth: number): void {
+  #cborTag(out: ByteWriter, value: CborTag<CborType>, depth: number): void {
     this.#enter(depth);
     const { tagNumber, tagContent } = value;
     if (typeof tagNumber === "number" && Number.isSafeInteger(tagNumber)) {
       if (tagNumber < 0) throw wrongTag(tagNumber);
-      this.#tag(tagNumber);
+      this.#tag(out, tagNumber);
     } else if (
       typeof tagNumber === "bigint" &&
       BigInt.asUintN(64, tagNumber) === tagNumber
     ) {
-      if (tagNumber <= BigInt(MAX_INTEGER)) this.#tag(Number(tagNumber));
+      if (tagNumber <= BigInt(MAX_INTEGER)) this.#tag(out, Number(tagNumber));
       else {
-        const out = this.#out;
         out.reserve(9);
         out.bytes[out.length] = 0xdb;
         scratch.setBigUint64(0, tagNumber);
@@ -345,36 +346,36 @@ export class CborEncoder {
       }
     } else throw wrongTag(tagNumber);
     try {
-      this.#value(tagContent, depth + 1);
+      this.#value(out, tagContent, depth + 1);
     } catch (error) {
       throw EncodeFailure.at(error, value, ".tagContent");
     }
   }
 
-  #regExp(value: RegExp): void {
+  #regExp(out: ByteWriter, value: RegExp): void {
     const { source, flags } = value;
-    this.#tag(Tag.REGEXP);
-    this.#out.writeHead(4, flags === "" ? 1 : 2);
-    this.#text(source);
-    if (flags !== "") this.#text(flags);
+    this.#tag(out, Tag.REGEXP);
+    out.writeHead(4, flags === "" ? 1 : 2);
+    this.#text(out, source);
+    if (flags !== "") this.#text(out, flags);
   }
 
-  #arrayBuffer(value: ArrayBuffer, depth: number): void {
+  #arrayBuffer(out: ByteWriter, value: ArrayBuffer, depth: number): void {
     this.#enter(depth);
     if (value.detached) throw new EncodeFailure("is detached");
-    this.#tag(Tag.OBJECT);
-    this.#out.writeHead(4, 2);
-    this.#text(ARRAY_BUFFER);
-    this.#bytes(new Uint8Array(value));
+    this.#tag(out, Tag.OBJECT);
+    out.writeHead(4, 2);
+    this.#text(out, ARRAY_BUFFER);
+    this.#bytes(out, new Uint8Array(value));
   }
 
-  #simple(value: number): void {
-    if (value < 24) return this.#byte(0xe0 | value);
-    this.#byte(0xf8);
-    this.#byte(value);
+  #simple(out: ByteWriter, value: number): void {
+    if (value < 24) return this.#byte(out, 0xe0 | value);
+    this.#byte(out, 0xf8);
+    this.#byte(out, value);
   }
 
-  #error(value: Error, depth: number): void {
+  #error(out: ByteWriter, value: Error, depth: number): void {
     this.#enter(depth);
     const type = errorType(value);
     const name = String(value.name);
@@ -386,13 +387,13 @@ export class CborEncoder {
       details.errors = (value as AggregateError).errors;
     }
     const more = Object.keys(details).length > 0;
-    this.#tag(Tag.OBJECT);
-    this.#out.writeHead(4, more ? 3 : 2);
-    this.#text(type);
-    this.#text(String(value.message));
+    this.#tag(out, Tag.OBJECT);
+    out.writeHead(4, more ? 3 : 2);
+    this.#text(out, type);
+    this.#text(out, String(value.message));
     if (!more) return;
     try {
-      this.#properties(details, depth + 1);
+      this.#properties(out, details, depth + 1);
     } catch (error) {
       if (error instanceof EncodeFailure && error.holders.length > 0) {
         error.holders[error.holders.length - 1] = value;

@@ -1,0 +1,1290 @@
+/**
+ * The end that does the work: {@linkcode work}, {@linkcode connect} and
+ * {@linkcode Client}.
+ *
+ * @example A worker
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { work } from "@distchan/distchan/client";
+ * import { listen } from "@distchan/distchan/server";
+ *
+ * await using server = listen<string, string>({ port: 0 });
+ * const { port } = server.addr as Deno.NetAddr;
+ *
+ * work<string, string>({ port }, (word) => word.toUpperCase());
+ *
+ * assertEquals(await server.submit("hello"), "HELLO");
+ * ```
+ *
+ * @module
+ */
+
+import { cbor } from "./codec.ts";
+import { Backoff } from "./internal/backoff.ts";
+import type { CborDecoder } from "./internal/cbor_decoder.ts";
+import { deferred, Inlet, Outlet, rejected } from "./internal/channel.ts";
+import { Connection, type Duplex } from "./internal/connection.ts";
+import { CreditUse, MAX_WINDOW } from "./internal/credit.ts";
+import {
+  ConnectionLostError,
+  HandshakeError,
+  ProtocolError,
+} from "./internal/errors.ts";
+import type { ClientEvent } from "./internal/events.ts";
+import {
+  clip,
+  frameName,
+  FrameType,
+  GOODBYE_CODES,
+  type GoodbyeCode,
+  ItemKind,
+  MAX_HANDSHAKE_BYTES,
+  Mode,
+  PROTOCOL_VERSION,
+} from "./internal/frame.ts";
+import {
+  checkTerms,
+  type Hello,
+  NONCE_BYTES,
+  readReject,
+  readWelcome,
+  sessionId,
+  type Terms,
+  Transcript,
+  type Welcome,
+  writeHello,
+} from "./internal/handshake.ts";
+import { Heartbeat, tickMs } from "./internal/heartbeat.ts";
+import {
+  type ClientOptions,
+  type ConnectOptions,
+  DEFAULTS,
+  type HeartbeatOptions,
+  resolveHeartbeat,
+  secretBytes,
+  validate,
+  type WorkOptions,
+} from "./internal/options.ts";
+import { PayloadCodec } from "./internal/payload.ts";
+import { Queue } from "./internal/queue.ts";
+import { type Transform, TransformChain } from "./internal/transforms.ts";
+import {
+  type Handler,
+  type Runner,
+  type WorkItem,
+  WorkLoop,
+} from "./internal/work_loop.ts";
+
+export {
+  ConnectionLostError,
+  DecodeError,
+  EncodeError,
+  FrameTooLargeError,
+  HandshakeError,
+  type HandshakeErrorCode,
+  ProtocolError,
+} from "./internal/errors.ts";
+export type { Codec } from "./codec.ts";
+export type { ClientEvent } from "./internal/events.ts";
+export type {
+  ClientOptions,
+  CommonOptions,
+  ConnectOptions,
+  HeartbeatOptions,
+  ReconnectOptions,
+  WorkOptions,
+} from "./internal/options.ts";
+export type {
+  OpenTransform,
+  Transform,
+  TransformContext,
+} from "./internal/transforms.ts";
+export type { Handler, WorkContext } from "./internal/work_loop.ts";
+
+/** The same for all connections of this process: see PROTOCOL.md section 3. */
+const INSTANCE = crypto.getRandomValues(new Uint8Array(NONCE_BYTES));
+
+/** Longest texts of an error that are sent, in UTF-16 units. */
+const MAX_NAME = 200, MAX_MESSAGE = 10_000, MAX_STACK = 10_000;
+/** How many causes of an error are sent. */
+const MAX_CAUSES = 8;
+
+/** A value, or an acknowledgement behind values, that waits for credit. */
+type Outgoing<Result> =
+  | { value: Result; left: PromiseWithResolvers<void> | null }
+  | { ack: number };
+
+/**
+ * Connects to a server: one attempt.
+ *
+ * @typeParam Item What the server sends.
+ * @typeParam Result What is sent back.
+ * @param options Where to, and the options of the client.
+ * @returns The client, once the handshake is done.
+ * @throws {HandshakeError} If the two ends don't belong together.
+ * @throws {Deno.errors.ConnectionRefused} If nobody listens there.
+ * @throws {TypeError} If an option is unknown or of the wrong type.
+ * @throws {RangeError} If an option is out of range.
+ *
+ * @example Read items, send values back
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { connect } from "@distchan/distchan/client";
+ * import { listen } from "@distchan/distchan/server";
+ *
+ * const server = listen<string, string>({ port: 0 });
+ * const { port } = server.addr as Deno.NetAddr;
+ * server.send("hello");
+ * server.end();
+ *
+ * const client = await connect<string, string>({ port });
+ * for await (const word of client) client.send(word.toUpperCase());
+ * await client.end();
+ * await client.closed;
+ *
+ * assertEquals(await Array.fromAsync(server), ["HELLO"]);
+ * ```
+ */
+export async function connect<Item, Result>(
+  options: ConnectOptions,
+): Promise<Client<Item, Result>> {
+  validate(options, "connect");
+  return await attempt<Item, Result>(options);
+}
+
+/**
+ * Works for a server until it has no more work, and reconnects when the
+ * connection is lost. The server may be started later than its workers.
+ *
+ * @typeParam Item What the server sends.
+ * @typeParam Result What comes back.
+ * @param options Where to, and the options of the client.
+ * @param handler Called with every item. What it returns is the item's result;
+ * what it throws is the item's failure.
+ * @param workOptions How to work.
+ * @returns Resolves when the server has no more work, or `signal` has aborted
+ * and what was begun is finished. It rejects with a {@linkcode HandshakeError}
+ * if the two ends don't belong together, and with the last error when it gives
+ * up.
+ *
+ * @example Four items at once
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { work } from "@distchan/distchan/client";
+ * import { listen } from "@distchan/distchan/server";
+ *
+ * await using server = listen<number, number>({ port: 0 });
+ * const { port } = server.addr as Deno.NetAddr;
+ *
+ * work<number, number>({ port }, async (n, { signal }) => {
+ *   signal.throwIfAborted();
+ *   return await Promise.resolve(n * 2);
+ * }, { concurrency: 4 });
+ *
+ * assertEquals(await server.submit(21), 42);
+ * ```
+ */
+export async function work<Item, Result>(
+  options: ConnectOptions,
+  handler: Handler<Item, Result> | URL,
+  workOptions: WorkOptions = {},
+): Promise<void> {
+  validate(options, "connect");
+  checkHandler(handler, workOptions);
+  const { reconnect = {} } = options;
+  const settings = reconnect === false ? null : reconnect;
+  const {
+    minDelayMs = 100,
+    maxDelayMs = 10_000,
+    maxAttempts = Infinity,
+    maxElapsedMs = Infinity,
+  } = settings ?? {};
+  const backoff = new Backoff(minDelayMs, maxDelayMs, Math.random);
+  const signals = [options.signal, workOptions.signal].filter((s) =>
+    s !== undefined
+  );
+  const signal = AbortSignal.any(signals);
+  let lostAt = performance.now();
+  let authFailures = 0;
+  for (;;) {
+    if (workOptions.signal?.aborted) return;
+    options.signal?.throwIfAborted();
+    try {
+      const client = await attempt<Item, Result>({ ...options, signal });
+      backoff.reset();
+      authFailures = 0;
+      try {
+        return await client.work(handler, workOptions);
+      } finally {
+        lostAt = performance.now();
+      }
+    } catch (error) {
+      if (workOptions.signal?.aborted) return;
+      options.signal?.throwIfAborted();
+      if (error instanceof HandshakeError && error.code === "auth") {
+        authFailures++;
+      }
+      if (settings === null || !canHeal(error, authFailures)) throw error;
+      const delayMs = backoff.next();
+      if (
+        backoff.attempts >= maxAttempts ||
+        performance.now() - lostAt + delayMs > maxElapsedMs
+      ) throw error;
+      options.onEvent?.({
+        type: "reconnecting",
+        attempt: backoff.attempts,
+        delayMs,
+        error: error as Error,
+      });
+      await delay(delayMs, signal);
+    }
+  }
+}
+
+/**
+ * The end of one connection that does the work. Items come out of it; values
+ * that are written to it arrive at the server.
+ *
+ * @typeParam Item What the server sends.
+ * @typeParam Result What is sent back.
+ *
+ * @example A client on a connection of one's own
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { Client } from "@distchan/distchan/client";
+ * import { listen } from "@distchan/distchan/server";
+ *
+ * await using server = listen<number, number>({ port: 0 });
+ * const { port } = server.addr as Deno.NetAddr;
+ *
+ * const conn = await Deno.connect({ hostname: "127.0.0.1", port });
+ * const client = new Client<number, number>(conn);
+ * client.work((n) => n + 1);
+ *
+ * assertEquals(await server.submit(1), 2);
+ * ```
+ */
+export class Client<Item = unknown, Result = unknown>
+  implements AsyncDisposable, AsyncIterable<Item> {
+  readonly #options: ClientOptions;
+  readonly #connection: Connection;
+  readonly #payloads: PayloadCodec;
+  readonly #terms: Terms;
+  readonly #transforms: readonly Transform[];
+  readonly #maxFrameBytes: number;
+  readonly #heartbeatOptions: Required<HeartbeatOptions>;
+  readonly #heartbeat: Heartbeat;
+  readonly #nonce = crypto.getRandomValues(new Uint8Array(NONCE_BYTES));
+  readonly #opened = deferred<void>();
+  readonly #closed = deferred<void>();
+  readonly #ended = deferred<void>();
+  readonly #outlet: Outlet<Item, number>;
+  readonly #inlet: Inlet<Result>;
+  readonly #outgoing = new Queue<Outgoing<Result>>();
+  readonly #credit = new CreditUse();
+  readonly #openValue = () => this.#connection.frames.open(FrameType.VALUE);
+  readonly #openResult = () => {
+    const { frames } = this.#connection;
+    frames.open(FrameType.RESULT);
+    frames.out.writeUint(this.#answered);
+  };
+  #phase: "handshake" | "open" | "goodbye" | "closed" | "lost" = "handshake";
+  #error: Error | null = null;
+  #transcript: Transcript | null = null;
+  #welcome: Welcome | null = null;
+  #wantsResults = true;
+  #room: PromiseWithResolvers<void> | null = null;
+  #inletEnd: PromiseWithResolvers<void> | null = null;
+  #readingDone = false;
+  #leaving = false;
+  #nextDelivery = 0;
+  /** The last delivery that the reader was handed. */
+  #handed = -1;
+  /** Deliveries up to here may be acknowledged, and were. */
+  #ackTo = -1;
+  #acked = -1;
+  /** The delivery that a result is being written for. */
+  #answered = 0;
+  #runner: Runner | null = null;
+  #workOptions: WorkOptions = {};
+  #concurrency = 1;
+  #pong = -1;
+  #timer: ReturnType<typeof setInterval> | undefined;
+  #openedAt: number = performance.now();
+  #tickedAt: number = this.#openedAt;
+  readonly #tickMs: number;
+
+  /**
+   * @param conn The connection: TCP, TLS or anything alike. It belongs to the
+   * client from now on, and the handshake begins.
+   * @param options The options.
+   * @throws {TypeError} If an option is unknown or of the wrong type.
+   * @throws {RangeError} If an option is out of range.
+   */
+  constructor(conn: Deno.Conn, options: ClientOptions = {}) {
+    validate(options, "client");
+    this.#options = options;
+    const codec = options.codec ?? cbor();
+    this.#payloads = new PayloadCodec(codec);
+    this.#transforms = options.transforms ?? [];
+    this.#terms = {
+      signature: options.signature ?? DEFAULTS.signature,
+      codec: codec.name,
+      transforms: this.#transforms.map((transform) => transform.name),
+    };
+    this.#maxFrameBytes = options.maxFrameBytes ?? DEFAULTS.maxFrameBytes;
+    this.#heartbeatOptions = resolveHeartbeat(options.heartbeat);
+    this.#heartbeat = new Heartbeat(this.#heartbeatOptions, Math.random());
+    this.#connection = new Connection(conn as Duplex, {
+      limit: MAX_HANDSHAKE_BYTES,
+      events: {
+        onFrame: (type, reader) => this.#onFrame(type, reader),
+        onBatch: () => this.#onBatch(),
+        onFlush: () => this.#onFlush(),
+        onDrain: () => this.#onRoom(),
+        onViolation: (error) => this.#onViolation(error),
+        onEnd: (error) => this.#onEnd(error),
+      },
+    });
+    this.#outlet = new Outlet<Item, number>({
+      onTaken: () => this.#grant(),
+      onAsk: () => this.#onAsk(),
+      onRead: (_bytes, delivery) => this.#handed = delivery,
+      onReachedEnd: () => {
+        this.#readingDone = true;
+        this.#finishSoon();
+      },
+      onCancel: (_reason, unread) => this.#onCancel(unread),
+    }, { name: "client.readable", burst: 1 });
+    this.#inlet = new Inlet<Result>({
+      onTaken: () => {},
+      send: (value) => this.#send(value),
+      write: (value) => this.#write(value),
+      end: () => this.#endValues(),
+      onAbort: (reason) => void this.abort(reason),
+    }, "client.writable");
+    this.#tickMs = tickMs(
+      options.handshakeTimeoutMs ?? DEFAULTS.handshakeTimeoutMs,
+      this.#heartbeatOptions.intervalMs,
+    );
+    this.#timer = setInterval(() => this.#tick(), this.#tickMs);
+    this.#sayHello();
+    this.#connection.start();
+  }
+
+  /**
+   * Resolves when the handshake is done; rejects with a
+   * {@linkcode HandshakeError} if it fails. Ignoring it is allowed.
+   */
+  get opened(): Promise<void> {
+    return this.#opened.promise;
+  }
+
+  /**
+   * Work in. An item is settled when the reader asks for the next one: so it is
+   * not lost if this process dies before that. Its other face is iteration.
+   *
+   * @throws {TypeError} If iteration or `work()` was used before.
+   */
+  get readable(): ReadableStream<Item> {
+    return this.#outlet.readable;
+  }
+
+  /**
+   * Values back: they come out of the server's `readable`. Its other face is
+   * {@linkcode Client.send}.
+   *
+   * @throws {TypeError} If `send()`, `end()` or `work()` was used before.
+   */
+  get writable(): WritableStream<Result> {
+    return this.#inlet.writable;
+  }
+
+  /**
+   * Sends a value back: the fast way.
+   *
+   * @param value The value.
+   * @returns `undefined`: taken, and there is room for another. A promise:
+   * taken too, but wait for it before the next. It rejects if the value can't
+   * be sent, and the client goes on.
+   * @throws {TypeError} If `writable` or `work()` was used before.
+   */
+  send(value: Result): Promise<void> | undefined {
+    return this.#inlet.send(value);
+  }
+
+  /**
+   * No more values: what `writable.close()` is for those who use `send()`.
+   *
+   * @returns Resolves when all values have left. `closed` tells that they have
+   * arrived.
+   */
+  end(): Promise<void> {
+    return this.#inlet.end();
+  }
+
+  /**
+   * Iterates over items: the fast way. An item is settled when the next one is
+   * asked for; leaving the loop hands back the one that was being done, and all
+   * that weren't read.
+   *
+   * @throws {TypeError} If `readable` or `work()` was used before.
+   */
+  [Symbol.asyncIterator](): AsyncIterableIterator<Item, undefined> {
+    return this.#outlet.iterate();
+  }
+
+  /**
+   * Calls a handler with every item, and sends back what it returns.
+   *
+   * @param handler The handler. What it throws is the item's failure.
+   * @param options How to work.
+   * @returns Resolves when the server has no more work, or `signal` has aborted
+   * and what was begun is finished; rejects if the connection is lost.
+   * @throws {TypeError} If another face was used before.
+   */
+  async work(
+    handler: Handler<Item, Result> | URL,
+    options: WorkOptions = {},
+  ): Promise<void> {
+    checkHandler(handler, options);
+    this.#outlet.takeForWork();
+    this.#inlet.takeForWork();
+    this.#workOptions = options;
+    const { concurrency = 1, signal } = options;
+    this.#concurrency = concurrency;
+    this.#runner = new WorkLoop(
+      handler as Handler<never, unknown>,
+      concurrency,
+      {
+        isBusy: () => this.#connection.busy,
+        result: (item, value) => this.#answer(item, value),
+        done: (item) => this.#answerDone(item),
+        error: (item, error) => this.#answerError(item, error),
+        value: (value) => this.#sendNow(value as Result),
+        onIdle: () => this.#finishSoon(),
+      },
+    );
+    this.#grant();
+    const leave = () => this.#leave();
+    if (signal?.aborted) leave();
+    else signal?.addEventListener("abort", leave);
+    try {
+      await this.#closed.promise;
+    } finally {
+      signal?.removeEventListener("abort", leave);
+      this.#runner.close();
+    }
+  }
+
+  /**
+   * Closes in order: what was read is settled, what was written arrives, what
+   * wasn't read goes back to the server.
+   *
+   * @returns Resolves when all that was written is at the server; rejects if the
+   * connection is lost before.
+   */
+  close(): Promise<void> {
+    if (this.#runner !== null) this.#leave();
+    else {
+      this.#settleHanded();
+      this.#leaving = true;
+      this.#readingDone = true;
+      this.#outlet.close();
+      this.#endValues();
+      this.#inlet.fail(new TypeError("Cannot write: the client is closed"));
+      this.#finishSoon();
+    }
+    return this.#closed.promise;
+  }
+
+  /**
+   * Stops now. What wasn't settled goes back to the server.
+   *
+   * @param reason Why.
+   * @returns Resolves when the connection is closed.
+   */
+  async abort(
+    reason: unknown = new DOMException("The client was aborted", "AbortError"),
+  ): Promise<void> {
+    const text = reason instanceof Error ? reason.message : String(reason);
+    const error = new ConnectionLostError("aborted", text, { cause: reason });
+    const wasHandshake = this.#phase === "handshake";
+    this.#lose(error);
+    if (wasHandshake) this.#connection.end();
+    else this.#goodbye("aborted", text);
+    await this.#ended.promise;
+  }
+
+  /**
+   * Resolves when all that was written is at the server and both ends have said
+   * goodbye (distchan's `Done()`); rejects with a
+   * {@linkcode ConnectionLostError} otherwise. Ignoring it is allowed.
+   */
+  get closed(): Promise<void> {
+    return this.#closed.promise;
+  }
+
+  /** Closes in order, as {@linkcode Client.close} does, if it still can. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#phase === "lost") await this.#ended.promise;
+    else await this.close();
+  }
+
+  // --- The handshake ---
+
+  #sayHello(): void {
+    const secret = secretBytes(this.#options.secret);
+    if (secret !== null) this.#transcript = new Transcript(secret);
+    const hello: Hello = {
+      ...this.#terms,
+      version: PROTOCOL_VERSION,
+      maxFrameBytes: this.#maxFrameBytes,
+      nonce: this.#nonce,
+      instance: INSTANCE,
+      name: clip(this.#options.name ?? "", 200),
+      auth: secret !== null,
+    };
+    const connection = this.#connection;
+    connection.prepare();
+    writeHello(connection.frames, hello);
+    this.#transcript?.add(connection.out.bytes.slice(4, connection.out.length));
+    connection.schedule();
+  }
+
+  #onHandshakeFrame(type: number, reader: CborDecoder): void {
+    const transcript = this.#transcript;
+    if (type === FrameType.REJECT) {
+      const error = readReject(reader);
+      this.#lose(error);
+      this.#connection.end();
+    } else if (type === FrameType.CHALLENGE && this.#welcome === null) {
+      transcript?.add(reader.copy());
+      reader.readBytes();
+      reader.finish();
+      if (transcript === null) {
+        throw new HandshakeError(
+          "auth",
+          "Handshake failed: the server asks for a secret, the client has none",
+        );
+      }
+      const { frames, out } = this.#connection;
+      this.#connection.prepare();
+      const start = out.length + 4;
+      frames.begin(FrameType.PROOF);
+      out.writeBytes(transcript.proof("client"));
+      frames.close();
+      transcript.add(out.bytes.slice(start, out.length));
+      this.#connection.schedule();
+    } else if (type === FrameType.WELCOME && this.#welcome === null) {
+      transcript?.add(reader.copy());
+      const welcome = readWelcome(reader);
+      reader.finish();
+      checkTerms(this.#terms, welcome);
+      this.#welcome = welcome;
+      if (transcript === null) this.#open(welcome);
+    } else if (type === FrameType.PROOF && this.#welcome !== null) {
+      const proof = reader.readBytes();
+      reader.finish();
+      if (!transcript!.verify("server", proof)) {
+        throw new HandshakeError(
+          "auth",
+          "Handshake failed: the server's secret is not the client's",
+        );
+      }
+      this.#open(this.#welcome);
+    } else {
+      throw new ProtocolError(
+        `Cannot take ${frameName(type)} in the handshake`,
+      );
+    }
+  }
+
+  #open(welcome: Welcome): void {
+    const connection = this.#connection;
+    if (this.#transforms.length > 0) {
+      connection.useTransforms(
+        new TransformChain(this.#transforms, {
+          role: "client",
+          sessionId: sessionId(this.#nonce, welcome.nonce),
+          maxBytes: this.#maxFrameBytes,
+        }),
+      );
+    }
+    connection.receiveLimit = this.#maxFrameBytes;
+    connection.frames.limit = welcome.maxFrameBytes;
+    this.#wantsResults = welcome.results;
+    this.#transcript = null;
+    this.#phase = "open";
+    this.#opened.resolve();
+    this.#emit({ type: "connected" });
+    this.#grant();
+    this.#onRoom();
+    this.#finishSoon();
+  }
+
+  // --- What the server sends ---
+
+  #onFrame(type: number, reader: CborDecoder): void {
+    if (this.#phase === "handshake") {
+      try {
+        this.#onHandshakeFrame(type, reader);
+      } catch (error) {
+        if (!(error instanceof HandshakeError)) throw error;
+        this.#lose(error);
+        this.#connection.end();
+      }
+      return;
+    }
+    switch (type) {
+      case FrameType.ITEM:
+        return this.#onItem(reader);
+      case FrameType.CREDIT: {
+        const values = reader.readUint();
+        this.#credit.grant(values, reader.readUint());
+        reader.finish();
+        return this.#onRoom();
+      }
+      case FrameType.CANCEL: {
+        do {
+          this.#cancel(reader.readUint());
+        } while (!reader.done);
+        return;
+      }
+      case FrameType.END:
+        reader.finish();
+        return this.#onNoMore();
+      case FrameType.PING:
+        this.#pong = reader.readUint();
+        reader.finish();
+        this.#connection.prepare();
+        return this.#connection.schedule();
+      case FrameType.PONG:
+        reader.readUint();
+        return reader.finish();
+      case FrameType.GOODBYE:
+        return this.#onGoodbye(reader);
+      default:
+        throw new ProtocolError(
+          `Cannot take ${frameName(type)} from a server`,
+        );
+    }
+  }
+
+  #onItem(reader: CborDecoder): void {
+    const attempt = reader.readUint();
+    const kind = reader.readUint();
+    let delivery = reader.readUint();
+    if (kind > ItemKind.CALL || delivery !== this.#nextDelivery) {
+      throw new ProtocolError(
+        `Cannot take ITEM: kind ${kind}, delivery ${delivery}, expected ${this.#nextDelivery}`,
+      );
+    }
+    do {
+      const id = reader.readUint();
+      reader.readBytesRange();
+      const { bytes, rangeStart, rangeEnd } = reader;
+      this.#takeItem(
+        { delivery, id, attempt, kind, value: undefined },
+        bytes,
+        rangeStart,
+        rangeEnd,
+      );
+      delivery++;
+    } while (!reader.done);
+    this.#nextDelivery = delivery;
+  }
+
+  #takeItem(
+    item: { -readonly [K in keyof WorkItem]: WorkItem[K] },
+    bytes: Uint8Array,
+    start: number,
+    end: number,
+  ): void {
+    if (this.#leaving || this.#phase !== "open") {
+      if (this.#phase === "open") this.#handBack([item.delivery]);
+      return;
+    }
+    try {
+      item.value = this.#payloads.read(bytes, start, end);
+    } catch (error) {
+      this.#answerError(item, error);
+      return;
+    }
+    if (this.#runner !== null) this.#runner.push(item);
+    else this.#outlet.push(item.value as Item, end - start, item.delivery);
+  }
+
+  #onNoMore(): void {
+    if (this.#runner !== null || !this.#outlet.isTaken) {
+      this.#readingDone = true;
+      this.#finishSoon();
+    } else this.#outlet.end();
+  }
+
+  #cancel(delivery: number): void {
+    if (this.#runner !== null) this.#runner.cancel(delivery);
+    // A reader has it, or will: taking it back would be a hole in what it reads.
+  }
+
+  #onGoodbye(reader: CborDecoder): void {
+    const code = GOODBYE_CODES[reader.readUint()] ?? "protocol";
+    const reason = reader.readText();
+    reader.finish();
+    if (code === "normal" && this.#phase === "goodbye") {
+      this.#phase = "closed";
+      this.#connection.end();
+      this.#emit({ type: "disconnected", code, reason });
+      this.#closed.resolve();
+      return;
+    }
+    this.#lose(new ConnectionLostError(code, reason));
+    this.#connection.end();
+  }
+
+  #onBatch(): void {
+    this.#runner?.run();
+  }
+
+  #onViolation(error: Error): void {
+    if (this.#phase === "handshake") {
+      this.#lose(
+        new HandshakeError("protocol", `Handshake failed: ${error.message}`, {
+          cause: error,
+        }),
+      );
+      this.#connection.end();
+      return;
+    }
+    this.#lose(
+      new ConnectionLostError("protocol", error.message, { cause: error }),
+    );
+    this.#goodbye("protocol", error.message);
+  }
+
+  #onEnd(error: ConnectionLostError): void {
+    clearInterval(this.#timer);
+    this.#ended.resolve();
+    if (this.#phase === "closed") return;
+    this.#lose(
+      this.#phase === "handshake"
+        ? new HandshakeError(
+          "protocol",
+          `Handshake failed: ${error.reason}`,
+          { cause: error },
+        )
+        : error,
+    );
+  }
+
+  /** The connection is over, and not in order. */
+  #lose(error: Error): void {
+    if (this.#phase === "closed" || this.#phase === "lost") return;
+    this.#phase = "lost";
+    this.#error = error;
+    clearInterval(this.#timer);
+    this.#opened.reject(error);
+    this.#outlet.fail(error);
+    this.#inlet.fail(error);
+    this.#room?.reject(error);
+    this.#inletEnd?.reject(error);
+    for (const outgoing of this.#outgoing) {
+      if ("value" in outgoing) outgoing.left?.reject(error);
+    }
+    this.#outgoing.clear();
+    this.#runner?.takeWaiting();
+    this.#runner?.abort(error);
+    this.#emit({
+      type: "disconnected",
+      code: error instanceof ConnectionLostError ? error.code : "handshake",
+      reason: error.message,
+    });
+    this.#closed.reject(error);
+  }
+
+  // --- Reading ---
+
+  /** Lets the server send items, once somebody takes them. */
+  #grant(): void {
+    if (this.#phase !== "open") return;
+    const isWork = this.#runner !== null;
+    if (!isWork && !this.#outlet.isTaken) return;
+    const { prefetch = "auto" } = this.#options;
+    const isAuto = prefetch === "auto";
+    this.#uints(FrameType.CREDIT, [
+      isWork ? Mode.WORK : Mode.STREAM,
+      isWork ? this.#concurrency : 1,
+      !isAuto ? prefetch : isWork ? MAX_WINDOW : DEFAULTS.streamPrefetch,
+      isAuto && isWork ? 1 : 0,
+    ]);
+    if (this.#leaving) this.#handBack([]);
+  }
+
+  /** The reader asks for the next item: the one it was handed is settled. */
+  #onAsk(): void {
+    if (this.#handed > this.#ackTo) this.#settleHanded();
+  }
+
+  #settleHanded(): void {
+    if (this.#handed <= this.#ackTo) return;
+    this.#ackTo = this.#handed;
+    if (this.#outgoing.length > 0) {
+      // Not before the values that were sent before it.
+      this.#outgoing.push({ ack: this.#ackTo });
+    } else this.#ack(this.#ackTo);
+  }
+
+  #ack(delivery: number): void {
+    this.#acked = delivery;
+    this.#isAckDue = true;
+    this.#connection.prepare();
+    this.#connection.schedule();
+  }
+
+  #isAckDue = false;
+
+  /** The reader wants no more: what it has not settled goes back. */
+  #onCancel(unread: number[]): void {
+    if (this.#handed > this.#ackTo) unread.unshift(this.#handed);
+    this.#leaving = true;
+    this.#readingDone = true;
+    if (this.#phase === "open") this.#handBack(unread);
+    this.#finishSoon();
+  }
+
+  #handBack(deliveries: readonly number[]): void {
+    this.#uints(FrameType.LEAVE, deliveries);
+  }
+
+  /** `work()` ends early: what isn't begun goes back, the rest is finished. */
+  #leave(): void {
+    if (this.#leaving) return;
+    this.#leaving = true;
+    this.#readingDone = true;
+    if (this.#phase === "open") {
+      this.#handBack(this.#runner!.takeWaiting().map((i) => i.delivery));
+    }
+    this.#finishSoon();
+  }
+
+  // --- Writing ---
+
+  #send(value: Result): Promise<void> | undefined {
+    const refused = this.#refusal();
+    if (refused !== null) return refused;
+    return this.#sendNow(value);
+  }
+
+  #sendNow(value: Result): Promise<void> | undefined {
+    if (this.#phase === "lost") return rejected(this.#error);
+    if (this.#outgoing.length > 0 || !this.#hasCredit) {
+      const left = deferred<void>();
+      this.#outgoing.push({ value, left });
+      return left.promise;
+    }
+    try {
+      this.#writeValue(value);
+    } catch (error) {
+      this.#emit({ type: "failed", id: undefined, error: error as Error });
+      return rejected(error);
+    }
+    if (this.#hasCredit && !this.#connection.busy) return undefined;
+    return (this.#room ??= deferred<void>()).promise;
+  }
+
+  #write(value: Result): Promise<void> | undefined {
+    const refused = this.#refusal();
+    if (refused !== null) return refused;
+    if (
+      this.#outgoing.length > 0 || !this.#hasCredit || this.#connection.busy
+    ) {
+      const left = deferred<void>();
+      this.#outgoing.push({ value, left });
+      return left.promise.catch((error) => this.#failWrite(error));
+    }
+    try {
+      this.#writeValue(value);
+    } catch (error) {
+      return this.#failWrite(error);
+    }
+    return undefined;
+  }
+
+  /** A stream whose write failed is over, and so is the client: never silence. */
+  #failWrite(error: unknown): Promise<never> {
+    this.abort(error);
+    return rejected(error);
+  }
+
+  #refusal(): Promise<void> | null {
+    if (this.#phase === "lost") return rejected(this.#error);
+    if (
+      this.#inletEnd === null && this.#phase !== "closed" &&
+      this.#phase !== "goodbye"
+    ) {
+      return null;
+    }
+    return rejected(
+      new TypeError(
+        "Cannot send: the client has said goodbye; a writer that is needed after the last item must be taken before it",
+      ),
+    );
+  }
+
+  get #hasCredit(): boolean {
+    return this.#phase === "open" && this.#credit.open;
+  }
+
+  #writeValue(value: Result): void {
+    const connection = this.#connection;
+    connection.prepare();
+    this.#credit.sent(
+      this.#payloads.write(connection.frames, value, this.#openValue),
+    );
+    connection.schedule();
+  }
+
+  #endValues(): Promise<void> {
+    if (this.#phase === "lost") return rejected(this.#error);
+    if (this.#inletEnd === null) {
+      this.#inletEnd = deferred<void>();
+      if (this.#outgoing.length === 0) this.#inletEnd.resolve();
+      if (!this.#outlet.isTaken && this.#runner === null) {
+        // A client that only writes.
+        this.#readingDone = true;
+      }
+      this.#finishSoon();
+    }
+    return this.#inletEnd.promise;
+  }
+
+  /** There is credit, or the output has room again. */
+  #onRoom(): void {
+    const outgoing = this.#outgoing;
+    while (outgoing.length > 0) {
+      const next = outgoing.peek()!;
+      if ("ack" in next) {
+        outgoing.shift();
+        this.#ack(next.ack);
+        continue;
+      }
+      if (!this.#hasCredit || this.#connection.busy) break;
+      outgoing.shift();
+      try {
+        this.#writeValue(next.value);
+        next.left?.resolve();
+      } catch (error) {
+        this.#emit({ type: "failed", id: undefined, error: error as Error });
+        next.left?.reject(error);
+      }
+    }
+    if (outgoing.length === 0) {
+      this.#inletEnd?.resolve();
+      if (this.#room !== null && this.#hasCredit && !this.#connection.busy) {
+        this.#room.resolve();
+        this.#room = null;
+      }
+      this.#finishSoon();
+    }
+    this.#runner?.run();
+  }
+
+  #answer(item: WorkItem, value: unknown): void {
+    if (this.#phase !== "open") return;
+    if (!this.#wantsResults && item.kind === ItemKind.VALUE) {
+      this.#answerDone(item);
+      return;
+    }
+    const connection = this.#connection;
+    connection.prepare();
+    this.#answered = item.delivery;
+    try {
+      this.#payloads.write(connection.frames, value, this.#openResult);
+    } catch (error) {
+      this.#answerError(item, error);
+      return;
+    }
+    connection.schedule();
+  }
+
+  #answerDone(item: WorkItem): void {
+    if (this.#phase !== "open") return;
+    const connection = this.#connection;
+    connection.prepare();
+    connection.frames.open(FrameType.DONE);
+    connection.out.writeUint(item.delivery);
+    connection.schedule();
+  }
+
+  #answerError(item: WorkItem, error: unknown): void {
+    if (this.#phase !== "open") return;
+    this.#emit({ type: "failed", id: item.id, error: toError(error) });
+    const connection = this.#connection;
+    const { frames } = connection;
+    connection.prepare();
+    const { name, message, stack } = toError(error);
+    // A small limit of the peer's leaves less room for words.
+    const share = frames.limit > 100_000 ? Infinity : frames.limit / 32;
+    frames.begin(FrameType.ERROR);
+    frames.out.writeUint(item.delivery);
+    frames.out.writeText(clip(name, Math.min(MAX_NAME, share)));
+    frames.out.writeText(clip(message, Math.min(MAX_MESSAGE, share * 2)));
+    writeCause(
+      connection,
+      error instanceof Error ? error.cause : undefined,
+      share === Infinity ? MAX_CAUSES : 1,
+      Math.min(MAX_MESSAGE, share),
+    );
+    if (this.#workOptions.sendStacks && stack !== undefined) {
+      frames.out.writeText(clip(stack, Math.min(MAX_STACK, share * 2)));
+    } else frames.out.bytes[frames.out.length++] = 0xf6;
+    frames.close();
+    connection.schedule();
+  }
+
+  #uints(type: number, values: readonly number[]): void {
+    const connection = this.#connection;
+    if (connection.ended) return;
+    connection.prepare();
+    connection.frames.uints(type, values);
+    connection.schedule();
+  }
+
+  #onFlush(): void {
+    const { frames } = this.#connection;
+    if (this.#isAckDue) {
+      this.#isAckDue = false;
+      frames.uints(FrameType.ACK, [this.#acked]);
+    }
+    if (this.#pong >= 0) {
+      frames.uints(FrameType.PONG, [this.#pong]);
+      this.#pong = -1;
+    }
+  }
+
+  // --- Ending ---
+
+  #finishScheduled = false;
+
+  /** Looks, a moment later, whether all is done. */
+  #finishSoon(): void {
+    if (this.#finishScheduled || this.#phase !== "open") return;
+    if (!this.#readingDone) return;
+    this.#finishScheduled = true;
+    // The code behind the reader's loop runs first: it may still write.
+    setTimeout(() => {
+      this.#finishScheduled = false;
+      this.#finishNow();
+    }, 0);
+  }
+
+  #finishNow(): void {
+    if (this.#phase !== "open" || !this.#readingDone) return;
+    if (this.#runner !== null) {
+      if (!this.#runner.isIdle) return;
+    } else if (this.#inlet.isTaken && this.#inletEnd === null) return;
+    if (this.#outgoing.length > 0) return;
+    this.#phase = "goodbye";
+    const connection = this.#connection;
+    connection.prepare();
+    this.#onFlush();
+    connection.frames.farewell(FrameType.GOODBYE, 0, "");
+    connection.schedule();
+  }
+
+  #goodbye(code: GoodbyeCode, reason: string): void {
+    const connection = this.#connection;
+    if (connection.ended) return;
+    connection.prepare();
+    connection.frames.farewell(
+      FrameType.GOODBYE,
+      GOODBYE_CODES.indexOf(code),
+      reason,
+    );
+    connection.finish();
+  }
+
+  #tick(): void {
+    const now = performance.now();
+    const isLate = now - this.#tickedAt > this.#tickMs + 100;
+    this.#tickedAt = now;
+    if (isLate) return;
+    const connection = this.#connection, heartbeat = this.#heartbeat;
+    if (this.#phase === "handshake") {
+      const { handshakeTimeoutMs = DEFAULTS.handshakeTimeoutMs } =
+        this.#options;
+      if (now - this.#openedAt < handshakeTimeoutMs) return;
+      this.#lose(
+        new HandshakeError(
+          "timeout",
+          `Handshake failed: it was not done within ${handshakeTimeoutMs} ms`,
+        ),
+      );
+      connection.end();
+      return;
+    }
+    const { dropMs, timeoutMs } = this.#heartbeatOptions;
+    if (heartbeat.suspect && now - connection.heardAt < timeoutMs) {
+      heartbeat.suspect = false;
+      this.#emit({ type: "recovered" });
+    }
+    const isStalled = connection.writingSince > 0 &&
+      now - connection.writingSince >= dropMs;
+    const verdict = isStalled
+      ? "drop"
+      : heartbeat.judge(connection.heardAt, now);
+    if (verdict === "drop") {
+      connection.end(
+        new ConnectionLostError(
+          "timeout",
+          `nothing was heard for ${Math.round(now - connection.heardAt)} ms`,
+        ),
+      );
+    } else if (verdict !== "fine") {
+      if (verdict === "suspect") {
+        heartbeat.suspect = true;
+        this.#emit({ type: "suspect" });
+      }
+      if (this.#phase === "open") {
+        this.#uints(FrameType.PING, [heartbeat.ping(now)]);
+      }
+    }
+  }
+
+  #emit(event: ClientEvent): void {
+    try {
+      this.#options.onEvent?.(event);
+    } catch (error) {
+      // The caller's own: it must not break what happens here.
+      reportError(error);
+    }
+  }
+}
+
+function checkHandler(handler: unknown, options: WorkOptions): void {
+  validate(options, "work");
+  if (typeof handler !== "function") {
+    throw new TypeError(
+      `Cannot work: handler is ${typeof handler}, expected a function`,
+    );
+  }
+}
+
+async function attempt<Item, Result>(
+  options: ConnectOptions,
+): Promise<Client<Item, Result>> {
+  const {
+    hostname = DEFAULTS.hostname,
+    port,
+    tls = false,
+    signal,
+    reconnect: _,
+    ...clientOptions
+  } = options;
+  signal?.throwIfAborted();
+  const connecting = dial(hostname, port, tls);
+  const conn = await orAbort(connecting, signal, (conn) => conn.close());
+  const client = new Client<Item, Result>(conn, clientOptions);
+  await orAbort(client.opened, signal, () => {}, () => client.abort());
+  return client;
+}
+
+async function dial(
+  hostname: string,
+  port: number,
+  tls: boolean | { caCerts?: string[] },
+): Promise<Deno.Conn> {
+  let conn: Deno.TcpConn = await Deno.connect({ hostname, port });
+  conn.setNoDelay(true);
+  conn.setKeepAlive(true);
+  if (tls === false) return conn;
+  const caCerts = typeof tls === "object" ? tls.caCerts : undefined;
+  return await Deno.startTls(
+    conn,
+    caCerts === undefined ? { hostname } : { hostname, caCerts },
+  );
+}
+
+/** Waits for a promise or a signal; what comes too late is disposed of. */
+async function orAbort<T>(
+  promise: Promise<T>,
+  signal: AbortSignal | undefined,
+  dispose: (value: T) => void,
+  onAbort: () => unknown = () => {},
+): Promise<T> {
+  if (signal === undefined) return await promise;
+  const aborted = deferred<never>();
+  const listener = () => aborted.reject(signal.reason);
+  signal.addEventListener("abort", listener);
+  try {
+    return await Promise.race([promise, aborted.promise]);
+  } catch (error) {
+    if (signal.aborted) {
+      promise.then(dispose, () => {});
+      await onAbort();
+    }
+    throw error;
+  } finally {
+    signal.removeEventListener("abort", listener);
+  }
+}
+
+/** Errors after which trying again is of no use. */
+function canHeal(error: unknown, authFailures: number): boolean {
+  if (error instanceof TypeError || error instanceof RangeError) return false;
+  if (!(error instanceof HandshakeError)) return true;
+  if (error.code === "auth") return authFailures < 2;
+  return error.code === "full" || error.code === "timeout" ||
+    error.code === "protocol";
+}
+
+function delay(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", done);
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    signal.addEventListener("abort", done);
+    if (signal.aborted) done();
+  });
+}
+
+/** Whatever was thrown, as an error. */
+function toError(error: unknown): Error {
+  if (error instanceof Error) return error;
+  let text: string;
+  try {
+    text = typeof error === "string" ? error : Deno.inspect(error);
+  } catch {
+    text = "something that can't be shown was thrown";
+  }
+  return new Error(text);
+}
+
+/** Writes the cause of an error: null, or [name, message, cause]. */
+function writeCause(
+  connection: Connection,
+  cause: unknown,
+  depth: number,
+  length: number,
+): void {
+  const { out } = connection;
+  out.reserve(1);
+  if (cause === undefined || depth === 0) {
+    out.bytes[out.length++] = 0xf6;
+    out.reserve(1);
+    return;
+  }
+  const error = toError(cause);
+  out.writeHead(4, 3);
+  out.writeText(clip(error.name, Math.min(MAX_NAME, length)));
+  out.writeText(clip(error.message, length));
+  writeCause(
+    connection,
+    cause instanceof Error ? cause.cause : undefined,
+    depth - 1,
+    length,
+  );
+}

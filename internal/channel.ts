@@ -1,0 +1,382 @@
+/**
+ * The two faces of each direction: a WHATWG stream to compose with, and
+ * `send()` or iteration to be fast. This file makes all the streams there are.
+ *
+ * @module
+ */
+
+import { Queue } from "./queue.ts";
+
+/** Where the values of an {@linkcode Outlet} come from. */
+export interface OutletSource<From> {
+  /** The reader has chosen a face: values may come. */
+  onTaken(): void;
+  /** The reader asks for the next value. */
+  onAsk(): void;
+  /** A value was handed to the reader. */
+  onRead(bytes: number, from: From): void;
+  /** The reader has reached the end. */
+  onReachedEnd(): void;
+  /** The reader wants no more; where what it didn't read came from. */
+  onCancel(reason: unknown, unread: From[]): void;
+}
+
+/** Options of {@linkcode Outlet}. */
+export interface OutletOptions {
+  /** What the direction is called in messages, such as `server.readable`. */
+  name: string;
+  /** Values that the stream takes at a pull; 1: every read is counted. */
+  burst: number;
+}
+
+interface Waiter<T> {
+  resolve(result: IteratorResult<T, undefined>): void;
+  reject(error: unknown): void;
+}
+
+const OPEN = 0, ENDED = 1, FAILED = 2;
+
+/** Values on their way out to the user. */
+export class Outlet<T, From = null> {
+  /** Bytes of payload of the values that weren't read. */
+  bytes = 0;
+  readonly #source: OutletSource<From>;
+  readonly #options: OutletOptions;
+  readonly #values = new Queue<T>();
+  readonly #sizes = new Queue<number>();
+  readonly #froms = new Queue<From>();
+  readonly #waiters = new Queue<Waiter<T>>();
+  #face: "readable" | "iteration" | "work()" | null = null;
+  #state: number = OPEN;
+  #atEnd = false;
+  #error: unknown;
+  #stream: ReadableStream<T> | null = null;
+  #controller: ReadableStreamDefaultController<T> | null = null;
+  #pulled: (() => void) | null = null;
+  #filling = false;
+  #iterator: AsyncIterableIterator<T, undefined> | null = null;
+
+  constructor(source: OutletSource<From>, options: OutletOptions) {
+    this.#source = source;
+    this.#options = options;
+  }
+
+  /** Values that weren't read. */
+  get length(): number {
+    return this.#values.length;
+  }
+
+  /** Whether a face was chosen. */
+  get isTaken(): boolean {
+    return this.#face !== null;
+  }
+
+  /** Whether no more values are accepted. */
+  get isClosed(): boolean {
+    return this.#state !== OPEN;
+  }
+
+  /** Adds a value. */
+  push(value: T, bytes: number, from: From): void {
+    if (this.#state !== OPEN) return;
+    const waiter = this.#waiters.shift();
+    if (waiter !== undefined) {
+      this.#source.onRead(bytes, from);
+      waiter.resolve({ value, done: false });
+      return;
+    }
+    this.#values.push(value);
+    this.#sizes.push(bytes);
+    this.#froms.push(from);
+    this.bytes += bytes;
+    if (this.#pulled !== null && !this.#filling) {
+      this.#filling = true;
+      queueMicrotask(() => this.#refill());
+    }
+  }
+
+  /** No more values: the reader gets those that are here, then the end. */
+  end(): void {
+    if (this.#state !== OPEN) return;
+    this.#state = ENDED;
+    if (this.#values.length > 0) return;
+    for (;;) {
+      const waiter = this.#waiters.shift();
+      if (waiter === undefined) break;
+      this.#reachEnd();
+      waiter.resolve({ value: undefined, done: true });
+    }
+    if (this.#pulled !== null) this.#refill();
+  }
+
+  /** An error at once; what wasn't read is dropped. */
+  fail(error: unknown): void {
+    if (this.#state === FAILED || this.#atEnd) return;
+    this.#state = FAILED;
+    this.#error = error;
+    this.#clear();
+    for (;;) {
+      const waiter = this.#waiters.shift();
+      if (waiter === undefined) break;
+      waiter.reject(error);
+    }
+    this.#controller?.error(error);
+    this.#pulled?.();
+    this.#pulled = null;
+  }
+
+  /** Lets `work()` take the direction. */
+  takeForWork(): void {
+    if (this.#face !== null) this.#conflict("work()");
+    this.#face = "work()";
+  }
+
+  /** No more values, and what wasn't read is taken back. */
+  close(): void {
+    if (this.#state === OPEN) this.#state = ENDED;
+    if (this.#state !== ENDED) return;
+    this.#clear();
+    this.#state = OPEN;
+    this.end();
+  }
+
+  /** The stream. */
+  get readable(): ReadableStream<T> {
+    if (this.#stream !== null) return this.#stream;
+    this.#choose("readable");
+    const counted = this.#options.burst === 1;
+    this.#stream = new ReadableStream<T>({
+      start: (controller) => {
+        this.#controller = controller;
+        if (this.#state === FAILED) controller.error(this.#error);
+      },
+      pull: (controller) => this.#pull(controller),
+      cancel: (reason) => this.#cancel(reason),
+    }, { highWaterMark: counted ? 0 : 1 });
+    this.#source.onTaken();
+    return this.#stream;
+  }
+
+  /** The iterator: always the same one. */
+  iterate(): AsyncIterableIterator<T, undefined> {
+    if (this.#iterator !== null) return this.#iterator;
+    this.#choose("iteration");
+    const iterator: AsyncIterableIterator<T, undefined> = {
+      next: () => this.#next(),
+      return: () => {
+        this.#cancel(undefined);
+        return Promise.resolve({ value: undefined, done: true });
+      },
+      [Symbol.asyncIterator]: () => iterator,
+    };
+    this.#iterator = iterator;
+    this.#source.onTaken();
+    return iterator;
+  }
+
+  #choose(face: "readable" | "iteration"): void {
+    if (this.#face !== null && this.#face !== face) this.#conflict(face);
+    this.#face = face;
+  }
+
+  #conflict(face: string): never {
+    throw new TypeError(
+      `Cannot use ${face}: ${this.#options.name} is in use through ${this.#face} already`,
+    );
+  }
+
+  #take(): T {
+    const value = this.#values.shift() as T;
+    const bytes = this.#sizes.shift()!;
+    this.bytes -= bytes;
+    this.#source.onRead(bytes, this.#froms.shift() as From);
+    return value;
+  }
+
+  #next(): Promise<IteratorResult<T, undefined>> {
+    this.#source.onAsk();
+    if (this.#values.length > 0) {
+      return Promise.resolve({ value: this.#take(), done: false });
+    }
+    if (this.#state === FAILED) return Promise.reject(this.#error);
+    if (this.#state === ENDED) {
+      this.#reachEnd();
+      return Promise.resolve({ value: undefined, done: true });
+    }
+    return new Promise((resolve, reject) =>
+      this.#waiters.push({ resolve, reject })
+    );
+  }
+
+  #pull(
+    controller: ReadableStreamDefaultController<T>,
+  ): Promise<void> | undefined {
+    this.#source.onAsk();
+    if (this.#fill(controller)) return;
+    return new Promise((resolve) => this.#pulled = resolve);
+  }
+
+  /** True if the pull is over. */
+  #fill(controller: ReadableStreamDefaultController<T>): boolean {
+    let count = 0;
+    while (count < this.#options.burst && this.#values.length > 0) {
+      controller.enqueue(this.#take());
+      count++;
+    }
+    if (count > 0) return true;
+    if (this.#state === OPEN) return false;
+    if (this.#state === ENDED && !this.#atEnd) {
+      this.#reachEnd();
+      controller.close();
+    }
+    return true;
+  }
+
+  #refill(): void {
+    this.#filling = false;
+    const pulled = this.#pulled;
+    if (pulled === null || !this.#fill(this.#controller!)) return;
+    this.#pulled = null;
+    pulled();
+  }
+
+  #reachEnd(): void {
+    if (this.#atEnd) return;
+    this.#atEnd = true;
+    this.#source.onReachedEnd();
+  }
+
+  #cancel(reason: unknown): void {
+    if (this.#atEnd || this.#state === FAILED) return;
+    this.#state = ENDED;
+    this.#atEnd = true;
+    const unread = [...this.#froms];
+    this.#clear();
+    for (;;) {
+      const waiter = this.#waiters.shift();
+      if (waiter === undefined) break;
+      waiter.resolve({ value: undefined, done: true });
+    }
+    this.#pulled?.();
+    this.#pulled = null;
+    this.#source.onCancel(reason, unread);
+  }
+
+  #clear(): void {
+    this.#values.clear();
+    this.#sizes.clear();
+    this.#froms.clear();
+    this.bytes = 0;
+  }
+}
+
+/** Where the values of an {@linkcode Inlet} go. */
+export interface InletSink<T> {
+  /** The writer has chosen a face. */
+  onTaken(): void;
+  /** Takes a value; a promise if there is no room for another. */
+  send(value: T): Promise<void> | undefined;
+  /** Takes a value; a promise until it has left. */
+  write(value: T): Promise<void> | undefined;
+  /** No more values. */
+  end(): Promise<void>;
+  /** The writer gave up. */
+  onAbort(reason: unknown): void;
+}
+
+/** Values on their way in from the user. */
+export class Inlet<T> {
+  readonly #sink: InletSink<T>;
+  readonly #name: string;
+  #face: "writable" | "send()" | "work()" | null = null;
+  #stream: WritableStream<T> | null = null;
+  #controller: WritableStreamDefaultController | null = null;
+  #error: { reason: unknown } | null = null;
+
+  /**
+   * @param sink Where values go.
+   * @param name What the direction is called in messages, such as
+   * `server.writable`.
+   */
+  constructor(sink: InletSink<T>, name: string) {
+    this.#sink = sink;
+    this.#name = name;
+  }
+
+  /** Whether a face was chosen. */
+  get isTaken(): boolean {
+    return this.#face !== null;
+  }
+
+  /** The fast way. */
+  send(value: T): Promise<void> | undefined {
+    if (this.#face !== "send()") this.#choose("send()");
+    return this.#sink.send(value);
+  }
+
+  /** No more values. */
+  end(): Promise<void> {
+    try {
+      this.#choose("send()");
+    } catch (error) {
+      return Promise.reject(error);
+    }
+    return this.#sink.end();
+  }
+
+  /** Lets `work()` take the direction. */
+  takeForWork(): void {
+    if (this.#face !== null) this.#conflict("work()");
+    this.#face = "work()";
+  }
+
+  /** The stream. */
+  get writable(): WritableStream<T> {
+    if (this.#stream !== null) return this.#stream;
+    this.#choose("writable");
+    this.#stream = new WritableStream<T>({
+      start: (controller) => {
+        this.#controller = controller;
+        if (this.#error !== null) controller.error(this.#error.reason);
+      },
+      write: (value) => this.#sink.write(value),
+      close: () => this.#sink.end(),
+      abort: (reason) => this.#sink.onAbort(reason),
+    }, { highWaterMark: 1 });
+    return this.#stream;
+  }
+
+  /** The stream errors. */
+  fail(reason: unknown): void {
+    if (this.#error !== null) return;
+    this.#error = { reason };
+    this.#controller?.error(reason);
+  }
+
+  #choose(face: "writable" | "send()"): void {
+    if (this.#face === face) return;
+    if (this.#face !== null) this.#conflict(face);
+    this.#face = face;
+    this.#sink.onTaken();
+  }
+
+  #conflict(face: string): never {
+    throw new TypeError(
+      `Cannot use ${face}: ${this.#name} is in use through ${this.#face} already`,
+    );
+  }
+}
+
+/** A promise with its ends; ignoring its rejection is allowed. */
+export function deferred<T>(): PromiseWithResolvers<T> {
+  const deferred = Promise.withResolvers<T>();
+  deferred.promise.catch(() => {});
+  return deferred;
+}
+
+/** A rejected promise; ignoring it is allowed. */
+export function rejected(error: unknown): Promise<never> {
+  const promise = Promise.reject(error);
+  promise.catch(() => {});
+  return promise;
+}

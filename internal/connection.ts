@@ -1,0 +1,372 @@
+/**
+ * One framed duplex: bytes become frames and frames become bytes, many of them
+ * to a write. It knows the shape of frames and nothing of what they mean.
+ *
+ * ```text
+ *            schedule()          microtask           written, more came
+ *   IDLE ───────────────► SCHEDULED ─────► WRITING ───────────────────┐
+ *    ▲                        ▲               │ written, nothing came │
+ *    ├────────────────────────┼───────────────┘                       │
+ *    │                        └── setImmediate ◄──────────────────────┘
+ * ```
+ *
+ * The first value of an idle connection leaves at the end of the microtask, so
+ * that serial traffic is fast; under load the values of one turn of the event
+ * loop share a write.
+ *
+ * @module
+ */
+
+import { setImmediate } from "node:timers";
+import { ByteWriter } from "./byte_writer.ts";
+import { CborDecoder } from "./cbor_decoder.ts";
+import { ConnectionLostError, DecodeError, ProtocolError } from "./errors.ts";
+import { FrameWriter } from "./frame.ts";
+import { FrameDecoder } from "./frame_decoder.ts";
+import type { TransformChain } from "./transforms.ts";
+
+/** What a connection needs of a socket: a `Deno.Conn`, or two ends in memory. */
+export interface Duplex {
+  /** Reads some bytes; null at the end. */
+  read(p: Uint8Array): Promise<number | null>;
+  /** Writes some bytes; returns how many. */
+  write(p: Uint8Array): Promise<number>;
+  /** Closes both directions. */
+  close(): void;
+  /** Tells the other end that nothing more is written. */
+  closeWrite?(): Promise<void>;
+}
+
+/** What a connection tells its owner. */
+export interface ConnectionEvents {
+  /** A frame came; the reader stands behind its type. May throw ProtocolError. */
+  onFrame(type: number, reader: CborDecoder): void;
+  /** All frames of one read were told. */
+  onBatch(): void;
+  /** Output is about to be written: the last chance to add to it. */
+  onFlush(): void;
+  /** Output that was over the high-water mark is below it again. */
+  onDrain(): void;
+  /** The peer broke the protocol; the owner says why and finishes. */
+  onViolation(error: Error): void;
+  /** The connection has ended. Told once, and nothing after it. */
+  onEnd(error: ConnectionLostError): void;
+}
+
+/** Output above this many bytes is written at once, and pushes back. */
+const HIGH_WATER_BYTES = 64 * 1024;
+/** The size of an output buffer. */
+const BUFFER_BYTES = 256 * 1024;
+/** How long an ended connection waits for the peer to close, in ms. */
+const LINGER_MS = 1000;
+/** A write of less than this is serial traffic, not load. */
+const SERIAL_BYTES = 2 * 1024;
+
+const IDLE = 0, SCHEDULED = 1, WRITING = 2;
+const EMPTY = new Uint8Array(0);
+
+/** Output buffers that no connection uses now: idle ones hold none. */
+const spareBuffers: Uint8Array<ArrayBuffer>[] = [];
+
+function takeBuffer(): Uint8Array<ArrayBuffer> {
+  return spareBuffers.pop() ?? new Uint8Array(BUFFER_BYTES);
+}
+
+function giveBuffer(buffer: Uint8Array<ArrayBuffer>): void {
+  if (buffer.length === BUFFER_BYTES && spareBuffers.length < 8) {
+    spareBuffers.push(buffer);
+  }
+}
+
+/** One framed duplex. */
+export class Connection {
+  /** What is to be written. Call {@linkcode schedule} after writing to it. */
+  readonly out: ByteWriter = new ByteWriter(0);
+  /** Writes frames to {@linkcode out}. */
+  readonly frames: FrameWriter = new FrameWriter(this.out);
+  /** When the peer was last heard, by `performance.now()`. */
+  heardAt: number = performance.now();
+  /** Since when a write waits for the peer, by `performance.now()`; 0: none. */
+  writingSince = 0;
+  /** Bytes read so far. */
+  bytesIn = 0;
+  /** Bytes written so far. */
+  bytesOut = 0;
+  readonly #duplex: Duplex;
+  readonly #events: ConnectionEvents;
+  readonly #decoder: FrameDecoder;
+  readonly #reader = new CborDecoder();
+  readonly #kick = () => this.flush();
+  #transforms: TransformChain | null = null;
+  #plainBytes = 0;
+  #state: number = IDLE;
+  #blocked = false;
+  #finishing = false;
+  #ended = false;
+  #lingerTimer: ReturnType<typeof setTimeout> | undefined;
+
+  /**
+   * @param duplex The socket, which belongs to the connection from now on.
+   * @param options Whom to tell, and the largest frame that is received.
+   */
+  constructor(
+    duplex: Duplex,
+    options: { events: ConnectionEvents; limit: number },
+  ) {
+    this.#duplex = duplex;
+    this.#events = options.events;
+    this.#decoder = new FrameDecoder(options.limit);
+  }
+
+  /** Starts to read. */
+  start(): void {
+    this.#read();
+  }
+
+  /** Whether the connection has ended or is about to. */
+  get ended(): boolean {
+    return this.#ended || this.#finishing;
+  }
+
+  /** Whether so much output waits for the peer that no more should be made. */
+  get busy(): boolean {
+    const out = this.out;
+    if (out.length + out.segmentBytes < HIGH_WATER_BYTES) return false;
+    return this.#blocked = true;
+  }
+
+  /** Whether an unfinished frame has come. */
+  get partial(): boolean {
+    return this.#decoder.partial;
+  }
+
+  /** The largest frame that is received from now on, in bytes. */
+  set receiveLimit(limit: number) {
+    this.#decoder.limit = limit;
+  }
+
+  /** Applies transforms to every frame from here on, in both directions. */
+  useTransforms(transforms: TransformChain): void {
+    this.frames.close();
+    this.#plainBytes = this.out.length;
+    this.#transforms = transforms;
+  }
+
+  /** Gives the output a buffer if it has none. Call before writing to it. */
+  prepare(): void {
+    if (this.out.bytes.length === 0) this.out.swap(takeBuffer());
+  }
+
+  /** Sees to it that what is in the output gets written soon. */
+  schedule(): void {
+    if (this.#state === IDLE) {
+      this.#state = SCHEDULED;
+      queueMicrotask(this.#kick);
+    } else if (this.#state === SCHEDULED) {
+      const out = this.out;
+      if (out.length + out.segmentBytes >= HIGH_WATER_BYTES) this.flush();
+    }
+  }
+
+  /** Writes what is in the output now. */
+  flush(): void {
+    if (this.#state !== SCHEDULED || this.#ended) return;
+    this.#state = WRITING;
+    this.#write();
+  }
+
+  /**
+   * Writes what is in the output, tells the peer that this was all, waits a
+   * moment for it to close, and ends.
+   */
+  finish(): void {
+    if (this.#ended || this.#finishing) return;
+    this.#finishing = true;
+    this.frames.close();
+    this.#lingerTimer = setTimeout(() => this.end(), LINGER_MS);
+    if (this.#state === IDLE) {
+      this.#state = WRITING;
+      this.#write();
+    } else if (this.#state === SCHEDULED) this.flush();
+  }
+
+  /** Ends now. */
+  end(error?: ConnectionLostError): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    clearTimeout(this.#lingerTimer);
+    try {
+      this.#duplex.close();
+    } catch {
+      // Closed already: that is what we want.
+    }
+    this.out.swap(EMPTY);
+    this.#events.onEnd(
+      error ?? new ConnectionLostError("closed", "this end closed it"),
+    );
+  }
+
+  async #write(): Promise<void> {
+    try {
+      for (;;) {
+        if (!this.#finishing) this.#events.onFlush();
+        const { out } = this;
+        this.frames.close();
+        const size = out.length + out.segmentBytes;
+        if (size === 0) {
+          this.#state = IDLE;
+          giveBuffer(out.swap(EMPTY));
+          if (this.#finishing) await this.#duplex.closeWrite?.();
+          return;
+        }
+        const { length, segments } = out;
+        const bytes = out.swap(takeBuffer());
+        if (this.#blocked) {
+          this.#blocked = false;
+          // Not here: whoever is told may be the one who called flush().
+          queueMicrotask(() => {
+            if (!this.ended) this.#events.onDrain();
+          });
+        }
+        this.writingSince = performance.now();
+        if (this.#transforms !== null) {
+          await this.#writeTransformed(bytes, length, segments);
+        } else if (segments.length === 0) {
+          let done = 0;
+          while (done < length) {
+            done += await this.#duplex.write(bytes.subarray(done, length));
+          }
+        } else {
+          let from = 0;
+          for (const segment of segments) {
+            await this.#writeAll(bytes.subarray(from, segment.at));
+            await this.#writeAll(segment.bytes);
+            from = segment.at;
+          }
+          await this.#writeAll(bytes.subarray(from, length));
+        }
+        this.writingSince = 0;
+        this.bytesOut += size;
+        giveBuffer(bytes);
+        if (this.#ended) return;
+        if (this.#finishing) continue;
+        if (out.length + out.segmentBytes >= HIGH_WATER_BYTES) continue;
+        if (size < SERIAL_BYTES && out.length === 0) {
+          this.#state = IDLE;
+          giveBuffer(out.swap(EMPTY));
+          return;
+        }
+        this.#state = SCHEDULED;
+        setImmediate(this.#kick);
+        return;
+      }
+    } catch (error) {
+      this.#lost(error);
+    }
+  }
+
+  async #writeAll(bytes: Uint8Array): Promise<void> {
+    let done = 0;
+    while (done < bytes.length) {
+      done += await this.#duplex.write(
+        done === 0 ? bytes : bytes.subarray(done),
+      );
+    }
+  }
+
+  /** The slow way: every frame is taken out and passed through transforms. */
+  async #writeTransformed(
+    bytes: Uint8Array,
+    length: number,
+    segments: { at: number; bytes: Uint8Array }[],
+  ): Promise<void> {
+    let all = bytes.subarray(0, length);
+    if (segments.length > 0) {
+      const parts: Uint8Array[] = [];
+      let from = 0;
+      for (const segment of segments) {
+        parts.push(bytes.subarray(from, segment.at), segment.bytes);
+        from = segment.at;
+      }
+      parts.push(bytes.subarray(from, length));
+      all = new Uint8Array(await new Blob(parts as BlobPart[]).arrayBuffer());
+    }
+    let at = this.#plainBytes;
+    this.#plainBytes = 0;
+    await this.#writeAll(all.subarray(0, at));
+    const view = new DataView(all.buffer, all.byteOffset, all.byteLength);
+    while (at < all.length) {
+      const end = at + 4 + view.getUint32(at);
+      let body = all.subarray(at + 4, end);
+      const encoded = this.#transforms!.encode(body);
+      body = encoded instanceof Promise ? await encoded : encoded;
+      const head = new Uint8Array(4);
+      new DataView(head.buffer).setUint32(0, body.length);
+      await this.#writeAll(head);
+      await this.#writeAll(body);
+      at = end;
+    }
+  }
+
+  async #read(): Promise<void> {
+    const decoder = this.#decoder, reader = this.#reader;
+    try {
+      for (;;) {
+        const count = await this.#duplex.read(decoder.space());
+        if (this.#ended) return;
+        if (count === null) break;
+        this.heardAt = performance.now();
+        if (this.#finishing) continue;
+        this.bytesIn += count;
+        decoder.advance(count);
+        while (decoder.next()) {
+          if (this.#transforms === null) {
+            reader.set(decoder.bytes, decoder.start, decoder.end);
+          } else {
+            const body = this.#transforms.decode(
+              decoder.bytes.slice(decoder.start, decoder.end),
+            );
+            const plain = body instanceof Promise ? await body : body;
+            reader.set(plain, 0, plain.length);
+          }
+          this.#events.onFrame(reader.readUint(), reader);
+          if (this.#ended || this.#finishing) break;
+        }
+        if (this.#ended) return;
+        if (!this.#finishing) this.#events.onBatch();
+      }
+      if (this.#finishing) this.end();
+      else if (decoder.partial) {
+        this.end(
+          new ConnectionLostError(
+            "eof",
+            "the peer's output ended in the middle of a frame",
+          ),
+        );
+      } else {
+        this.end(
+          new ConnectionLostError(
+            "eof",
+            "the peer's output ended without a goodbye",
+          ),
+        );
+      }
+    } catch (error) {
+      if (
+        !this.ended &&
+        (error instanceof ProtocolError || error instanceof DecodeError)
+      ) {
+        this.#events.onViolation(error);
+        if (!this.#ended) this.#read(); // until the peer has closed
+        return;
+      }
+      this.#lost(error);
+    }
+  }
+
+  #lost(error: unknown): void {
+    if (this.#ended) return;
+    const reason = error instanceof Error ? error.message : String(error);
+    this.end(new ConnectionLostError("reset", reason, { cause: error }));
+  }
+}

@@ -1,0 +1,137 @@
+/**
+ * Flow control as arithmetic: how many items a worker may hold, and how many
+ * values a peer may send. The clock is passed in.
+ *
+ * @module
+ */
+
+/** How much work is kept queued at each worker, in ms. */
+const QUEUED_MS = 20;
+/** Rates are measured over at least so long, in ms. */
+const MEASURE_MS = 1;
+/** The largest window. */
+export const MAX_WINDOW = 4096;
+
+/**
+ * How many items the dispatcher keeps at one worker: enough that the worker is
+ * never idle, and no more, so that items balance over workers. It starts at one
+ * more than the worker executes at once, doubles when the worker runs dry, and
+ * never stays above what the worker settles in about 20 ms (and a round trip).
+ */
+export class AdaptiveWindow {
+  /** The items that may be at the worker. */
+  size: number;
+  /** The shortest round trip seen, in ms. */
+  rttMs = 0;
+  readonly #concurrency: number;
+  readonly #limit: number;
+  #since = 0;
+  #settled = 0;
+  #dry = false;
+
+  /**
+   * @param concurrency The items that the worker executes at once.
+   * @param limit The worker's own limit.
+   */
+  constructor(concurrency: number, limit: number) {
+    this.#concurrency = concurrency;
+    this.#limit = Math.max(1, Math.min(limit, MAX_WINDOW));
+    this.size = Math.min(concurrency + 1, this.#limit);
+  }
+
+  /** The worker gets an item after it had none: time counts from now. */
+  busy(now: number): void {
+    this.#since = now;
+    this.#settled = 0;
+  }
+
+  /**
+   * The worker settled some items.
+   *
+   * @param count How many.
+   * @param inFlight How many it still holds.
+   * @param now The time, in ms.
+   */
+  settled(count: number, inFlight: number, now: number): void {
+    this.#settled += count;
+    if (inFlight <= this.#concurrency) this.#dry = true;
+    const elapsed = now - this.#since;
+    if (elapsed < MEASURE_MS) return;
+    const rate = this.#settled / elapsed;
+    const queued = Math.max(1, Math.ceil(rate * (QUEUED_MS + this.rttMs)));
+    const grown = this.#dry ? this.size * 2 : this.size;
+    this.size = Math.min(this.#limit, grown, this.#concurrency + queued);
+    this.#since = now;
+    this.#settled = 0;
+    this.#dry = false;
+  }
+}
+
+/**
+ * What a peer may send, as totals since the connection began: values, and bytes
+ * of payload. Totals can't drift: a credit that comes twice changes nothing.
+ */
+export class CreditGrant {
+  /** Values that the peer may have sent in all. */
+  values = 0;
+  /** Payload bytes after which it may start no further value. */
+  bytes = 0;
+  #takenValues = 0;
+  #takenBytes = 0;
+  readonly #windowValues: number;
+  readonly #windowBytes: number;
+
+  /**
+   * @param windowValues Values that may be unread here.
+   * @param windowBytes Payload bytes that may be unread here.
+   */
+  constructor(windowValues: number, windowBytes: number) {
+    this.#windowValues = windowValues;
+    this.#windowBytes = windowBytes;
+  }
+
+  /** A value was read here. */
+  take(bytes: number): void {
+    this.#takenValues++;
+    this.#takenBytes += bytes;
+  }
+
+  /** Whether a new credit is due: half a window was read since the last. */
+  get due(): boolean {
+    return this.#takenValues + this.#windowValues - this.values >=
+        this.#windowValues / 2 ||
+      this.#takenBytes + this.#windowBytes - this.bytes >=
+        this.#windowBytes / 2;
+  }
+
+  /** Raises {@linkcode values} and {@linkcode bytes} to a full window. */
+  renew(): void {
+    this.values = this.#takenValues + this.#windowValues;
+    this.bytes = this.#takenBytes + this.#windowBytes;
+  }
+}
+
+/** The other end of a {@linkcode CreditGrant}. */
+export class CreditUse {
+  #values = 0;
+  #bytes = 0;
+  #sentValues = 0;
+  #sentBytes = 0;
+
+  /** Whether a value may be sent. */
+  get open(): boolean {
+    return this.#sentValues < this.#values && this.#sentBytes < this.#bytes;
+  }
+
+  /** A value was sent (by the sender) or came (at the one who granted). */
+  sent(bytes: number): void {
+    this.#sentValues++;
+    this.#sentBytes += bytes;
+  }
+
+  /** A credit came. */
+  grant(values: number, bytes: number): void {
+    this.#values = Math.max(this.#values, values);
+    this.#bytes = Math.max(this.#bytes, bytes);
+  }
+}

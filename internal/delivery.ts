@@ -1,0 +1,533 @@
+/**
+ * From the moment an item is taken until it is settled: queues, dispatch,
+ * redelivery and blame. It talks to workers through an interface and does no
+ * I/O, so its whole behaviour can be tested with workers that are objects.
+ *
+ * @module
+ */
+
+import type { Strategy, WorkerInfo } from "./dispatcher.ts";
+import {
+  type Blame,
+  Entry,
+  IN_FLIGHT,
+  type InFlight,
+  SETTLED,
+  WAITING,
+  type Way as WayOf,
+} from "./in_flight.ts";
+import { ItemKind, Mode } from "./frame.ts";
+import { ItemFailure, PoisonItemError } from "./errors.ts";
+import type { Queue } from "./queue.ts";
+
+/** The server's end of one worker, as far as delivery is concerned. */
+export interface Worker {
+  /** What others may know of it. */
+  readonly info: WorkerInfo;
+  /** What it holds. */
+  readonly inFlight: InFlight<Worker>;
+  /** `Mode`. */
+  readonly mode: number;
+  /** The items that it executes at once. */
+  readonly concurrency: number;
+  /** The process, by its instance id. */
+  readonly instance: string;
+  /** Whether it may be given items at all. */
+  readonly isOpen: boolean;
+  /** Whether nothing was heard of it for too long. */
+  readonly isSuspect: boolean;
+  /** Whether it has room for one more item. */
+  readonly hasRoom: boolean;
+  /** Whether it holds a blamed item, and must get nothing else. */
+  isAlone: boolean;
+  /**
+   * Sends it an item; false if the item's bytes don't fit just now.
+   *
+   * @throws {Error} The item's own failure.
+   */
+  deliver(entry: Entry<Worker>): boolean;
+  /** Tells it that a delivery isn't needed any more. */
+  cancel(delivery: number): void;
+}
+
+/** An item of delivery. */
+export type Item = Entry<Worker>;
+
+/** A way in, with its own queue of items that wait for their first dispatch. */
+export interface Way extends WayOf<Worker> {
+  /** The items that wait. */
+  readonly queue: Queue<Item>;
+  /** There may be room now. */
+  pumped(): void;
+}
+
+/** How a redelivery came about. */
+export type RedeliveryCause = "lost" | "left" | "suspect";
+
+/** What delivery tells its owner. */
+export interface DeliveryEvents {
+  /** Items went back to the queue. */
+  onRedelivered(
+    worker: Worker,
+    ids: readonly number[],
+    cause: RedeliveryCause,
+  ): void;
+  /** A late duplicate was dropped. */
+  onDuplicate(worker: Worker, id: number): void;
+  /** An item was settled and nothing is left: maybe this was the last. */
+  onIdle(): void;
+}
+
+/** Options of {@linkcode Delivery}. */
+export interface DeliveryOptions {
+  /** Which worker gets an item. */
+  strategy: Strategy<Worker>;
+  /** Whether the strategy's answer depends on the item. */
+  byItem: boolean;
+  /** At so many blames an item fails. */
+  maxDeliveries: number;
+  /** Whom to tell. */
+  events: DeliveryEvents;
+}
+
+/** The processes that died, and what they are blamed for, that are remembered. */
+const REMEMBERED_DEATHS = 1024;
+
+/** Queues, dispatch, redelivery and blame. */
+export class Delivery {
+  /** Items that were taken and aren't settled. */
+  alive = 0;
+  /** Those of them that no worker holds. */
+  waiting = 0;
+  /** Items settled with a result, or by reading on. */
+  settled = 0;
+  /** Items failed. */
+  failed = 0;
+  /** Items that went back to the queue after a dispatch. */
+  redelivered = 0;
+  /** Late duplicates that were dropped. */
+  duplicates = 0;
+  /** Counts dispatches and settlements, so that a standstill can be seen. */
+  progress = 0;
+  readonly #options: DeliveryOptions;
+  readonly #workers: Worker[] = [];
+  readonly #ways: Way[] = [];
+  /** Items to be dispatched again, the lowest id last. */
+  #returned: Item[] = [];
+  /** Items that wait for their time to be tried again. */
+  readonly #held = new Set<Item>();
+  readonly #deaths = new Map<string, Item[]>();
+  #nextId = 0;
+  #turn = 0;
+  #candidate: Item | null = null;
+  #busy = false;
+  #again = false;
+  readonly #fits = (worker: Worker): boolean => {
+    const entry = this.#candidate!;
+    if (!worker.isOpen || !worker.hasRoom || worker.isAlone) return false;
+    if (entry.way.kind === ItemKind.CALL && worker.mode !== Mode.WORK) {
+      return false;
+    }
+    if (entry.blames !== null && worker.inFlight.count > 0) return false;
+    return entry.holder === null || !entry.isAt(worker);
+  };
+
+  constructor(options: DeliveryOptions) {
+    this.#options = options;
+  }
+
+  /** The workers, in the order in which they came. */
+  get workers(): readonly Worker[] {
+    return this.#workers;
+  }
+
+  /** Adds a way in. */
+  addWay(way: Way): void {
+    this.#ways.push(way);
+  }
+
+  /** Removes a way in; its queue must be empty. */
+  removeWay(way: Way): void {
+    const i = this.#ways.indexOf(way);
+    if (i >= 0) this.#ways.splice(i, 1);
+  }
+
+  /** Adds a worker. The blame of its process's lost connection is taken back. */
+  addWorker(worker: Worker): void {
+    this.#workers.push(worker);
+    const entries = this.#deaths.get(worker.instance);
+    if (entries === undefined) return;
+    this.#deaths.delete(worker.instance);
+    for (const entry of entries) {
+      if (entry.blames === null) continue;
+      const blames: Blame[] = entry.blames.filter((b) =>
+        b.instance !== worker.instance
+      );
+      entry.blames = blames.length > 0 ? blames : null;
+    }
+  }
+
+  /**
+   * Takes an item. Returns it; its state tells whether it was dispatched.
+   *
+   * @param item The item.
+   * @param way Where it comes from.
+   * @param index Its place in the way.
+   * @param onEntry Told before the way hears of the item.
+   */
+  offer(
+    item: unknown,
+    way: Way,
+    index: number,
+    onEntry?: (entry: Item) => void,
+  ): Item {
+    const entry: Item = new Entry(this.#nextId++, item, way, index);
+    onEntry?.(entry);
+    this.alive++;
+    this.waiting++;
+    if (
+      this.#busy || way.queue.length > 0 || this.#returned.length > 0 ||
+      !way.hasPlace()
+    ) {
+      way.queue.push(entry);
+      this.pump();
+    } else {
+      this.#busy = true;
+      const dispatched = this.#dispatch(entry);
+      this.#busy = false;
+      if (!dispatched) way.queue.push(entry);
+      if (this.#again) this.pump();
+    }
+    return entry;
+  }
+
+  /** Whether an item of this way would be dispatched at once. */
+  hasRoom(way: Way): boolean {
+    if (way.queue.length > 0 || !way.hasPlace()) return false;
+    for (const worker of this.#workers) {
+      if (
+        worker.isOpen && worker.hasRoom && !worker.isAlone &&
+        (way.kind !== ItemKind.CALL || worker.mode === Mode.WORK)
+      ) return true;
+    }
+    return false;
+  }
+
+  /** Dispatches what can be dispatched. Call when there may be room. */
+  pump(): void {
+    if (this.#busy) {
+      this.#again = true;
+      return;
+    }
+    this.#busy = true;
+    do {
+      this.#again = false;
+      if (this.#returned.length > 0) this.#pumpReturned();
+      this.#pumpWays();
+    } while (this.#again);
+    this.#busy = false;
+    for (const way of this.#ways) way.pumped();
+  }
+
+  /** A worker settled an item with a result. */
+  result(worker: Worker, entry: Item, value: unknown, bytes: number): void {
+    if (!this.#settle(worker, entry)) return;
+    this.settled++;
+    entry.way.result(entry, value, bytes);
+    this.#checkIdle();
+  }
+
+  /** A worker settled an item without a result. */
+  done(worker: Worker, entry: Item): void {
+    if (!this.#settle(worker, entry)) return;
+    this.settled++;
+    entry.way.done(entry);
+    this.#checkIdle();
+  }
+
+  /** A worker settled an item with an error. */
+  error(worker: Worker, entry: Item, error: Error): void {
+    if (!this.#settle(worker, entry, true)) return;
+    this.#failed(entry, error);
+  }
+
+  /** An item fails, or isn't wanted any more, wherever it is. */
+  fail(entry: Item, error: Error): void {
+    if (entry.state === SETTLED) return;
+    this.#close(entry);
+    this.#failed(entry, error);
+  }
+
+  /** An item isn't wanted any more; nobody is told but who holds it. */
+  discard(entry: Item): void {
+    if (entry.state === SETTLED) return;
+    this.#close(entry);
+    this.#checkIdle();
+  }
+
+  /** A worker hands an item back that it has not begun. */
+  handBack(worker: Worker, entries: readonly Item[]): void {
+    const returned: Item[] = [];
+    for (const entry of entries) {
+      entry.release(worker);
+      if (entry.state !== IN_FLIGHT || entry.isHeld) continue;
+      entry.attempts--;
+      returned.push(entry);
+    }
+    worker.isAlone = false;
+    this.#return(worker, returned, "left");
+  }
+
+  /**
+   * A worker is gone: what it held goes back to the front of the queue.
+   *
+   * @param worker The worker.
+   * @param death How it died, if it is to be blamed.
+   */
+  removeWorker(
+    worker: Worker,
+    death: { worker: string; at: number; reason: string } | null,
+  ): void {
+    const i = this.#workers.indexOf(worker);
+    if (i < 0) return;
+    this.#workers.splice(i, 1);
+    const blamed = death === null
+      ? []
+      : worker.inFlight.oldest(worker.concurrency).filter((e) =>
+        e.state !== SETTLED
+      );
+    for (const entry of blamed) {
+      (entry.blames ??= []).push({ ...death!, instance: worker.instance });
+    }
+    if (blamed.length > 0) this.#remember(worker.instance, blamed);
+    const returned: Item[] = [];
+    for (const [, entry] of worker.inFlight.entries()) {
+      entry.release(worker);
+      if (entry.state !== IN_FLIGHT || entry.isHeld) continue;
+      returned.push(entry);
+    }
+    this.#return(worker, returned, death === null ? "left" : "lost");
+    for (const entry of blamed) {
+      if (entry.blames!.length >= this.#options.maxDeliveries) {
+        this.fail(
+          entry,
+          new PoisonItemError(
+            entry.blames!.map(({ worker, at, reason }) => ({
+              worker,
+              at,
+              reason,
+            })),
+          ),
+        );
+      }
+    }
+    this.pump();
+  }
+
+  /** A worker is suspect: others may take what it holds. */
+  suspect(worker: Worker): void {
+    const returned: Item[] = [];
+    for (const [, entry] of worker.inFlight.entries()) {
+      if (
+        entry.state === IN_FLIGHT && entry.holders().every((w) => w.isSuspect)
+      ) returned.push(entry);
+    }
+    this.#return(worker, returned, "suspect");
+    this.pump();
+  }
+
+  /** A suspect is heard again: what nobody else took stays with it. */
+  trust(worker: Worker): void {
+    for (const [, entry] of worker.inFlight.entries()) {
+      if (entry.state === WAITING && entry.isAt(worker)) {
+        entry.state = IN_FLIGHT;
+        this.waiting--;
+      }
+    }
+    this.#returned = this.#returned.filter((e) => e.state === WAITING);
+    this.pump();
+  }
+
+  /** A handler failed: the item waits, apart, until it is tried again. */
+  hold(worker: Worker, entry: Item): void {
+    if (entry.blames !== null) worker.isAlone = false;
+    entry.release(worker);
+    if (entry.state !== IN_FLIGHT || entry.isHeld) return;
+    entry.state = WAITING;
+    entry.startedAt = 0;
+    this.waiting++;
+    this.progress++;
+    this.#held.add(entry);
+  }
+
+  /** An item that waited apart goes back to the queue. */
+  requeue(entry: Item): void {
+    if (!this.#held.delete(entry) || entry.state !== WAITING) return;
+    this.#returned.push(entry);
+    this.#returned.sort((a, b) => b.id - a.id);
+    this.pump();
+  }
+
+  /** Every item that isn't settled, in the order of their ids. */
+  unfinished(): Item[] {
+    const all = new Set<Item>();
+    for (const worker of this.#workers) {
+      for (const [, entry] of worker.inFlight.entries()) all.add(entry);
+    }
+    for (const entry of this.#returned) all.add(entry);
+    for (const entry of this.#held) all.add(entry);
+    for (const way of this.#ways) {
+      for (const entry of way.queue) all.add(entry);
+    }
+    return [...all].filter((e) => e.state !== SETTLED)
+      .sort((a, b) => a.id - b.id);
+  }
+
+  /** False if it was settled before: a duplicate. */
+  #settle(worker: Worker, entry: Item, isError = false): boolean {
+    this.progress++;
+    if (entry.blames !== null) worker.isAlone = false;
+    entry.release(worker);
+    if (entry.state === SETTLED) {
+      // An error is how a cancelled item is answered.
+      if (isError) return false;
+      this.duplicates++;
+      this.#options.events.onDuplicate(worker, entry.id);
+      return false;
+    }
+    this.#close(entry);
+    return true;
+  }
+
+  #close(entry: Item): void {
+    if (entry.state === WAITING) this.waiting--;
+    entry.state = SETTLED;
+    this.alive--;
+    if (entry.holder !== null) {
+      (entry.holder as Worker).cancel(entry.delivery);
+      for (const { worker, delivery } of entry.copies ?? []) {
+        worker.cancel(delivery);
+      }
+    }
+  }
+
+  #failed(entry: Item, error: Error): void {
+    this.failed++;
+    entry.way.failed(
+      entry,
+      new ItemFailure(entry.item, {
+        id: entry.id,
+        error,
+        attempts: entry.attempts,
+      }),
+    );
+    this.#checkIdle();
+  }
+
+  #checkIdle(): void {
+    if (this.alive === 0) this.#options.events.onIdle();
+  }
+
+  #return(
+    worker: Worker,
+    entries: Item[],
+    cause: RedeliveryCause | null,
+  ): void {
+    if (entries.length === 0) return;
+    for (const entry of entries) {
+      entry.state = WAITING;
+      entry.startedAt = 0;
+    }
+    this.waiting += entries.length;
+    this.#returned.push(...entries);
+    this.#returned.sort((a, b) => b.id - a.id);
+    if (cause === null) return;
+    this.redelivered += entries.length;
+    this.#options.events.onRedelivered(worker, entries.map((e) => e.id), cause);
+  }
+
+  #remember(instance: string, blamed: Item[]): void {
+    const before = this.#deaths.get(instance) ?? [];
+    this.#deaths.delete(instance);
+    this.#deaths.set(instance, [...before, ...blamed]);
+    if (this.#deaths.size > REMEMBERED_DEATHS) {
+      for (const oldest of this.#deaths.keys()) {
+        this.#deaths.delete(oldest);
+        break;
+      }
+    }
+  }
+
+  #pumpReturned(): void {
+    const kept: Item[] = [];
+    // What didn't fit for one item doesn't fit for the next of its like.
+    const full = new Set<number>();
+    for (let i = this.#returned.length - 1; i >= 0; i--) {
+      const entry = this.#returned[i]!;
+      if (entry.state !== WAITING) continue;
+      const like = entry.way.kind * 2 + (entry.blames === null ? 0 : 1);
+      if (!full.has(like)) {
+        if (this.#dispatch(entry)) continue;
+        if (!this.#options.byItem && !entry.isHeld) full.add(like);
+      }
+      if ((entry.state as number) === WAITING) kept.push(entry);
+    }
+    this.#returned = kept.reverse();
+  }
+
+  #pumpWays(): void {
+    const ways = this.#ways;
+    for (let idle = 0; idle < ways.length;) {
+      if (this.#turn >= ways.length) this.#turn = 0;
+      const way = ways[this.#turn++]!;
+      let entry = way.queue.peek();
+      while (entry !== undefined && entry.state !== WAITING) {
+        way.queue.shift();
+        entry = way.queue.peek();
+      }
+      if (entry === undefined || !way.hasPlace() || !this.#dispatch(entry)) {
+        idle++;
+        continue;
+      }
+      way.queue.shift();
+      idle = 0;
+    }
+  }
+
+  /** True if the item needs no place in a queue any more. */
+  #dispatch(entry: Item): boolean {
+    this.#candidate = entry;
+    for (;;) {
+      let worker: Worker | null;
+      try {
+        worker = this.#options.strategy.pick(
+          this.#workers,
+          entry.item,
+          this.#fits,
+        );
+        if (worker === null) return false;
+        // False: its bytes don't fit there now, which hasRoom then tells.
+        if (!worker.deliver(entry)) continue;
+      } catch (error) {
+        this.waiting--;
+        entry.state = SETTLED;
+        this.alive--;
+        this.progress++;
+        if (entry.attempts === 0) {
+          entry.way.dispatched(entry);
+        }
+        this.#failed(
+          entry,
+          error instanceof Error ? error : new Error(String(error)),
+        );
+        return true;
+      }
+      this.waiting--;
+      this.progress++;
+      entry.state = IN_FLIGHT;
+      if (entry.blames !== null) worker.isAlone = true;
+      if (++entry.attempts === 1) entry.way.dispatched(entry);
+      return true;
+    }
+  }
+}

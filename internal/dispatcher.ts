@@ -1,0 +1,189 @@
+/**
+ * Which worker gets an item. A strategy sees the workers that have room and
+ * picks one; whether they have room is not its business.
+ *
+ * @module
+ */
+
+/** What a strategy, and everybody else, may know of a worker. */
+export interface WorkerInfo {
+  /** Unique on the server, from 0 on in the order of the handshakes. */
+  readonly id: number;
+  /** The worker's own name; "" if it gave none. */
+  readonly name: string;
+  /** Its address. */
+  readonly addr: Deno.Addr;
+  /** Items that it holds. */
+  readonly inFlight: number;
+  /** Items that it settled with a result, or by reading on. */
+  readonly settled: number;
+  /** Items that it settled with an error. */
+  readonly failed: number;
+  /** The last measured round trip, in milliseconds; undefined before it. */
+  readonly rttMs: number | undefined;
+  /**
+   * `"idle"`: it has asked for no items yet, `"active"`: it takes items,
+   * `"suspect"`: nothing was heard for `heartbeat.timeoutMs`, `"leaving"`: it
+   * takes no more.
+   */
+  readonly state: "idle" | "active" | "suspect" | "leaving";
+}
+
+/**
+ * A strategy of dispatch.
+ *
+ * @example The worker with the shortest round trip
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import type { Dispatcher } from "@distchan/distchan";
+ *
+ * const nearest: Dispatcher = {
+ *   pick(free) {
+ *     let best = 0;
+ *     for (let i = 1; i < free.length; i++) {
+ *       if ((free[i]!.rttMs ?? 0) < (free[best]!.rttMs ?? 0)) best = i;
+ *     }
+ *     return best;
+ *   },
+ * };
+ * assertEquals(typeof nearest.pick, "function");
+ * ```
+ */
+export interface Dispatcher {
+  /**
+   * Picks a worker for an item.
+   *
+   * @param free The workers that have room for it; never empty. It is valid
+   * during the call only.
+   * @param item The item.
+   * @returns An index into `free`.
+   */
+  pick(free: readonly WorkerInfo[], item: unknown): number;
+}
+
+/** Chooses among all workers of a pool; null: nobody has room now. */
+export interface Strategy<Worker> {
+  /** Picks a worker for which `hasRoom` is true. */
+  pick(
+    workers: readonly Worker[],
+    item: unknown,
+    hasRoom: (worker: Worker) => boolean,
+  ): Worker | null;
+}
+
+/** Each in turn; a worker without room is passed over. */
+export class RoundRobin<Worker> implements Strategy<Worker> {
+  #next = 0;
+
+  /** Picks the next that has room. */
+  pick(
+    workers: readonly Worker[],
+    _item: unknown,
+    hasRoom: (worker: Worker) => boolean,
+  ): Worker | null {
+    const { length } = workers;
+    let i = this.#next;
+    for (let tried = 0; tried < length; tried++, i++) {
+      if (i >= length) i = 0;
+      const worker = workers[i]!;
+      if (hasRoom(worker)) {
+        this.#next = i + 1;
+        return worker;
+      }
+    }
+    return null;
+  }
+}
+
+/** The one that holds the fewest items; the first of several. */
+export class LeastLoaded implements Dispatcher {
+  /** Picks the index of the least loaded. */
+  pick(free: readonly WorkerInfo[]): number {
+    let best = 0;
+    for (let i = 1; i < free.length; i++) {
+      if (free[i]!.inFlight < free[best]!.inFlight) best = i;
+    }
+    return best;
+  }
+}
+
+/** A strategy that users write: it sees the workers with room as a list. */
+export class Custom<Worker extends { readonly info: WorkerInfo }>
+  implements Strategy<Worker> {
+  readonly #dispatcher: Dispatcher;
+
+  /** @param dispatcher The user's strategy. */
+  constructor(dispatcher: Dispatcher) {
+    this.#dispatcher = dispatcher;
+  }
+
+  /** Asks the dispatcher. */
+  pick(
+    workers: readonly Worker[],
+    item: unknown,
+    hasRoom: (worker: Worker) => boolean,
+  ): Worker | null {
+    const free = workers.filter(hasRoom);
+    if (free.length === 0) return null;
+    const index = this.#dispatcher.pick(free.map((w) => w.info), item);
+    const worker = free[index];
+    if (worker === undefined) {
+      throw new RangeError(
+        `Cannot dispatch: pick() returned ${index}, expected an index below ${free.length}`,
+      );
+    }
+    return worker;
+  }
+}
+
+/**
+ * All items of a key go to one worker, in order, while it lives. Rendezvous
+ * hashing: when a worker goes, its keys and only its keys move. An item waits
+ * for its worker, so order within a key is kept.
+ */
+export class ByKey<Worker extends { readonly info: WorkerInfo }>
+  implements Strategy<Worker> {
+  readonly #key: (item: never) => string;
+
+  /** @param key The key of an item. */
+  constructor(key: (item: never) => string) {
+    this.#key = key;
+  }
+
+  /** Picks the key's worker if it has room. */
+  pick(
+    workers: readonly Worker[],
+    item: unknown,
+    hasRoom: (worker: Worker) => boolean,
+  ): Worker | null {
+    const key = hash(String(this.#key(item as never)));
+    let best: Worker | null = null;
+    let bestScore = -1;
+    for (const worker of workers) {
+      const { state, id } = worker.info;
+      if (state !== "active") continue;
+      const score = mix(key ^ Math.imul(id + 1, 0x9e3779b1));
+      if (score > bestScore) {
+        best = worker;
+        bestScore = score;
+      }
+    }
+    return best !== null && hasRoom(best) ? best : null;
+  }
+}
+
+/** FNV-1a over UTF-16 units. */
+function hash(text: string): number {
+  let h = 0x811c9dc5;
+  for (let i = 0; i < text.length; i++) {
+    h = Math.imul(h ^ text.charCodeAt(i), 0x01000193);
+  }
+  return h >>> 0;
+}
+
+/** The finalizer of MurmurHash3. */
+function mix(h: number): number {
+  h = Math.imul(h ^ (h >>> 16), 0x85ebca6b);
+  h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35);
+  return (h ^ (h >>> 16)) >>> 0;
+}

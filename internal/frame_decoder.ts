@@ -1,0 +1,120 @@
+/**
+ * Finds frames in a stream of bytes, however they are split. "Not enough bytes
+ * yet" is a return value; no I/O happens here.
+ *
+ * @module
+ */
+
+import { ProtocolError } from "./errors.ts";
+
+/** The buffer of a connection that is idle or slow, in bytes. */
+const SMALL_BYTES = 2 * 1024;
+/** The buffer of a connection that fills its small one, in bytes. */
+const LARGE_BYTES = 128 * 1024;
+/** After so many reads that would have fitted, a buffer becomes small again. */
+const SMALL_READS = 64;
+
+/**
+ * Collects bytes and hands out whole frames as ranges of its own buffer.
+ *
+ * Usage: read into {@linkcode space}, tell {@linkcode advance}, and call
+ * {@linkcode next} until it returns false. A range is good until the next call
+ * of `space`.
+ */
+export class FrameDecoder {
+  /** The buffer that `start` and `end` are offsets of. */
+  bytes: Uint8Array<ArrayBuffer> = new Uint8Array(SMALL_BYTES);
+  /** Where the body of the current frame starts. */
+  start = 0;
+  /** Where it ends. */
+  end = 0;
+  /** The largest body that is accepted, in bytes. */
+  limit: number;
+  #low = 0;
+  #high = 0;
+  #small = 0;
+
+  /** @param limit The largest body that is accepted, in bytes. */
+  constructor(limit: number) {
+    this.limit = limit;
+  }
+
+  /** Whether some bytes of an unfinished frame are here. */
+  get partial(): boolean {
+    return this.#high > this.#low;
+  }
+
+  /** Room to read into. */
+  space(): Uint8Array<ArrayBuffer> {
+    const held = this.#high - this.#low;
+    const size = this.bytes.length;
+    if (held === 0) {
+      this.#low = this.#high = 0;
+      if (size > SMALL_BYTES && this.#small >= SMALL_READS) {
+        this.#replace(SMALL_BYTES, 0);
+      } else if (size > LARGE_BYTES) {
+        this.#replace(LARGE_BYTES, 0);
+      }
+    } else if (size - this.#high < size / 4) {
+      // The frame's length is checked, but space follows what has come: a
+      // length alone costs its sender as much as it costs us.
+      if (held > size / 2) {
+        this.#replace(
+          Math.max(LARGE_BYTES, size, Math.min(size * 2, this.limit + 4)),
+          held,
+        );
+      } else {
+        this.bytes.copyWithin(0, this.#low, this.#high);
+      }
+      this.#low = 0;
+      this.#high = held;
+    }
+    return this.bytes.subarray(this.#high);
+  }
+
+  /** Tells that `count` bytes were read into {@linkcode space}. */
+  advance(count: number): void {
+    this.#high += count;
+    if (this.#high === this.bytes.length) {
+      this.#small = 0;
+      if (this.bytes.length < LARGE_BYTES) {
+        this.#replace(LARGE_BYTES, this.#high - this.#low);
+        this.#high -= this.#low;
+        this.#low = 0;
+      }
+    } else if (count < SMALL_BYTES) this.#small++;
+    else this.#small = 0;
+  }
+
+  /**
+   * Moves to the next whole frame; false if there is none yet.
+   *
+   * @throws {ProtocolError} If the frame is empty or larger than the limit.
+   */
+  next(): boolean {
+    const low = this.#low;
+    const held = this.#high - low;
+    if (held < 4) return false;
+    const bytes = this.bytes;
+    const length = (bytes[low]! << 24 | bytes[low + 1]! << 16 |
+      bytes[low + 2]! << 8 | bytes[low + 3]!) >>> 0;
+    if (length > this.limit || length === 0) {
+      throw new ProtocolError(
+        length === 0
+          ? "Cannot decode frame: length is 0, expected at least 1"
+          : `Cannot decode frame: length is ${length}, limit is ${this.limit}`,
+      );
+    }
+    if (held < 4 + length) return false;
+    this.start = low + 4;
+    this.#low = this.end = low + 4 + length;
+    return true;
+  }
+
+  #replace(size: number, held: number): void {
+    const bytes = new Uint8Array(Math.max(size, held));
+    bytes.set(this.bytes.subarray(this.#low, this.#low + held));
+    this.bytes = bytes;
+    this.#small = 0;
+  }
+}

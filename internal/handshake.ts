@@ -1,0 +1,289 @@
+/**
+ * The handshake (PROTOCOL.md section 3): what the two ends tell each other, and
+ * whether they belong together. No I/O, no clock; randomness is passed in.
+ *
+ * @module
+ */
+
+import { createHmac, timingSafeEqual } from "node:crypto";
+import { CborEncoder } from "./cbor_encoder.ts";
+import type { CborDecoder } from "./cbor_decoder.ts";
+import {
+  HandshakeError,
+  type HandshakeErrorCode,
+  ProtocolError,
+} from "./errors.ts";
+import {
+  FrameType,
+  type FrameWriter,
+  MAGIC,
+  PROTOCOL_VERSION,
+  REJECT_CODES,
+} from "./frame.ts";
+
+/** Bytes of a nonce, and of an instance id. */
+export const NONCE_BYTES = 16;
+/** The smallest `maxFrameBytes` that a peer may announce. */
+export const MIN_FRAME_BYTES = 1024;
+/** The largest: what the frame's length can say. */
+export const MAX_FRAME_BYTES = 0xffff_ffff;
+
+const encoder = new CborEncoder(4);
+
+/** What both ends must agree on. */
+export interface Terms {
+  /** Tells channels apart. */
+  signature: string;
+  /** The codec's name. */
+  codec: string;
+  /** The transforms' names, in order. */
+  transforms: readonly string[];
+}
+
+/** What HELLO says. */
+export interface Hello extends Terms {
+  /** The version of the protocol. */
+  version: number;
+  /** The largest frame that the client receives, in bytes. */
+  maxFrameBytes: number;
+  /** Fresh random bytes. */
+  nonce: Uint8Array;
+  /** The same for all connections of one process. */
+  instance: Uint8Array;
+  /** The worker's name, "" if it has none. */
+  name: string;
+  /** Whether the client has a secret and waits for a challenge. */
+  auth: boolean;
+}
+
+/** What WELCOME says. */
+export interface Welcome extends Terms {
+  /** The version of the protocol. */
+  version: number;
+  /** The largest frame that the server receives, in bytes. */
+  maxFrameBytes: number;
+  /** Fresh random bytes. */
+  nonce: Uint8Array;
+  /** Whether the server wants results of items that aren't calls. */
+  results: boolean;
+}
+
+/** Writes HELLO. */
+export function writeHello(frames: FrameWriter, hello: Hello): void {
+  frames.begin(FrameType.HELLO);
+  frames.out.writeText(MAGIC);
+  frames.out.writeUint(hello.version);
+  encoder.encode(frames.out, {
+    signature: hello.signature,
+    codec: hello.codec,
+    transforms: hello.transforms,
+    maxFrameBytes: hello.maxFrameBytes,
+    nonce: hello.nonce,
+    instance: hello.instance,
+    name: hello.name,
+    auth: hello.auth,
+  }, Infinity);
+  frames.close();
+}
+
+/**
+ * Reads HELLO, the reader standing behind the frame's type.
+ *
+ * @throws {HandshakeError} If it isn't one, or of another version.
+ */
+export function readHello(reader: CborDecoder): Hello {
+  const magic = reader.readText();
+  if (magic !== MAGIC) {
+    throw new ProtocolError(
+      `Cannot read HELLO: expected "${MAGIC}", got ${JSON.stringify(magic)}`,
+    );
+  }
+  const version = reader.readUint();
+  checkVersion(version);
+  const map = readMap(reader, "HELLO");
+  return {
+    version,
+    ...readTerms(map, "HELLO"),
+    maxFrameBytes: readFrameLimit(map, "HELLO"),
+    nonce: readNonce(map, "nonce", "HELLO"),
+    instance: readNonce(map, "instance", "HELLO"),
+    name: map["name"] === undefined ? "" : text(map, "name", "HELLO"),
+    auth: map["auth"] === true,
+  };
+}
+
+/** Writes WELCOME. */
+export function writeWelcome(frames: FrameWriter, welcome: Welcome): void {
+  frames.begin(FrameType.WELCOME);
+  frames.out.writeUint(welcome.version);
+  encoder.encode(frames.out, {
+    signature: welcome.signature,
+    codec: welcome.codec,
+    transforms: welcome.transforms,
+    maxFrameBytes: welcome.maxFrameBytes,
+    nonce: welcome.nonce,
+    results: welcome.results,
+  }, Infinity);
+  frames.close();
+}
+
+/** Reads WELCOME, the reader standing behind the frame's type. */
+export function readWelcome(reader: CborDecoder): Welcome {
+  const version = reader.readUint();
+  checkVersion(version);
+  const map = readMap(reader, "WELCOME");
+  return {
+    version,
+    ...readTerms(map, "WELCOME"),
+    maxFrameBytes: readFrameLimit(map, "WELCOME"),
+    nonce: readNonce(map, "nonce", "WELCOME"),
+    results: map["results"] !== false,
+  };
+}
+
+/**
+ * Whether a client's terms are the server's.
+ *
+ * @throws {HandshakeError} If not; the message names both sides' values.
+ */
+export function checkTerms(client: Terms, server: Terms): void {
+  for (const part of ["signature", "codec", "transforms"] as const) {
+    const theirs = JSON.stringify(client[part]);
+    const ours = JSON.stringify(server[part]);
+    if (theirs !== ours) {
+      throw new HandshakeError(
+        part,
+        `Handshake failed: the client's ${part} is ${theirs}, the server's is ${ours}`,
+      );
+    }
+  }
+}
+
+/** Reads REJECT, the reader standing behind the frame's type. */
+export function readReject(reader: CborDecoder): HandshakeError {
+  const code = reader.readUint();
+  const reason = reader.readText();
+  return new HandshakeError(
+    REJECT_CODES[code] ?? "protocol",
+    reason,
+  );
+}
+
+/** The number of a code in REJECT. */
+export function rejectCode(code: HandshakeErrorCode): number {
+  return REJECT_CODES.indexOf(code);
+}
+
+/** The session id: the two nonces, the client's first. */
+export function sessionId(client: Uint8Array, server: Uint8Array): Uint8Array {
+  const id = new Uint8Array(client.length + server.length);
+  id.set(client);
+  id.set(server, client.length);
+  return id;
+}
+
+/**
+ * What was said in a handshake so far. A proof is an HMAC-SHA-256 over all of
+ * it, so nothing of it can be changed on the way, or used again.
+ */
+export class Transcript {
+  readonly #secret: Uint8Array;
+  readonly #bodies: Uint8Array[] = [];
+
+  /** @param secret What both ends know. */
+  constructor(secret: Uint8Array) {
+    this.#secret = secret;
+  }
+
+  /** Adds the body of a frame. */
+  add(body: Uint8Array): void {
+    this.#bodies.push(body);
+  }
+
+  /** The proof that `role` knows the secret. */
+  proof(role: "client" | "server"): Uint8Array {
+    const hmac = createHmac("sha256", this.#secret);
+    hmac.update(`${MAGIC} ${role}\0`);
+    const length = new Uint8Array(4);
+    for (const body of this.#bodies) {
+      new DataView(length.buffer).setUint32(0, body.length);
+      hmac.update(length);
+      hmac.update(body);
+    }
+    return new Uint8Array(hmac.digest());
+  }
+
+  /** Whether a proof is the one that `role` must give. Takes constant time. */
+  verify(role: "client" | "server", proof: Uint8Array): boolean {
+    const expected = this.proof(role);
+    return proof.length === expected.length && timingSafeEqual(proof, expected);
+  }
+}
+
+function checkVersion(version: number): void {
+  if (version !== PROTOCOL_VERSION) {
+    throw new HandshakeError(
+      "version",
+      `Handshake failed: this end speaks version ${PROTOCOL_VERSION} of the protocol, the peer speaks ${version}`,
+    );
+  }
+}
+
+type Fields = Record<string, unknown>;
+
+function readMap(reader: CborDecoder, frame: string): Fields {
+  const map = reader.readValue();
+  if (typeof map !== "object" || map === null || Array.isArray(map)) {
+    throw new ProtocolError(`Cannot read ${frame}: expected a map`);
+  }
+  return map as Fields;
+}
+
+function readTerms(map: Fields, frame: string): Terms {
+  const transforms = map["transforms"];
+  if (
+    !Array.isArray(transforms) || transforms.some((t) => typeof t !== "string")
+  ) {
+    throw new ProtocolError(
+      `Cannot read ${frame}: expected a list of texts as transforms`,
+    );
+  }
+  return {
+    signature: text(map, "signature", frame),
+    codec: text(map, "codec", frame),
+    transforms,
+  };
+}
+
+function text(map: Fields, key: string, frame: string): string {
+  const value = map[key];
+  if (typeof value !== "string") {
+    throw new ProtocolError(
+      `Cannot read ${frame}: expected a text as ${key}, got ${typeof value}`,
+    );
+  }
+  return value;
+}
+
+function readFrameLimit(map: Fields, frame: string): number {
+  const value = map["maxFrameBytes"];
+  if (
+    typeof value !== "number" || !Number.isInteger(value) ||
+    value < MIN_FRAME_BYTES || value > MAX_FRAME_BYTES
+  ) {
+    throw new ProtocolError(
+      `Cannot read ${frame}: expected an integer from ${MIN_FRAME_BYTES} to ${MAX_FRAME_BYTES} as maxFrameBytes, got ${value}`,
+    );
+  }
+  return value;
+}
+
+function readNonce(map: Fields, key: string, frame: string): Uint8Array {
+  const value = map[key];
+  if (!(value instanceof Uint8Array) || value.length !== NONCE_BYTES) {
+    throw new ProtocolError(
+      `Cannot read ${frame}: expected ${NONCE_BYTES} bytes as ${key}`,
+    );
+  }
+  return value;
+}

@@ -1,0 +1,68 @@
+/**
+ * Liveness as arithmetic: what silence means. Any traffic counts as a sign of
+ * life; the clock is passed in.
+ *
+ * ```text
+ *   0          intervalMs          timeoutMs               dropMs   silence
+ *   ├── fine ───────┼── ping, again ────┼── suspect, ping ────┼── drop ──►
+ * ```
+ *
+ * @module
+ */
+
+import type { HeartbeatOptions } from "./options.ts";
+
+/** What to do about a silent peer. */
+export type Verdict = "fine" | "ping" | "suspect" | "drop";
+
+/** Judges the silence of one peer. */
+export class Heartbeat {
+  /** Whether the peer is suspect now. */
+  suspect = false;
+  readonly #options: Required<HeartbeatOptions>;
+  readonly #jitter: number;
+  #pingedAt = -Infinity;
+  #token = 0;
+
+  /**
+   * @param options When silence means what.
+   * @param random A number from 0 to 1, so that peers aren't asked all at once.
+   */
+  constructor(options: Required<HeartbeatOptions>, random: number) {
+    this.#options = options;
+    this.#jitter = 0.8 + 0.2 * random;
+  }
+
+  /**
+   * What to do now.
+   *
+   * @param heardAt When the peer was last heard, in ms.
+   * @param now The time, in ms.
+   */
+  judge(heardAt: number, now: number): Verdict {
+    const silence = now - heardAt;
+    const { intervalMs, timeoutMs, dropMs } = this.#options;
+    if (silence >= dropMs) return "drop";
+    if (silence >= timeoutMs && !this.suspect) return "suspect";
+    const interval = intervalMs * this.#jitter;
+    if (silence >= interval && now - this.#pingedAt >= interval) return "ping";
+    return "fine";
+  }
+
+  /** A ping is sent now; returns its token. */
+  ping(now: number): number {
+    this.#pingedAt = now;
+    return ++this.#token;
+  }
+
+  /** A pong came: the round trip in ms, if it answers the last ping. */
+  pong(token: number, now: number): number | undefined {
+    return token === this.#token ? now - this.#pingedAt : undefined;
+  }
+}
+
+/** How often to judge, in ms: a fraction of the shortest time that counts. */
+export function tickMs(...times: (number | undefined)[]): number {
+  const shortest = Math.min(...times.map((t) => t ?? Infinity));
+  return Math.min(250, Math.max(5, shortest / 4));
+}

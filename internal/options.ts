@@ -1,0 +1,628 @@
+/**
+ * Every option of the public API: its type, its default, and its validation,
+ * which happens once, at construction.
+ *
+ * @module
+ */
+
+import type { Codec } from "../codec.ts";
+import type { Dispatcher } from "./dispatcher.ts";
+import type { ItemFailure } from "./errors.ts";
+import type { ClientEvent, ServerEvent } from "./events.ts";
+import type { Transform } from "./transforms.ts";
+
+/** How silence is judged. */
+export interface HeartbeatOptions {
+  /**
+   * After so much silence the peer is asked for a sign of life, in ms.
+   *
+   * @default {10_000}
+   */
+  intervalMs?: number;
+  /**
+   * After so much silence the peer is suspect, in ms.
+   *
+   * @default {30_000}
+   */
+  timeoutMs?: number;
+  /**
+   * After so much silence the connection is dropped, in ms.
+   *
+   * @default {4 * timeoutMs}
+   */
+  dropMs?: number;
+}
+
+/** Options of both ends. */
+export interface CommonOptions {
+  /**
+   * Tells channels apart: both ends must have the same. It is no
+   * authentication.
+   *
+   * @default {"distchan"}
+   */
+  signature?: string;
+  /**
+   * How values become bytes: both ends must have a codec of the same name.
+   *
+   * @default {cbor()}
+   */
+  // deno-lint-ignore no-explicit-any
+  codec?: Codec<any>;
+  /**
+   * What is done to every frame, such as compression, in order.
+   *
+   * @default {[]}
+   */
+  transforms?: readonly Transform[];
+  /**
+   * What both ends must know: a mutual challenge and response. It
+   * authenticates, and doesn't encrypt.
+   */
+  secret?: string | Uint8Array;
+  /**
+   * The largest frame that this end receives, in bytes.
+   *
+   * @default {4 * 1024 * 1024}
+   */
+  maxFrameBytes?: number;
+  /**
+   * How long a handshake may take, in ms.
+   *
+   * @default {5000}
+   */
+  handshakeTimeoutMs?: number;
+  /** How silence is judged. */
+  heartbeat?: HeartbeatOptions;
+}
+
+/** Retries of items whose handlers threw. */
+export interface RetryOptions {
+  /** How often a handler may be tried in all. */
+  attempts: number;
+  /**
+   * The time before the first retry, in ms; it doubles with each.
+   *
+   * @default {100}
+   */
+  backoffMs?: number;
+}
+
+/** Options of a server. */
+export interface ServerOptions<Item = unknown, _Result = unknown>
+  extends CommonOptions {
+  /**
+   * Which worker gets an item: each in turn, the one with the fewest, always
+   * the same for a key, or your own choice.
+   *
+   * @default {"round-robin"}
+   */
+  dispatch?:
+    | "round-robin"
+    | "least-loaded"
+    | { key: (item: Item) => string }
+    | Dispatcher;
+  /**
+   * `"discard"`: results of `send()` and `writable` aren't wanted.
+   *
+   * @default {"keep"}
+   */
+  results?: "keep" | "discard";
+  /**
+   * Payload bytes that may be in flight at one worker. At least
+   * `maxFrameBytes`.
+   *
+   * @default {8 * 1024 * 1024}
+   */
+  maxInFlightBytes?: number;
+  /**
+   * Payload bytes of unread results above which nothing is dispatched.
+   *
+   * @default {64 * 1024 * 1024}
+   */
+  maxBufferedBytes?: number;
+  /**
+   * Items that may wait for their first dispatch. `send()` and `submit()`
+   * reject past it.
+   *
+   * @default {Infinity}
+   */
+  maxQueued?: number;
+  /**
+   * Connections at once.
+   *
+   * @default {1024}
+   */
+  maxConnections?: number;
+  /**
+   * Connections at once that haven't done their handshake; past it the oldest
+   * is dropped.
+   *
+   * @default {512}
+   */
+  maxHandshakes?: number;
+  /**
+   * An item fails when so many workers have died executing it. At least 2.
+   *
+   * @default {3}
+   */
+  maxDeliveries?: number;
+  /** How long an item may be executed, in ms. */
+  itemTimeoutMs?: number;
+  /** Retries of items whose handlers threw. Off by default. */
+  retry?: RetryOptions;
+  /**
+   * Called for an item of `send()` or `writable` that failed; the channel goes
+   * on. Without it the channel is aborted with the failure.
+   */
+  onFailure?: (failure: ItemFailure<Item>) => void;
+  /** Called with everything that happens. */
+  onEvent?: (event: ServerEvent<Item>) => void;
+  /**
+   * Allows an address that is open to other machines with neither `secret` nor
+   * TLS.
+   *
+   * @default {false}
+   */
+  insecure?: boolean;
+}
+
+/** Options of `listen()`. */
+export interface ListenOptions<Item = unknown, Result = unknown>
+  extends ServerOptions<Item, Result> {
+  /** The port; 0: any that is free. */
+  port: number;
+  /**
+   * The address.
+   *
+   * @default {"127.0.0.1"}
+   */
+  hostname?: string;
+  /** The certificate, as PEM. With `key`: TLS. */
+  cert?: string;
+  /** The private key, as PEM. */
+  key?: string;
+}
+
+/** Options of a client. */
+export interface ClientOptions extends CommonOptions {
+  /**
+   * Items that may be at this client. `"auto"`: adapted under `work()`, 64 for
+   * `readable` and iteration.
+   *
+   * @default {"auto"}
+   */
+  prefetch?: "auto" | number;
+  /** What the server shows as this worker's name. */
+  name?: string;
+  /** Called with everything that happens. */
+  onEvent?: (event: ClientEvent) => void;
+}
+
+/** How `work()` reconnects. */
+export interface ReconnectOptions {
+  /**
+   * The shortest time between two attempts, in ms.
+   *
+   * @default {100}
+   */
+  minDelayMs?: number;
+  /**
+   * The longest, in ms.
+   *
+   * @default {10_000}
+   */
+  maxDelayMs?: number;
+  /**
+   * Attempts in a row without a handshake before it gives up.
+   *
+   * @default {Infinity}
+   */
+  maxAttempts?: number;
+  /**
+   * Time without a handshake before it gives up, in ms.
+   *
+   * @default {Infinity}
+   */
+  maxElapsedMs?: number;
+}
+
+/** Options of `connect()` and the function `work()`. */
+export interface ConnectOptions extends ClientOptions {
+  /** The server's port. */
+  port: number;
+  /**
+   * The server's host name or address.
+   *
+   * @default {"127.0.0.1"}
+   */
+  hostname?: string;
+  /**
+   * TLS, with the certificate authorities to trust.
+   *
+   * @default {false}
+   */
+  tls?: boolean | { caCerts?: string[] };
+  /** Ends the attempt to connect. */
+  signal?: AbortSignal;
+  /** How the function `work()` reconnects; `connect()` never does. */
+  reconnect?: ReconnectOptions | false;
+}
+
+/** Options of `work()`. */
+export interface WorkOptions {
+  /**
+   * Items that are executed at once.
+   *
+   * @default {1}
+   */
+  concurrency?: number;
+  /** Leaves: hands back what isn't begun, finishes the rest, says goodbye. */
+  signal?: AbortSignal;
+  /**
+   * Runs the handler, a module's URL, in so many Web Workers as `concurrency`
+   * says.
+   *
+   * @default {false}
+   */
+  isolate?: boolean;
+  /**
+   * How long a cancelled handler in an isolate may go on, in ms.
+   *
+   * @default {5000}
+   */
+  cancelGraceMs?: number;
+  /**
+   * Sends the stacks of errors to the server.
+   *
+   * @default {false}
+   */
+  sendStacks?: boolean;
+}
+
+/** Options of `submit()`. */
+export interface SubmitOptions {
+  /** Cancels the item; `submit()` then rejects with the signal's reason. */
+  signal?: AbortSignal;
+  /** How long it may take from the call on, in ms. */
+  timeoutMs?: number;
+}
+
+/** Options of `map()`. */
+export interface MapOptions<Item = unknown> {
+  /**
+   * Whether results come in the order of their items.
+   *
+   * @default {true}
+   */
+  ordered?: boolean;
+  /** Stops; the iterator then throws the signal's reason. */
+  signal?: AbortSignal;
+  /**
+   * How many items may be under way, counted from the oldest whose result
+   * wasn't taken.
+   *
+   * @default {4096}
+   */
+  window?: number;
+  /** Called for an item that failed; it is skipped, and the rest goes on. */
+  onFailure?: (failure: ItemFailure<Item>) => void;
+  /**
+   * Yields an outcome for every item, failed or not.
+   *
+   * @default {false}
+   */
+  settled?: boolean;
+}
+
+/** An outcome of `map()` with `settled: true`. */
+export type MapOutcome<Item, Result> =
+  | {
+    /** The item's place in the source, from 0 on. */
+    index: number;
+    /** The item. */
+    item: Item;
+    /** Its result. */
+    result: Result;
+    /** Not there. */
+    failure?: undefined;
+  }
+  | {
+    /** The item's place in the source, from 0 on. */
+    index: number;
+    /** The item. */
+    item: Item;
+    /** Not there. */
+    result?: undefined;
+    /** Why it has none. */
+    failure: ItemFailure<Item>;
+  };
+
+/** Checks one option. Returns what was expected, or null if all is well. */
+type Check = (value: unknown) => string | null;
+
+/** What {@linkcode checkOptions} throws: wrong type, or wrong value. */
+const VALUE = "!";
+
+const text: Check = (v) => typeof v === "string" ? null : "a string";
+const boolean: Check = (v) => typeof v === "boolean" ? null : "a boolean";
+const callback: Check = (v) => typeof v === "function" ? null : "a function";
+const signal: Check = (v) => v instanceof AbortSignal ? null : "an AbortSignal";
+
+function integer(min: number, max: number, infinity = false): Check {
+  return (v) => {
+    if (typeof v !== "number") return "a number";
+    if (infinity && v === Infinity) return null;
+    if (Number.isInteger(v) && v >= min && v <= max) return null;
+    return `${VALUE}an integer from ${min} to ${max}${
+      infinity ? ", or Infinity" : ""
+    }`;
+  };
+}
+
+function ms(v: unknown): string | null {
+  if (typeof v !== "number") return "a number";
+  return v > 0 ? null : `${VALUE}a time in ms above 0`;
+}
+
+function msOrZero(v: unknown): string | null {
+  if (typeof v !== "number") return "a number";
+  return v >= 0 ? null : `${VALUE}a time in ms from 0 on`;
+}
+
+function oneOf(...values: string[]): Check {
+  const expected = values.map((v) => JSON.stringify(v)).join(" or ");
+  return (v) =>
+    values.includes(v as string)
+      ? null
+      : typeof v === "string"
+      ? VALUE + expected
+      : expected;
+}
+
+function record(checks: Record<string, Check>, name: string): Check {
+  return (v) => {
+    if (typeof v !== "object" || v === null) return "an object";
+    checkOptions(v, checks, name);
+    return null;
+  };
+}
+
+function isObjectWith(value: unknown, ...methods: string[]): boolean {
+  return typeof value === "object" && value !== null &&
+    methods.every((m) =>
+      typeof (value as Record<string, unknown>)[m] === "function"
+    );
+}
+
+const COMMON: Record<string, Check> = {
+  signature: text,
+  codec: (v) =>
+    isObjectWith(v, "encode", "decode") &&
+      typeof (v as { name?: unknown }).name === "string"
+      ? null
+      : "a Codec: { name, encode(value), decode(payload) }",
+  transforms: (v) =>
+    Array.isArray(v) &&
+      v.every((t) => isObjectWith(t, "open") && typeof t.name === "string")
+      ? null
+      : "an array of Transforms: { name, open(context) }",
+  secret: (v) =>
+    typeof v !== "string" && !(v instanceof Uint8Array)
+      ? "a string or a Uint8Array"
+      : v.length > 0
+      ? null
+      : `${VALUE}a secret that isn't empty`,
+  maxFrameBytes: integer(1024, 0xffff_ffff),
+  handshakeTimeoutMs: ms,
+  heartbeat: record({ intervalMs: ms, timeoutMs: ms, dropMs: ms }, "heartbeat"),
+};
+
+const SERVER: Record<string, Check> = {
+  ...COMMON,
+  dispatch: (v) =>
+    isObjectWith(v, "pick") || isObjectWith(v, "key")
+      ? null
+      : oneOf("round-robin", "least-loaded")(v) &&
+        '"round-robin", "least-loaded", { key(item) } or { pick(free, item) }',
+  results: oneOf("keep", "discard"),
+  maxInFlightBytes: integer(1024, Number.MAX_SAFE_INTEGER, true),
+  maxBufferedBytes: integer(1, Number.MAX_SAFE_INTEGER, true),
+  maxQueued: integer(0, Number.MAX_SAFE_INTEGER, true),
+  maxConnections: integer(1, Number.MAX_SAFE_INTEGER, true),
+  maxHandshakes: integer(1, Number.MAX_SAFE_INTEGER, true),
+  maxDeliveries: integer(2, Number.MAX_SAFE_INTEGER, true),
+  itemTimeoutMs: ms,
+  retry: record({
+    attempts: integer(1, Number.MAX_SAFE_INTEGER, true),
+    backoffMs: msOrZero,
+  }, "retry"),
+  onFailure: callback,
+  onEvent: callback,
+  insecure: boolean,
+};
+
+const LISTEN: Record<string, Check> = {
+  ...SERVER,
+  port: integer(0, 65535),
+  hostname: text,
+  cert: text,
+  key: text,
+};
+
+const CLIENT: Record<string, Check> = {
+  ...COMMON,
+  prefetch: (v) => v === "auto" ? null : integer(1, 1_000_000)(v),
+  name: text,
+  onEvent: callback,
+};
+
+const CONNECT: Record<string, Check> = {
+  ...CLIENT,
+  port: integer(0, 65535),
+  hostname: text,
+  tls: (v) =>
+    typeof v === "boolean" || (typeof v === "object" && v !== null)
+      ? null
+      : "a boolean or { caCerts }",
+  signal,
+  reconnect: (v) =>
+    v === false ? null : record({
+      minDelayMs: ms,
+      maxDelayMs: ms,
+      maxAttempts: integer(1, Number.MAX_SAFE_INTEGER, true),
+      maxElapsedMs: ms,
+    }, "reconnect")(v),
+};
+
+const WORK: Record<string, Check> = {
+  concurrency: integer(1, 4096),
+  signal,
+  isolate: boolean,
+  cancelGraceMs: ms,
+  sendStacks: boolean,
+};
+
+const SUBMIT: Record<string, Check> = { signal, timeoutMs: ms };
+
+const MAP: Record<string, Check> = {
+  ordered: boolean,
+  signal,
+  window: integer(1, 1_000_000),
+  onFailure: callback,
+  settled: boolean,
+};
+
+const READY: Record<string, Check> = { signal };
+const CLOSE: Record<string, Check> = { drainMs: msOrZero };
+
+const CHECKS = {
+  server: SERVER,
+  listen: LISTEN,
+  client: CLIENT,
+  connect: CONNECT,
+  work: WORK,
+  submit: SUBMIT,
+  map: MAP,
+  ready: READY,
+  close: CLOSE,
+};
+
+/**
+ * Checks options.
+ *
+ * @param options What the caller gave.
+ * @param of Whose options they are.
+ * @throws {TypeError} If one is unknown or of the wrong type.
+ * @throws {RangeError} If one is out of range.
+ */
+export function validate(options: unknown, of: keyof typeof CHECKS): void {
+  if (typeof options !== "object" || options === null) {
+    throw new TypeError(
+      `Cannot use ${of} options: expected an object, got ${typeof options}`,
+    );
+  }
+  checkOptions(options, CHECKS[of], of);
+  const { maxFrameBytes = DEFAULTS.maxFrameBytes, heartbeat } =
+    options as CommonOptions;
+  if (of === "server" || of === "listen") {
+    const { maxInFlightBytes = DEFAULTS.maxInFlightBytes } =
+      options as ServerOptions;
+    if (maxInFlightBytes < maxFrameBytes) {
+      throw new RangeError(
+        `Cannot use ${of} options: maxInFlightBytes is ${maxInFlightBytes}, expected at least maxFrameBytes, ${maxFrameBytes}`,
+      );
+    }
+  }
+  if (of === "listen") {
+    const { cert, key } = options as ListenOptions;
+    if ((cert === undefined) !== (key === undefined)) {
+      throw new TypeError(
+        "Cannot use listen options: expected both cert and key, or none",
+      );
+    }
+  }
+  if ((of === "listen" || of === "connect") && !("port" in options)) {
+    throw new TypeError(`Cannot use ${of} options: expected a port`);
+  }
+  if (heartbeat !== undefined) {
+    const { timeoutMs, dropMs, intervalMs } = resolveHeartbeat(heartbeat);
+    if (intervalMs > timeoutMs || timeoutMs > dropMs) {
+      throw new RangeError(
+        `Cannot use ${of} options: expected heartbeat.intervalMs <= timeoutMs <= dropMs, got ${intervalMs}, ${timeoutMs}, ${dropMs}`,
+      );
+    }
+  }
+}
+
+function checkOptions(
+  options: object,
+  checks: Record<string, Check>,
+  of: string,
+): void {
+  for (const [key, value] of Object.entries(options)) {
+    const check = Object.hasOwn(checks, key) ? checks[key] : undefined;
+    if (check === undefined) {
+      throw new TypeError(
+        `Cannot use ${of} options: "${key}" is unknown, expected ${
+          Object.keys(checks).join(", ")
+        }`,
+      );
+    }
+    if (value === undefined) continue;
+    const expected = check(value);
+    if (expected === null) continue;
+    const isRange = expected.startsWith(VALUE);
+    const message = `Cannot use ${of} options: ${key} is ${
+      show(value)
+    }, expected ${isRange ? expected.slice(VALUE.length) : expected}`;
+    throw isRange ? new RangeError(message) : new TypeError(message);
+  }
+}
+
+function show(value: unknown): string {
+  if (typeof value === "string") return JSON.stringify(value);
+  if (typeof value === "function") return "a function";
+  if (typeof value === "object" && value !== null) {
+    return Array.isArray(value) ? "an array" : "an object";
+  }
+  return String(value);
+}
+
+/** Defaults that more than one place needs. */
+export const DEFAULTS = {
+  signature: "distchan",
+  maxFrameBytes: 4 * 1024 * 1024,
+  handshakeTimeoutMs: 5000,
+  maxInFlightBytes: 8 * 1024 * 1024,
+  maxBufferedBytes: 64 * 1024 * 1024,
+  maxConnections: 1024,
+  maxHandshakes: 512,
+  maxDeliveries: 3,
+  drainMs: 30_000,
+  hostname: "127.0.0.1",
+  streamPrefetch: 64,
+  /** Results that may be unread at the server, and items under way in a map. */
+  window: 4096,
+};
+
+/** Heartbeat options with their defaults. */
+export function resolveHeartbeat(
+  options: HeartbeatOptions = {},
+): Required<HeartbeatOptions> {
+  // One alone moves the others with it, so that each can be set by itself.
+  const timeoutMs = options.timeoutMs ??
+    (options.intervalMs === undefined
+      ? 30_000
+      : Math.max(30_000, 3 * options.intervalMs));
+  const intervalMs = options.intervalMs ?? Math.min(10_000, timeoutMs / 3);
+  return { intervalMs, timeoutMs, dropMs: options.dropMs ?? 4 * timeoutMs };
+}
+
+/** A secret as bytes; null if there is none. */
+export function secretBytes(
+  secret: string | Uint8Array | undefined,
+): Uint8Array | null {
+  if (secret === undefined) return null;
+  return typeof secret === "string" ? new TextEncoder().encode(secret) : secret;
+}

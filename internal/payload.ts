@@ -1,0 +1,120 @@
+/**
+ * The rim between frames and codecs: the default codec writes in place, any
+ * other hands over bytes; whatever a codec throws becomes an EncodeError or a
+ * DecodeError.
+ *
+ * @module
+ */
+
+import type { Codec } from "../codec.ts";
+import { CborCodec } from "./cbor_codec.ts";
+import { DecodeError, EncodeError, FrameTooLargeError } from "./errors.ts";
+import { FrameState, type FrameWriter, SEGMENT_BYTES } from "./frame.ts";
+
+/** A codec as frames use it. */
+export class PayloadCodec {
+  /** The codec's name. */
+  readonly name: string;
+  readonly #cbor: CborCodec<unknown> | null;
+  readonly #codec: Codec<unknown>;
+  #undo: FrameState | null = null;
+
+  /** @param codec The codec. */
+  constructor(codec: Codec<unknown>) {
+    this.name = codec.name;
+    this.#codec = codec;
+    this.#cbor = codec instanceof CborCodec ? codec : null;
+  }
+
+  /**
+   * Writes a value as a payload, in a frame that `open` opens or goes on with.
+   * On failure nothing is left of it.
+   *
+   * @returns The payload's length in bytes.
+   * @throws {EncodeError} If it can't be encoded.
+   * @throws {FrameTooLargeError} If it is larger than the peer's limit.
+   */
+  write(frames: FrameWriter, value: unknown, open: () => void): number {
+    const undo = this.#undo ?? new FrameState();
+    // A getter of the value may get here again: that call makes its own.
+    this.#undo = null;
+    frames.save(undo);
+    try {
+      let bytes = this.#write(frames, value, open);
+      if (frames.size > frames.limit) {
+        // Too much after others in one frame: alone, perhaps.
+        frames.restore(undo);
+        frames.close();
+        frames.save(undo);
+        bytes = this.#write(frames, value, open);
+        if (frames.size > frames.limit) {
+          throw new FrameTooLargeError(frames.size, frames.limit);
+        }
+      }
+      return bytes;
+    } catch (error) {
+      frames.restore(undo);
+      throw error;
+    } finally {
+      this.#undo = undo;
+    }
+  }
+
+  /**
+   * Reads a value from a payload in place.
+   *
+   * @throws {DecodeError} If it isn't one.
+   */
+  read(bytes: Uint8Array, start: number, end: number): unknown {
+    if (this.#cbor !== null) return this.#cbor.decodeFrom(bytes, start, end);
+    try {
+      return this.#codec.decode(bytes.slice(start, end));
+    } catch (error) {
+      if (error instanceof DecodeError) throw error;
+      throw new DecodeError(
+        `Cannot decode payload: codec "${this.name}" failed: ${text(error)}`,
+        { cause: error },
+      );
+    }
+  }
+
+  #write(frames: FrameWriter, value: unknown, open: () => void): number {
+    open();
+    const { segmentBytes } = frames.out;
+    const at = frames.beginPayload();
+    if (this.#cbor !== null) this.#cbor.encodeInto(frames.out, value);
+    else this.#writeBytes(frames, value);
+    return frames.endPayload(at, segmentBytes);
+  }
+
+  #writeBytes(frames: FrameWriter, value: unknown): void {
+    let bytes: Uint8Array;
+    try {
+      bytes = this.#codec.encode(value);
+    } catch (error) {
+      if (error instanceof EncodeError) throw error;
+      throw new EncodeError(
+        `Cannot encode value: codec "${this.name}" failed: ${text(error)}`,
+        { cause: error },
+      );
+    }
+    if (!(bytes instanceof Uint8Array)) {
+      throw new EncodeError(
+        `Cannot encode value: codec "${this.name}" returned ${typeof bytes}, expected a Uint8Array`,
+      );
+    }
+    const { out } = frames;
+    if (bytes.length >= SEGMENT_BYTES) {
+      out.segments.push({ at: out.length, bytes });
+      out.segmentBytes += bytes.length;
+    } else {
+      out.reserve(bytes.length);
+      out.bytes.set(bytes, out.length);
+      out.length += bytes.length;
+    }
+  }
+}
+
+function text(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -1,0 +1,316 @@
+/**
+ * The ways in of a server: the channel itself (`send()` and `writable`), and
+ * `submit()`. Each has its own queue, and its own places for results.
+ *
+ * @module
+ */
+
+import { deferred, type Outlet, rejected } from "./channel.ts";
+import type { Delivery, Item, Way } from "./delivery.ts";
+import { type ItemFailure, ItemTimeoutError } from "./errors.ts";
+import { ItemKind } from "./frame.ts";
+import { SETTLED, WAITING } from "./in_flight.ts";
+import { DEFAULTS, type SubmitOptions } from "./options.ts";
+import { Queue } from "./queue.ts";
+
+/** Freed places that are worth a look at the queue. */
+const PLACES_AT_ONCE = 64;
+/** A write waits so long for a reader who never came, in ms. */
+const NO_READER_MS = 5000;
+
+/** What a way needs of its server. */
+export interface WayHost {
+  /** Where items go. */
+  readonly delivery: Delivery;
+  /** Items that may wait in a queue. */
+  readonly maxQueued: number;
+  /** An item of the channel failed. */
+  onChannelFailure(failure: ItemFailure): void;
+}
+
+/** The error of an item that comes after the end. */
+export function afterEnd(what: string): TypeError {
+  return new TypeError(`Cannot ${what}: the server takes no more items`);
+}
+
+function queueFull(what: string, queued: number): RangeError {
+  return new RangeError(
+    `Cannot ${what}: ${queued} items are queued, maxQueued is reached`,
+  );
+}
+
+/** Options of {@linkcode ChannelWay}. */
+export interface ChannelWayOptions {
+  /** Where results go; null: nowhere. */
+  outlet: Outlet<unknown, unknown> | null;
+  /** Bytes of unread results above which nothing is dispatched. */
+  maxBufferedBytes: number;
+}
+
+/** `send()` and `writable`: items whose results come out of the other side. */
+export class ChannelWay implements Way {
+  readonly kind: number = ItemKind.VALUE;
+  readonly queue: Queue<Item> = new Queue();
+  readonly #host: WayHost;
+  readonly #options: ChannelWayOptions;
+  /** Items whose result may still come, or isn't read. */
+  #places = 0;
+  #starved = false;
+  #starvedAt = 0;
+  #room: PromiseWithResolvers<void> | null = null;
+  #write: { entry: Item; left: PromiseWithResolvers<void> } | null = null;
+  #end: PromiseWithResolvers<void> | null = null;
+  #closed: { error: unknown } | null = null;
+
+  constructor(host: WayHost, options: ChannelWayOptions) {
+    this.#host = host;
+    this.#options = options;
+  }
+
+  /** Whether no more items are taken. */
+  get isClosed(): boolean {
+    return this.#closed !== null;
+  }
+
+  hasPlace(): boolean {
+    const { outlet, maxBufferedBytes } = this.#options;
+    if (
+      outlet === null ||
+      (this.#places < DEFAULTS.window && outlet.bytes <= maxBufferedBytes)
+    ) return true;
+    if (!this.#starved) {
+      this.#starved = true;
+      this.#starvedAt = performance.now();
+    }
+    return false;
+  }
+
+  /** Takes an item; a promise if there is no room for another. */
+  send(item: unknown): Promise<void> | undefined {
+    const refused = this.#refusal();
+    if (refused !== null) return refused;
+    const { delivery, maxQueued } = this.#host;
+    if (this.queue.length > 0 && this.queue.length >= maxQueued) {
+      return rejected(queueFull("send", this.queue.length));
+    }
+    const entry = delivery.offer(item, this, 0);
+    if (entry.state !== WAITING && delivery.hasRoom(this)) return undefined;
+    // The item may have failed, and the channel with it.
+    return this.#refusal() ?? (this.#room ??= deferred<void>()).promise;
+  }
+
+  /** Takes an item; a promise until it is dispatched. */
+  write(item: unknown): Promise<void> | undefined {
+    const refused = this.#refusal();
+    if (refused !== null) return refused;
+    const entry = this.#host.delivery.offer(item, this, 0);
+    if (entry.state !== WAITING) return undefined;
+    const left = deferred<void>();
+    this.#write = { entry, left };
+    return left.promise;
+  }
+
+  /** No more items. Resolves once nothing waits for its first dispatch. */
+  end(): Promise<void> {
+    this.#closed ??= { error: afterEnd("send") };
+    if (this.#end === null) {
+      this.#end = deferred<void>();
+      this.#checkEnd();
+    }
+    return this.#end.promise;
+  }
+
+  /** Items that come from now on are refused with an error. */
+  fail(error: unknown): void {
+    this.#closed = { error };
+    this.#room?.reject(error);
+    this.#write?.left.reject(error);
+    this.#end?.reject(error);
+    this.#room = this.#write = null;
+  }
+
+  dispatched(entry: Item): void {
+    this.#places++;
+    if (this.#write?.entry === entry) {
+      this.#write.left.resolve();
+      this.#write = null;
+    }
+  }
+
+  result(_entry: Item, value: unknown, bytes: number): void {
+    const { outlet } = this.#options;
+    if (outlet === null || outlet.isClosed) this.#places--;
+    else outlet.push(value, bytes, null);
+  }
+
+  done(_entry: Item): void {
+    this.#places--;
+  }
+
+  failed(_entry: Item, error: Error): void {
+    this.#places--;
+    this.#host.onChannelFailure(error as ItemFailure);
+  }
+
+  /** A result was read: its place is free. */
+  resultRead(): void {
+    this.#places--;
+    const { outlet } = this.#options;
+    if (
+      this.#starved &&
+      (outlet!.length === 0 ||
+        DEFAULTS.window - this.#places >= PLACES_AT_ONCE)
+    ) this.#feed();
+  }
+
+  /** A value was read: its bytes are free. */
+  valueRead(): void {
+    if (this.#starved) this.#feed();
+  }
+
+  pumped(): void {
+    if (this.#room !== null && this.#host.delivery.hasRoom(this)) {
+      this.#room.resolve();
+      this.#room = null;
+    }
+    if (this.#end !== null) this.#checkEnd();
+  }
+
+  /**
+   * Whoever waits for a reader who never came is told so.
+   *
+   * @param now The time, in ms.
+   */
+  checkReader(now: number): void {
+    const { outlet } = this.#options;
+    if (
+      !this.#starved || outlet === null || outlet.isTaken ||
+      now - this.#starvedAt < NO_READER_MS ||
+      (this.#room === null && this.#write === null)
+    ) return;
+    const error = new Error(
+      `Cannot write: ${this.#places} results wait and nobody reads them: ` +
+        'take server.readable (or iterate over the server), or set results: "discard"',
+    );
+    const write = this.#write;
+    this.#room?.reject(error);
+    this.#room = this.#write = null;
+    if (write !== null) {
+      this.#host.delivery.discard(write.entry);
+      write.left.reject(error);
+    }
+  }
+
+  #refusal(): Promise<void> | null {
+    return this.#closed === null ? null : rejected(this.#closed.error);
+  }
+
+  #feed(): void {
+    this.#starved = false;
+    this.#host.delivery.pump();
+  }
+
+  #checkEnd(): void {
+    for (const entry of this.queue) {
+      if (entry.state === WAITING && entry.attempts === 0) return;
+    }
+    this.#end?.resolve();
+  }
+}
+
+interface Submitted {
+  resolve(value: unknown): void;
+  reject(error: unknown): void;
+  cleanUp: (() => void) | null;
+}
+
+/** `submit()`: items whose result is their caller's. */
+export class SubmitWay implements Way {
+  readonly kind: number = ItemKind.CALL;
+  readonly queue: Queue<Item> = new Queue();
+  readonly #host: WayHost;
+  readonly #waiting = new Map<Item, Submitted>();
+  #closed: { error: unknown } | null = null;
+
+  constructor(host: WayHost) {
+    this.#host = host;
+  }
+
+  hasPlace(): boolean {
+    return true;
+  }
+
+  /** Takes an item; its result is the promise's. */
+  submit(item: unknown, options: SubmitOptions): Promise<unknown> {
+    if (this.#closed !== null) return Promise.reject(this.#closed.error);
+    const { signal, timeoutMs } = options;
+    if (signal?.aborted) return Promise.reject(signal.reason);
+    const { delivery, maxQueued } = this.#host;
+    if (this.queue.length > 0 && this.queue.length >= maxQueued) {
+      return Promise.reject(queueFull("submit", this.queue.length));
+    }
+    return new Promise((resolve, reject) => {
+      const submitted: Submitted = { resolve, reject, cleanUp: null };
+      const entry = delivery.offer(item, this, 0, (entry) => {
+        this.#waiting.set(entry, submitted);
+      });
+      if (
+        entry.state === SETTLED ||
+        (signal === undefined && timeoutMs === undefined)
+      ) return;
+      const onAbort = () => this.#cancel(entry, signal!.reason);
+      const timer = timeoutMs === undefined || timeoutMs === Infinity
+        ? undefined
+        : setTimeout(
+          () => delivery.fail(entry, new ItemTimeoutError(timeoutMs)),
+          timeoutMs,
+        );
+      signal?.addEventListener("abort", onAbort);
+      submitted.cleanUp = () => {
+        clearTimeout(timer);
+        signal?.removeEventListener("abort", onAbort);
+      };
+    });
+  }
+
+  /** Items that come from now on are refused with an error. */
+  close(error: unknown): void {
+    this.#closed ??= { error };
+  }
+
+  /** All that wait are refused too. */
+  fail(error: unknown): void {
+    this.#closed = { error };
+    for (const [entry] of [...this.#waiting]) {
+      this.#take(entry)?.reject(error);
+    }
+  }
+
+  dispatched(_entry: Item): void {}
+
+  result(entry: Item, value: unknown, _bytes: number): void {
+    this.#take(entry)?.resolve(value);
+  }
+
+  done(entry: Item): void {
+    this.#take(entry)?.resolve(undefined);
+  }
+
+  failed(entry: Item, error: Error): void {
+    this.#take(entry)?.reject(error);
+  }
+
+  pumped(): void {}
+
+  #cancel(entry: Item, reason: unknown): void {
+    this.#take(entry)?.reject(reason);
+    this.#host.delivery.discard(entry);
+  }
+
+  #take(entry: Item): Submitted | undefined {
+    const submitted = this.#waiting.get(entry);
+    this.#waiting.delete(entry);
+    submitted?.cleanUp?.();
+    return submitted;
+  }
+}

@@ -1,0 +1,269 @@
+/**
+ * `work()` without the connection: items wait, handlers run, so many at once,
+ * and outcomes go to a sink. Synchronous handlers are called in a plain loop
+ * that stops from time to time, so that the connection lives.
+ *
+ * @module
+ */
+
+import { setImmediate } from "node:timers";
+import { ItemKind } from "./frame.ts";
+import { Queue } from "./queue.ts";
+
+/** What a handler is told beside the item. */
+export interface WorkContext {
+  /**
+   * The item's id: the same at every attempt, and unique on its server, from 0
+   * on.
+   */
+  readonly id: number;
+  /** How often the item was delivered, this time included: 1 at first. */
+  readonly attempt: number;
+  /** Aborts when the item isn't needed any more, or the connection is lost. */
+  readonly signal: AbortSignal;
+}
+
+/**
+ * Does the work: one item in, its result out.
+ *
+ * @typeParam Item What the server sends.
+ * @typeParam Result What comes back. An async generator yields several.
+ */
+export type Handler<Item, Result> = (
+  item: Item,
+  context: WorkContext,
+) => Result | Promise<Result> | AsyncIterable<Result>;
+
+/** An item at a worker. */
+export interface WorkItem {
+  /** The number of the delivery. */
+  readonly delivery: number;
+  /** The item's id. */
+  readonly id: number;
+  /** How often it was delivered. */
+  readonly attempt: number;
+  /** `ItemKind`. */
+  readonly kind: number;
+  /** The item itself. */
+  readonly value: unknown;
+}
+
+/** Where outcomes go. */
+export interface WorkSink {
+  /** Whether output waits for the peer, so that nothing should be begun. */
+  isBusy(): boolean;
+  /** An item has a result. */
+  result(item: WorkItem, value: unknown): void;
+  /** An item is done and has no result of its own. */
+  done(item: WorkItem): void;
+  /** An item failed. */
+  error(item: WorkItem, error: unknown): void;
+  /** A handler yields a value; a promise until there is room for the next. */
+  value(value: unknown): Promise<void> | undefined;
+  /** Nothing waits and nothing runs. */
+  onIdle(): void;
+}
+
+/** Runs items; the plain loop's and an isolate pool's common face. */
+export interface Runner {
+  /** Adds an item; {@linkcode run} begins it. */
+  push(item: WorkItem): void;
+  /** Begins what can be begun. */
+  run(): void;
+  /** An item isn't needed any more. */
+  cancel(delivery: number): void;
+  /** Takes out what isn't begun. */
+  takeWaiting(): WorkItem[];
+  /** Everything that runs is told to stop, with a reason. */
+  abort(reason: unknown): void;
+  /** Whether nothing waits and nothing runs. */
+  readonly isIdle: boolean;
+  /** Frees what it holds. */
+  close(): void;
+}
+
+/** How long a plain loop of synchronous handlers goes on, in ms. */
+const SLICE_MS = 8;
+
+class Context implements WorkContext {
+  readonly id: number;
+  readonly attempt: number;
+  #controller: AbortController | null = null;
+  #aborted: { reason: unknown } | null = null;
+
+  constructor(id: number, attempt: number) {
+    this.id = id;
+    this.attempt = attempt;
+  }
+
+  /** Made at its first use: most handlers never look. */
+  get signal(): AbortSignal {
+    if (this.#controller === null) {
+      this.#controller = new AbortController();
+      if (this.#aborted !== null) this.#controller.abort(this.#aborted.reason);
+    }
+    return this.#controller.signal;
+  }
+
+  abort(reason: unknown): void {
+    this.#aborted ??= { reason };
+    this.#controller?.abort(reason);
+  }
+}
+
+/** Runs handlers in this event loop. */
+export class WorkLoop implements Runner {
+  readonly #handler: Handler<never, unknown>;
+  readonly #concurrency: number;
+  readonly #sink: WorkSink;
+  readonly #waiting = new Queue<WorkItem>();
+  /** What runs and has not returned, by delivery. */
+  readonly #running = new Map<number, Context>();
+  #isLooping = false;
+  #isScheduled = false;
+  /** After so many items the clock is looked at. */
+  #glance = 1;
+
+  constructor(
+    handler: Handler<never, unknown>,
+    concurrency: number,
+    sink: WorkSink,
+  ) {
+    this.#handler = handler;
+    this.#concurrency = concurrency;
+    this.#sink = sink;
+  }
+
+  get isIdle(): boolean {
+    return this.#waiting.length === 0 && this.#running.size === 0 &&
+      !this.#isLooping;
+  }
+
+  push(item: WorkItem): void {
+    this.#waiting.push(item);
+  }
+
+  run(): void {
+    if (this.#isLooping || this.#isScheduled) return;
+    this.#isLooping = true;
+    let from = performance.now();
+    const until = from + SLICE_MS;
+    let count = 0;
+    while (
+      this.#waiting.length > 0 && this.#running.size < this.#concurrency &&
+      !this.#sink.isBusy()
+    ) {
+      this.#begin(this.#waiting.shift()!);
+      if (++count < this.#glance) continue;
+      const now = performance.now();
+      // As often as needed to notice a slow handler, and no oftener.
+      this.#glance = now - from < 0.2 ? Math.min(64, this.#glance * 2) : 1;
+      from = now;
+      count = 0;
+      if (now > until && this.#waiting.length > 0) {
+        this.#isScheduled = true;
+        setImmediate(() => {
+          this.#isScheduled = false;
+          this.run();
+        });
+        break;
+      }
+    }
+    this.#isLooping = false;
+    if (this.isIdle) this.#sink.onIdle();
+  }
+
+  cancel(delivery: number): void {
+    const context = this.#running.get(delivery);
+    const reason = new DOMException("The item was cancelled", "AbortError");
+    if (context !== undefined) {
+      context.abort(reason);
+      return;
+    }
+    const kept: WorkItem[] = [];
+    for (const item of this.takeWaiting()) {
+      if (item.delivery === delivery) this.#sink.error(item, reason);
+      else kept.push(item);
+    }
+    for (const item of kept) this.#waiting.push(item);
+    if (this.isIdle) this.#sink.onIdle();
+  }
+
+  takeWaiting(): WorkItem[] {
+    const items = [...this.#waiting];
+    this.#waiting.clear();
+    return items;
+  }
+
+  abort(reason: unknown): void {
+    for (const context of this.#running.values()) context.abort(reason);
+  }
+
+  close(): void {}
+
+  #begin(item: WorkItem): void {
+    const context = new Context(item.id, item.attempt);
+    let outcome: unknown;
+    try {
+      outcome = this.#handler(item.value as never, context);
+    } catch (error) {
+      this.#sink.error(item, error);
+      return;
+    }
+    if (typeof outcome !== "object" || outcome === null) {
+      this.#sink.result(item, outcome);
+      return;
+    }
+    if (typeof (outcome as PromiseLike<unknown>).then === "function") {
+      this.#running.set(item.delivery, context);
+      (outcome as PromiseLike<unknown>).then(
+        (value) => this.#settle(item, () => this.#outcome(item, value)),
+        (error) => this.#settle(item, () => this.#sink.error(item, error)),
+      );
+    } else this.#generate(item, context, outcome);
+  }
+
+  /** What a promise resolved with is a result, whatever it is. */
+  #outcome(item: WorkItem, value: unknown): void {
+    this.#sink.result(item, value);
+  }
+
+  #settle(item: WorkItem, tell: () => void): void {
+    this.#running.delete(item.delivery);
+    tell();
+    if (this.#waiting.length > 0) this.run();
+    else if (this.isIdle) this.#sink.onIdle();
+  }
+
+  #generate(item: WorkItem, context: Context, outcome: object): void {
+    if (!(Symbol.asyncIterator in outcome)) {
+      this.#sink.result(item, outcome);
+      return;
+    }
+    if (item.kind === ItemKind.CALL) {
+      this.#sink.error(
+        item,
+        new TypeError(
+          "Cannot answer with a generator: submit() and map() wait for one result",
+        ),
+      );
+      return;
+    }
+    this.#running.set(item.delivery, context);
+    this.#yieldAll(context, outcome as AsyncIterable<unknown>).then(
+      () => this.#settle(item, () => this.#sink.done(item)),
+      (error) => this.#settle(item, () => this.#sink.error(item, error)),
+    );
+  }
+
+  async #yieldAll(
+    context: Context,
+    outcome: AsyncIterable<unknown>,
+  ): Promise<void> {
+    for await (const value of outcome) {
+      context.signal.throwIfAborted();
+      const room = this.#sink.value(value);
+      if (room !== undefined) await room;
+    }
+  }
+}

@@ -1,0 +1,984 @@
+/**
+ * The end that defines the work: {@linkcode listen} and {@linkcode Server}.
+ *
+ * @example A pool of workers as a `TransformStream`
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { listen } from "@distchan/distchan/server";
+ * import { work } from "@distchan/distchan/client";
+ *
+ * await using server = listen<string, string>({ port: 0 });
+ * const { port } = server.addr as Deno.NetAddr;
+ * const worker = work<string, string>({ port }, (word) => word.toUpperCase());
+ *
+ * const words = ReadableStream.from(["hello", "world"]);
+ * const results = await Array.fromAsync(words.pipeThrough(server));
+ *
+ * assertEquals(results, ["HELLO", "WORLD"]);
+ * await worker;
+ * ```
+ *
+ * @module
+ */
+
+import { cbor } from "./codec.ts";
+import { deferred, Inlet, Outlet } from "./internal/channel.ts";
+import type { Duplex } from "./internal/connection.ts";
+import {
+  Delivery,
+  type Item as Entry,
+  type RedeliveryCause,
+  type Worker,
+} from "./internal/delivery.ts";
+import {
+  ByKey,
+  Custom,
+  type Dispatcher,
+  LeastLoaded,
+  RoundRobin,
+  type Strategy,
+  type WorkerInfo,
+} from "./internal/dispatcher.ts";
+import {
+  DrainTimeoutError,
+  HandshakeError,
+  type HandshakeErrorCode,
+  InsecureBindError,
+  type ItemFailure,
+  ItemTimeoutError,
+  type RemoteError,
+} from "./internal/errors.ts";
+import type { ServerEvent, StallReason } from "./internal/events.ts";
+import type { Terms } from "./internal/handshake.ts";
+import { tickMs } from "./internal/heartbeat.ts";
+import { MapRun } from "./internal/map_run.ts";
+import {
+  DEFAULTS,
+  type HeartbeatOptions,
+  type ListenOptions,
+  type MapOptions,
+  type MapOutcome,
+  resolveHeartbeat,
+  secretBytes,
+  type ServerOptions,
+  type SubmitOptions,
+  validate,
+} from "./internal/options.ts";
+import { PayloadCodec } from "./internal/payload.ts";
+import type { Transform } from "./internal/transforms.ts";
+import { afterEnd, ChannelWay, SubmitWay } from "./internal/ways.ts";
+import { type LinkHost, WorkerLink } from "./internal/worker_link.ts";
+
+export {
+  ConnectionLostError,
+  DrainTimeoutError,
+  FrameTooLargeError,
+  HandshakeError,
+  type HandshakeErrorCode,
+  InsecureBindError,
+  ItemFailure,
+  ItemTimeoutError,
+  type PoisonAttempt,
+  PoisonItemError,
+  ProtocolError,
+  RemoteError,
+} from "./internal/errors.ts";
+export { DecodeError, EncodeError } from "./internal/errors.ts";
+export type { Codec } from "./codec.ts";
+export type { Dispatcher, WorkerInfo } from "./internal/dispatcher.ts";
+export type { ServerEvent, StallReason } from "./internal/events.ts";
+export type {
+  CommonOptions,
+  HeartbeatOptions,
+  ListenOptions,
+  MapOptions,
+  MapOutcome,
+  RetryOptions,
+  ServerOptions,
+  SubmitOptions,
+} from "./internal/options.ts";
+export type {
+  OpenTransform,
+  Transform,
+  TransformContext,
+} from "./internal/transforms.ts";
+
+/** Figures of a server, all counted from its start. */
+export interface ServerStats {
+  /** Items that wait for a worker. */
+  pending: number;
+  /** Items that workers hold. */
+  inFlight: number;
+  /** Items settled with a result, or by reading on. */
+  settled: number;
+  /** Items failed. */
+  failed: number;
+  /** Items that went back to the queue after a dispatch. */
+  redelivered: number;
+  /** Late duplicates of results that were dropped. */
+  duplicates: number;
+  /** Results and values that nobody has read yet. */
+  unread: number;
+  /** Bytes read from all connections. */
+  bytesIn: number;
+  /** Bytes written to all connections. */
+  bytesOut: number;
+  /** The workers, each with its own figures. */
+  workers: readonly WorkerInfo[];
+}
+
+/** How long to wait after an error of accept(), at first and at most, in ms. */
+const ACCEPT_DELAY_MS = 5, MAX_ACCEPT_DELAY_MS = 1000;
+/** Nothing has moved for so long: items are stalled. */
+const STALL_MS = 1000;
+
+/**
+ * Listens for workers.
+ *
+ * @typeParam Item What is sent to workers.
+ * @typeParam Result What comes back.
+ * @param options Where to listen, and the options of the server.
+ * @returns The server, which listens already.
+ * @throws {InsecureBindError} If the address is open to other machines and
+ * neither `secret` nor TLS is set, nor `insecure: true`.
+ * @throws {TypeError} If an option is unknown or of the wrong type.
+ * @throws {RangeError} If an option is out of range.
+ *
+ * @example Send items and iterate over the results
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { listen } from "@distchan/distchan/server";
+ * import { work } from "@distchan/distchan/client";
+ *
+ * const server = listen<number, number>({ port: 0 });
+ * const { port } = server.addr as Deno.NetAddr;
+ * const worker = work<number, number>({ port }, (n) => n * n);
+ *
+ * for (const n of [1, 2, 3]) await server.send(n);
+ * server.end();
+ * const squares = [];
+ * for await (const square of server) squares.push(square);
+ *
+ * assertEquals(squares, [1, 4, 9]);
+ * await worker;
+ * await server.closed;
+ * ```
+ */
+export function listen<Item, Result>(
+  options: ListenOptions<Item, Result>,
+): Server<Item, Result> {
+  validate(options, "listen");
+  const { hostname = DEFAULTS.hostname, port, cert, key, ...rest } = options;
+  const isTls = cert !== undefined && key !== undefined;
+  if (!isTls) checkBind(hostname, rest);
+  const listener = isTls
+    ? Deno.listenTls({ hostname, port, cert, key })
+    : Deno.listen({ hostname, port });
+  return new Server(listener, rest);
+}
+
+/**
+ * The end of a channel that defines the work. Every item is received by exactly
+ * one worker at a time; what workers write back comes out of it. It is a
+ * `{ readable, writable }` pair, so a pool of workers is a `TransformStream`.
+ *
+ * @typeParam Item What is sent to workers.
+ * @typeParam Result What comes back.
+ *
+ * @example One item, its own result
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { Server } from "@distchan/distchan/server";
+ * import { work } from "@distchan/distchan/client";
+ *
+ * const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+ * await using server = new Server<number, number>(listener);
+ * const { port } = server.addr as Deno.NetAddr;
+ * work<number, number>({ port }, (n) => n + 1);
+ *
+ * assertEquals(await server.submit(41), 42);
+ * ```
+ */
+export class Server<Item = unknown, Result = unknown>
+  implements AsyncDisposable, AsyncIterable<Result> {
+  readonly #listener: Deno.Listener;
+  readonly #options: ServerOptions<Item, Result>;
+  readonly #heartbeat: Required<HeartbeatOptions>;
+  readonly #links = new Set<WorkerLink>();
+  readonly #maps = new Set<MapRun>();
+  readonly #delivery: Delivery;
+  readonly #outlet: Outlet<unknown, WorkerLink | null>;
+  readonly #inlet: Inlet<Item>;
+  readonly #channel: ChannelWay;
+  readonly #submits: SubmitWay;
+  readonly #host: LinkHost;
+  readonly #closed = deferred<void>();
+  readonly #watchers = new Set<() => void>();
+  #phase: "open" | "ending" | "finished" | "aborted" = "open";
+  #abortReason: unknown;
+  #nextWorkerId = 0;
+  #bytesIn = 0;
+  #bytesOut = 0;
+  #retryTimers = new Set<ReturnType<typeof setTimeout>>();
+  #timer: ReturnType<typeof setInterval> | undefined;
+  readonly #tickMs: number;
+  #tickedAt = 0;
+  #progress = -1;
+  #progressAt = 0;
+  #stallTold = false;
+  #closing: Promise<void> | null = null;
+  #acceptDelay:
+    | { timer: ReturnType<typeof setTimeout>; wake: () => void }
+    | null = null;
+
+  /**
+   * @param listener Where workers connect: TCP, TLS or anything alike. It
+   * belongs to the server from now on.
+   * @param options The options.
+   * @throws {InsecureBindError} If the listener is open to other machines, has
+   * no TLS, and neither `secret` nor `insecure: true` is set.
+   * @throws {TypeError} If an option is unknown or of the wrong type.
+   * @throws {RangeError} If an option is out of range.
+   */
+  constructor(
+    listener: Deno.Listener,
+    options: ServerOptions<Item, Result> = {},
+  ) {
+    validate(options, "server");
+    const { addr } = listener;
+    if (
+      "hostname" in addr && listener.constructor.name !== "TlsListener"
+    ) checkBind(addr.hostname, options);
+    this.#listener = listener;
+    this.#options = options;
+    const heartbeat = this.#heartbeat = resolveHeartbeat(options.heartbeat);
+    this.#tickMs = tickMs(
+      options.handshakeTimeoutMs ?? DEFAULTS.handshakeTimeoutMs,
+      heartbeat.intervalMs,
+      options.itemTimeoutMs,
+    );
+    const { dispatch } = options;
+    this.#delivery = new Delivery({
+      strategy: strategyOf(dispatch),
+      byItem: typeof dispatch === "object",
+      maxDeliveries: options.maxDeliveries ?? DEFAULTS.maxDeliveries,
+      events: {
+        onRedelivered: (worker, ids, cause) =>
+          this.#onRedelivered(worker, ids, cause),
+        onDuplicate: (worker, id) =>
+          this.#emit({ type: "duplicate", worker: { ...worker.info }, id }),
+        onIdle: () => this.#checkEnd(),
+      },
+    });
+    const maxBufferedBytes = options.maxBufferedBytes ??
+      DEFAULTS.maxBufferedBytes;
+    const keepsResults = options.results !== "discard";
+    this.#outlet = new Outlet({
+      onTaken: () => {},
+      onAsk: () => {},
+      onRead: (bytes, link) => {
+        if (link === null) return this.#channel.resultRead();
+        link.valueRead(bytes);
+        this.#channel.valueRead();
+      },
+      onReachedEnd: () => {},
+      onCancel: (reason) => this.#onCancel(reason),
+    }, { name: "server.readable", burst: 64 });
+    const host = {
+      delivery: this.#delivery,
+      maxQueued: options.maxQueued ?? Infinity,
+      onChannelFailure: (failure: ItemFailure) =>
+        this.#onChannelFailure(failure as ItemFailure<Item>),
+    };
+    this.#channel = new ChannelWay(host, {
+      outlet: keepsResults ? this.#outlet as Outlet<unknown, unknown> : null,
+      maxBufferedBytes,
+    });
+    this.#submits = new SubmitWay(host);
+    this.#delivery.addWay(this.#channel);
+    this.#delivery.addWay(this.#submits);
+    this.#inlet = new Inlet<Item>({
+      onTaken: () => {},
+      send: (item) => this.#take(this.#channel.send(item)),
+      write: (item) => this.#take(this.#channel.write(item)),
+      end: () => this.#end(),
+      onAbort: (reason) => void this.abort(reason),
+    }, "server.writable");
+    const codec = options.codec ?? cbor();
+    const transforms: readonly Transform[] = options.transforms ?? [];
+    const terms: Terms = {
+      signature: options.signature ?? DEFAULTS.signature,
+      codec: codec.name,
+      transforms: transforms.map((transform) => transform.name),
+    };
+    this.#host = {
+      terms,
+      transforms,
+      secret: secretBytes(options.secret),
+      payloads: new PayloadCodec(codec),
+      maxFrameBytes: options.maxFrameBytes ?? DEFAULTS.maxFrameBytes,
+      maxInFlightBytes: options.maxInFlightBytes ?? DEFAULTS.maxInFlightBytes,
+      keepsResults,
+      heartbeat,
+      delivery: this.#delivery,
+      refusal: () => this.#refusal(),
+      onOpen: (link) => this.#onOpen(link),
+      onError: (link, entry, error) => this.#onError(link, entry, error),
+      onValue: (link, value, bytes) => this.#onValue(link, value, bytes),
+      onRejected: (link, code, reason) => this.#onRejected(link, code, reason),
+      onGone: (link, code, reason) => this.#onGone(link, code, reason),
+      onClosed: (link) => this.#onLinkClosed(link),
+    };
+    this.#accept();
+  }
+
+  /** Where the server listens. */
+  get addr(): Deno.Addr {
+    return this.#listener.addr;
+  }
+
+  /**
+   * Work out: items to be sent to workers. `write()` resolves when its item is
+   * dispatched. The stream's other face is {@linkcode Server.send}.
+   *
+   * @throws {TypeError} If `send()` or `end()` was used before.
+   */
+  get writable(): WritableStream<Item> {
+    return this.#inlet.writable;
+  }
+
+  /**
+   * Results in, as they complete, and the values that workers write. Its other
+   * face is iteration.
+   *
+   * @throws {TypeError} If iteration was used before.
+   */
+  get readable(): ReadableStream<Result> {
+    return this.#outlet.readable as ReadableStream<Result>;
+  }
+
+  /**
+   * Takes an item: the fast way in.
+   *
+   * It never throws for a failure of its item (see `onFailure`).
+   *
+   * @param item The item. It must not change until it is settled.
+   * @returns `undefined`: taken, and there is room for another. A promise:
+   * taken too, but wait for it before the next. It rejects if the server takes
+   * no items (any more): TypeError after the end, RangeError past `maxQueued`.
+   * @throws {TypeError} If `writable` was used before.
+   */
+  send(item: Item): Promise<void> | undefined {
+    return this.#inlet.send(item);
+  }
+
+  /**
+   * No more items: what `writable.close()` is for those who use `send()`.
+   *
+   * @returns Resolves once nothing waits for its first dispatch.
+   */
+  end(): Promise<void> {
+    return this.#inlet.end();
+  }
+
+  /**
+   * Iterates over results and values: the fast way out. Leaving the loop
+   * cancels what is under way, as cancelling `readable` does.
+   *
+   * @throws {TypeError} If `readable` was used before.
+   */
+  [Symbol.asyncIterator](): AsyncIterableIterator<Result, undefined> {
+    return this.#outlet.iterate() as AsyncIterableIterator<Result, undefined>;
+  }
+
+  /** The workers whose handshake is done, as they are now. */
+  get workers(): readonly WorkerInfo[] {
+    return this.#delivery.workers.map((worker) => ({ ...worker.info }));
+  }
+
+  /**
+   * Waits for workers.
+   *
+   * @param count How many; 1 by default.
+   * @param options `signal` ends the wait.
+   * @returns Resolves when at least `count` workers are connected.
+   */
+  ready(
+    count: number = 1,
+    options: { signal?: AbortSignal } = {},
+  ): Promise<void> {
+    validate(options, "ready");
+    if (!Number.isInteger(count) || count < 0) {
+      throw new RangeError(
+        `Cannot wait for workers: count is ${count}, expected an integer from 0 on`,
+      );
+    }
+    const { signal } = options;
+    return new Promise((resolve, reject) => {
+      const check = (): boolean => {
+        if (signal?.aborted) reject(signal.reason);
+        else if (this.#delivery.workers.length >= count) resolve();
+        else if (this.#phase === "aborted") reject(this.#abortReason);
+        else if (this.#phase === "finished") {
+          reject(
+            new TypeError("Cannot wait for workers: the server is closed"),
+          );
+        } else return false;
+        signal?.removeEventListener("abort", check);
+        this.#watchers.delete(check);
+        return true;
+      };
+      if (check()) return;
+      this.#watchers.add(check);
+      signal?.addEventListener("abort", check);
+    });
+  }
+
+  /**
+   * Sends one item to a worker in `work()`, and waits for its result.
+   *
+   * @param item The item.
+   * @param options `signal` and `timeoutMs`.
+   * @returns The item's own result. It rejects with an {@linkcode ItemFailure},
+   * with the signal's reason, or with a TypeError after the end.
+   */
+  submit(item: Item, options: SubmitOptions = {}): Promise<Result> {
+    validate(options, "submit");
+    const result = this.#submits.submit(item, options) as Promise<Result>;
+    this.#startTimer();
+    return result;
+  }
+
+  /**
+   * Maps items to results through the workers in `work()`.
+   *
+   * @param items The items, as many as there are: they are taken as there is
+   * room for them.
+   * @param options The options.
+   * @returns The results, in the order of their items unless
+   * `{ ordered: false }`. Leaving the loop cancels what is under way and closes
+   * the source. It throws an {@linkcode ItemFailure} unless `onFailure` or
+   * `settled` is set.
+   *
+   * @example Squares, in order
+   * ```ts
+   * import { assertEquals } from "@std/assert";
+   * import { listen } from "@distchan/distchan/server";
+   * import { work } from "@distchan/distchan/client";
+   *
+   * await using server = listen<number, number>({ port: 0 });
+   * const { port } = server.addr as Deno.NetAddr;
+   * work<number, number>({ port }, (n) => n * n, { concurrency: 4 });
+   *
+   * assertEquals(await Array.fromAsync(server.map([1, 2, 3])), [1, 4, 9]);
+   * ```
+   */
+  map(
+    items: Iterable<Item> | AsyncIterable<Item>,
+    options: MapOptions<Item> & { settled: true },
+  ): AsyncIterableIterator<MapOutcome<Item, Result>>;
+  /** Maps items to results. */
+  map(
+    items: Iterable<Item> | AsyncIterable<Item>,
+    options?: MapOptions<Item>,
+  ): AsyncIterableIterator<Result>;
+  map(
+    items: Iterable<Item> | AsyncIterable<Item>,
+    options: MapOptions<Item> = {},
+  ): AsyncIterableIterator<Result | MapOutcome<Item, Result>> {
+    validate(options, "map");
+    if (
+      items === null ||
+      typeof items !== "object" && typeof items !== "string" ||
+      !(Symbol.iterator in Object(items)) &&
+        !(Symbol.asyncIterator in Object(items))
+    ) {
+      throw new TypeError("Cannot map: expected an iterable of items");
+    }
+    const run = new MapRun(items, options as MapOptions, {
+      delivery: this.#delivery,
+      maxBufferedBytes: this.#options.maxBufferedBytes ??
+        DEFAULTS.maxBufferedBytes,
+      onMapEnd: (run) => {
+        this.#maps.delete(run);
+        this.#delivery.removeWay(run);
+        this.#checkEnd();
+      },
+    });
+    if (!run.isOver) {
+      if (this.#phase === "aborted") run.stop(this.#abortReason);
+      else if (this.#channel.isClosed) run.stop(afterEnd("map"));
+      else {
+        this.#maps.add(run);
+        this.#delivery.addWay(run);
+        this.#startTimer();
+      }
+    }
+    return run as unknown as AsyncIterableIterator<Result>;
+  }
+
+  /** Figures, cheap enough to be asked at any time. */
+  stats(): ServerStats {
+    const { alive, waiting, settled, failed, redelivered, duplicates } =
+      this.#delivery;
+    let bytesIn = this.#bytesIn, bytesOut = this.#bytesOut;
+    for (const { connection } of this.#links) {
+      bytesIn += connection.bytesIn;
+      bytesOut += connection.bytesOut;
+    }
+    return {
+      pending: waiting,
+      inFlight: alive - waiting,
+      settled,
+      failed,
+      redelivered,
+      duplicates,
+      unread: this.#outlet.length,
+      bytesIn,
+      bytesOut,
+      workers: this.workers,
+    };
+  }
+
+  /**
+   * Finishes in order: no more items are taken, those that were are settled,
+   * and the workers end.
+   *
+   * @param options `drainMs`: how long it may take, in ms; 30,000 by default.
+   * @returns Resolves when all is closed. It rejects with a
+   * {@linkcode DrainTimeoutError} if time ran out, and with the reason if the
+   * server was aborted.
+   */
+  close(options: { drainMs?: number } = {}): Promise<void> {
+    validate(options, "close");
+    return this.#closing ??= this.#close(options.drainMs ?? DEFAULTS.drainMs);
+  }
+
+  /**
+   * Stops now: both sides of the channel error with the reason, and the workers
+   * are told.
+   *
+   * @param reason Why.
+   * @returns Resolves when all connections are closed.
+   */
+  async abort(
+    reason: unknown = new DOMException("The server was aborted", "AbortError"),
+  ): Promise<void> {
+    this.#abort(reason);
+    await this.#closed.promise.catch(() => {});
+  }
+
+  /**
+   * Resolves when all items are settled and all workers have gone. It rejects
+   * with the reason if the server was aborted; ignoring it is allowed.
+   */
+  get closed(): Promise<void> {
+    return this.#closed.promise;
+  }
+
+  /** Finishes in order, as {@linkcode Server.close} does. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#phase === "aborted") await this.abort();
+    else await this.close();
+  }
+
+  async #close(drainMs: number): Promise<void> {
+    this.#end();
+    this.#inlet.fail(afterEnd("write"));
+    for (const map of [...this.#maps]) map.finish(afterEnd("map"));
+    if (this.#phase === "aborted") return this.#closed.promise;
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const late = new Promise<boolean>((resolve) => {
+      if (drainMs !== Infinity) timer = setTimeout(resolve, drainMs, true);
+    });
+    const isLate = await Promise.race([
+      late,
+      this.#closed.promise.then(() => false),
+    ]).finally(() => clearTimeout(timer));
+    if (!isLate) return;
+    const unfinished = this.#delivery.unfinished().map((
+      { id, item },
+    ) => ({ id, item: item as Item }));
+    const error = new DrainTimeoutError<Item>(drainMs, unfinished);
+    await this.abort(error);
+    throw error;
+  }
+
+  #end(): Promise<void> {
+    const end = this.#channel.end();
+    this.#submits.close(afterEnd("submit"));
+    this.#checkEnd();
+    return end;
+  }
+
+  #take(room: Promise<void> | undefined): Promise<void> | undefined {
+    if (room !== undefined) this.#startTimer();
+    return room;
+  }
+
+  /** Everything is settled: the workers are told so. */
+  #checkEnd(): void {
+    if (this.#phase === "ending") return this.#checkFinished();
+    if (
+      this.#phase !== "open" || !this.#channel.isClosed ||
+      this.#maps.size > 0 || this.#delivery.alive > 0 ||
+      this.#retryTimers.size > 0
+    ) return;
+    this.#phase = "ending";
+    for (const link of this.#links) link.end();
+    this.#checkFinished();
+  }
+
+  /** The workers have said goodbye: all is over. */
+  #checkFinished(): void {
+    if (this.#phase !== "ending") return;
+    for (const worker of this.#delivery.workers) {
+      if (!worker.isSuspect) return;
+    }
+    this.#phase = "finished";
+    this.#outlet.end();
+    this.#inlet.fail(afterEnd("write"));
+    this.#shutDown("normal", "the server has finished");
+  }
+
+  #abort(reason: unknown): void {
+    if (this.#phase === "aborted" || this.#phase === "finished") return;
+    this.#phase = "aborted";
+    this.#abortReason = reason;
+    this.#channel.fail(reason);
+    this.#submits.fail(reason);
+    for (const map of [...this.#maps]) map.stop(reason);
+    this.#outlet.fail(reason);
+    this.#inlet.fail(reason);
+    for (const timer of this.#retryTimers) clearTimeout(timer);
+    this.#shutDown(
+      "aborted",
+      reason instanceof Error ? reason.message : String(reason),
+    );
+  }
+
+  #shutDown(code: "normal" | "aborted", reason: string): void {
+    clearInterval(this.#timer);
+    this.#timer = undefined;
+    try {
+      this.#listener.close();
+    } catch {
+      // Closed already.
+    }
+    if (this.#acceptDelay !== null) {
+      clearTimeout(this.#acceptDelay.timer);
+      this.#acceptDelay.wake();
+    }
+    for (const link of [...this.#links]) link.goodbye(code, reason);
+    this.#watch();
+    this.#checkClosed();
+  }
+
+  #checkClosed(): void {
+    if (this.#links.size > 0) return;
+    if (this.#phase === "finished") this.#closed.resolve();
+    else if (this.#phase === "aborted") this.#closed.reject(this.#abortReason);
+  }
+
+  async #accept(): Promise<void> {
+    let delayMs = ACCEPT_DELAY_MS;
+    for (;;) {
+      try {
+        const conn = await this.#listener.accept();
+        delayMs = ACCEPT_DELAY_MS;
+        if (this.#isOver) {
+          conn.close();
+          return;
+        }
+        this.#onConnection(conn);
+      } catch (error) {
+        if (this.#isOver) return;
+        this.#emit({ type: "accept-error", error: error as Error });
+        if (error instanceof Deno.errors.BadResource) {
+          // Somebody else closed the listener: no worker can come any more.
+          this.#abort(error);
+          return;
+        }
+        await new Promise<void>((wake) => {
+          this.#acceptDelay = { timer: setTimeout(wake, delayMs), wake };
+        });
+        this.#acceptDelay = null;
+        delayMs = Math.min(delayMs * 2, MAX_ACCEPT_DELAY_MS);
+        if (this.#isOver) return;
+      }
+    }
+  }
+
+  get #isOver(): boolean {
+    return this.#phase === "finished" || this.#phase === "aborted";
+  }
+
+  #onConnection(conn: Deno.Conn): void {
+    try {
+      if ("setNoDelay" in conn) (conn as Deno.TcpConn).setNoDelay(true);
+      if ("setKeepAlive" in conn) (conn as Deno.TcpConn).setKeepAlive(true);
+    } catch {
+      // The peer is gone already: reading will tell.
+    }
+    const link = new WorkerLink(conn as Duplex, conn.remoteAddr, this.#host);
+    this.#links.add(link);
+    link.connection.start();
+    const maxConnections = this.#options.maxConnections ??
+      DEFAULTS.maxConnections;
+    if (this.#links.size > maxConnections) {
+      link.reject(
+        new HandshakeError(
+          "full",
+          `Handshake failed: ${maxConnections} connections are open, maxConnections is reached`,
+        ),
+      );
+    }
+    const maxHandshakes = this.#options.maxHandshakes ?? DEFAULTS.maxHandshakes;
+    let handshakes = 0;
+    let oldest: WorkerLink | null = null;
+    for (const other of this.#links) {
+      if (!other.isHandshaking) continue;
+      oldest ??= other;
+      handshakes++;
+    }
+    if (handshakes > maxHandshakes) {
+      oldest!.reject(
+        new HandshakeError(
+          "full",
+          `Handshake failed: ${maxHandshakes} others are under way, maxHandshakes is reached`,
+        ),
+      );
+    }
+    this.#startTimer();
+  }
+
+  #refusal(): HandshakeError | null {
+    return null;
+  }
+
+  #onOpen(link: WorkerLink): void {
+    link.id = this.#nextWorkerId++;
+    this.#delivery.addWorker(link);
+    link.grantValues();
+    this.#emit({ type: "connected", worker: { ...link.info } });
+    if (this.#phase === "ending") link.end();
+    this.#watch();
+  }
+
+  #onError(link: WorkerLink, entry: Entry, error: RemoteError): void {
+    const { retry } = this.#options;
+    if (retry !== undefined && ++entry.errors < retry.attempts) {
+      const delayMs = (retry.backoffMs ?? 100) * 2 ** (entry.errors - 1);
+      this.#emit({ type: "retry", id: entry.id, error, delayMs });
+      const timer = setTimeout(() => {
+        this.#retryTimers.delete(timer);
+        this.#delivery.requeue(entry);
+      }, delayMs);
+      this.#retryTimers.add(timer);
+      this.#delivery.hold(link, entry);
+      return;
+    }
+    this.#delivery.error(link, entry, error);
+  }
+
+  #onValue(link: WorkerLink, value: unknown, bytes: number): void {
+    if (this.#options.results === "discard" || this.#outlet.isClosed) {
+      link.valueRead(bytes);
+    } else this.#outlet.push(value, bytes, link);
+  }
+
+  #onRejected(
+    link: WorkerLink,
+    code: HandshakeErrorCode,
+    reason: string,
+  ): void {
+    this.#emit({ type: "rejected", addr: link.addr, code, reason });
+  }
+
+  #onGone(link: WorkerLink, code: string, reason: string): void {
+    const info = { ...link.info };
+    const isBlamed = code !== "normal" && code !== "aborted" &&
+      !link.isLeaving;
+    this.#emit({ type: "disconnected", worker: info, code, reason });
+    this.#delivery.removeWorker(
+      link,
+      isBlamed ? { worker: link.label, at: Date.now(), reason } : null,
+    );
+    this.#checkEnd();
+  }
+
+  #onLinkClosed(link: WorkerLink): void {
+    if (!this.#links.delete(link)) return;
+    this.#bytesIn += link.connection.bytesIn;
+    this.#bytesOut += link.connection.bytesOut;
+    if (this.#isOver) this.#checkClosed();
+  }
+
+  #onRedelivered(
+    worker: Worker,
+    ids: readonly number[],
+    cause: RedeliveryCause,
+  ): void {
+    this.#emit({ type: "redelivered", worker: { ...worker.info }, ids, cause });
+  }
+
+  /** The reader wants no more: what is queued and running for it is cancelled. */
+  #onCancel(reason: unknown): void {
+    if (this.#isOver) return;
+    const error = reason ??
+      new DOMException("The reader wants no more results", "AbortError");
+    this.#channel.fail(error);
+    this.#inlet.fail(error);
+    this.#submits.close(afterEnd("submit"));
+    for (const entry of this.#delivery.unfinished()) {
+      if (entry.way === this.#channel) this.#delivery.discard(entry);
+    }
+    this.#checkEnd();
+  }
+
+  #onChannelFailure(failure: ItemFailure<Item>): void {
+    this.#emit({ type: "failed", failure });
+    const { onFailure } = this.#options;
+    if (onFailure === undefined) {
+      this.#abort(failure);
+      return;
+    }
+    try {
+      onFailure(failure);
+    } catch (error) {
+      this.#abort(error);
+    }
+  }
+
+  #emit(event: ServerEvent<Item>): void {
+    try {
+      this.#options.onEvent?.(event);
+    } catch (error) {
+      // The caller's own: it must not break what happens here.
+      reportError(error);
+    }
+  }
+
+  #watch(): void {
+    for (const check of [...this.#watchers]) check();
+  }
+
+  #startTimer(): void {
+    if (this.#timer !== undefined || this.#isOver) return;
+    this.#tickedAt = performance.now();
+    this.#timer = setInterval(() => this.#tick(), this.#tickMs);
+  }
+
+  #tick(): void {
+    const now = performance.now();
+    // After a pause of this process, what peers sent is read first.
+    const isLate = now - this.#tickedAt > this.#tickMs + 100;
+    this.#tickedAt = now;
+    if (isLate) return;
+    const handshakeTimeoutMs = this.#options.handshakeTimeoutMs ??
+      DEFAULTS.handshakeTimeoutMs;
+    for (const link of [...this.#links]) {
+      if (link.isHandshaking) {
+        if (now - link.openedAt >= handshakeTimeoutMs) {
+          link.reject(
+            new HandshakeError(
+              "timeout",
+              `Handshake failed: it was not done within ${handshakeTimeoutMs} ms`,
+            ),
+          );
+        }
+      } else if (link.isWorker) this.#judge(link, now);
+    }
+    this.#checkItems(now);
+    this.#channel.checkReader(now);
+    this.#checkStall(now);
+    if (this.#links.size === 0 && this.#delivery.alive === 0) {
+      clearInterval(this.#timer);
+      this.#timer = undefined;
+    }
+  }
+
+  #judge(link: WorkerLink, now: number): void {
+    const { connection, heartbeat } = link;
+    const { dropMs } = this.#heartbeat;
+    if (
+      heartbeat.suspect && connection.heardAt > now - this.#heartbeat.timeoutMs
+    ) {
+      heartbeat.suspect = false;
+      this.#emit({ type: "recovered", worker: { ...link.info } });
+      this.#delivery.trust(link);
+    }
+    const stalled = connection.writingSince > 0 &&
+      now - connection.writingSince >= dropMs;
+    const verdict = stalled ? "drop" : heartbeat.judge(connection.heardAt, now);
+    if (verdict === "drop") {
+      link.drop(
+        `nothing was heard for ${Math.round(now - connection.heardAt)} ms; ` +
+          "if its handler blocks its event loop, use isolate or a larger heartbeat.dropMs",
+      );
+    } else if (verdict === "suspect") {
+      heartbeat.suspect = true;
+      this.#emit({ type: "suspect", worker: { ...link.info } });
+      link.ping(now);
+      this.#delivery.suspect(link);
+      this.#checkEnd();
+    } else if (verdict === "ping") link.ping(now);
+  }
+
+  /** Items that are executed for too long fail. */
+  #checkItems(now: number): void {
+    const { itemTimeoutMs } = this.#options;
+    if (itemTimeoutMs === undefined) return;
+    for (const worker of this.#delivery.workers) {
+      for (const entry of worker.inFlight.oldest(worker.concurrency)) {
+        if (entry.startedAt === 0) entry.startedAt = now;
+        else if (now - entry.startedAt >= itemTimeoutMs) {
+          this.#delivery.fail(
+            entry as Entry,
+            new ItemTimeoutError(itemTimeoutMs),
+          );
+        }
+      }
+    }
+  }
+
+  #checkStall(now: number): void {
+    const { progress, waiting, workers } = this.#delivery;
+    if (progress !== this.#progress || waiting === 0) {
+      this.#progress = progress;
+      this.#progressAt = now;
+      this.#stallTold = false;
+      return;
+    }
+    if (this.#stallTold || now - this.#progressAt < STALL_MS) return;
+    this.#stallTold = true;
+    let reason: StallReason = "workers-full";
+    if (workers.length === 0) reason = "no-workers";
+    else if (this.#channel.queue.length > 0 && !this.#channel.hasPlace()) {
+      reason = "results-unread";
+    } else if (
+      this.#channel.queue.length === 0 && workers.every((w) => w.mode === 0)
+    ) reason = "no-work-mode";
+    this.#emit({ type: "stalled", reason, waiting });
+  }
+}
+
+function strategyOf<Item>(
+  dispatch: ServerOptions<Item>["dispatch"] = "round-robin",
+): Strategy<Worker> {
+  if (dispatch === "round-robin") return new RoundRobin();
+  if (dispatch === "least-loaded") return new Custom(new LeastLoaded());
+  if ("pick" in dispatch) return new Custom(dispatch as Dispatcher);
+  return new ByKey(dispatch.key as (item: never) => string);
+}
+
+function checkBind(
+  hostname: string,
+  options: { secret?: unknown; insecure?: boolean },
+): void {
+  if (options.secret !== undefined || options.insecure === true) return;
+  const isLoopback = hostname === "localhost" || hostname === "::1" ||
+    hostname === "[::1]" || /^127\.\d+\.\d+\.\d+$/.test(hostname) ||
+    /^::ffff:127\.\d+\.\d+\.\d+$/i.test(hostname);
+  if (!isLoopback) throw new InsecureBindError(hostname);
+}
