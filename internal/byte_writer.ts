@@ -17,6 +17,9 @@ const encoder = new TextEncoder();
 /** Text up to this many UTF-16 units is copied in a loop, longer text natively. */
 const LOOP_LENGTH = 64;
 
+/** A buffer that grows at all grows to this size at least. */
+const MIN_BYTES = 1024;
+
 /**
  * A growing output buffer. Long byte strings can stay out of it, as
  * {@linkcode segments}, so that they are never copied.
@@ -48,7 +51,9 @@ export class ByteWriter {
 
   #grow(count: number): void {
     const needed = this.length + count;
-    const bytes = new Uint8Array(Math.max(needed, this.bytes.length * 2));
+    const bytes = new Uint8Array(
+      Math.max(needed, this.bytes.length * 2, MIN_BYTES),
+    );
     bytes.set(this.bytes.subarray(0, this.length));
     this.bytes = bytes;
   }
@@ -96,6 +101,70 @@ export class ByteWriter {
       bytes[at + 7] = low >>> 8;
       bytes[at + 8] = low;
       this.length = at + 9;
+    }
+  }
+
+  /**
+   * Leaves room for a head whose argument isn't known yet. Returns what
+   * {@linkcode endHead} takes.
+   */
+  beginHead(): number {
+    if (this.length + 1 > this.bytes.length) this.#grow(1);
+    return this.length++;
+  }
+
+  /** Writes the head at `at`, moving what follows if it needs more room. */
+  endHead(at: number, major: number, value: number): void {
+    if (value < 24) {
+      this.bytes[at] = major << 5 | value;
+      return;
+    }
+    const more = headSize(value) - 1;
+    this.reserve(more);
+    this.bytes.copyWithin(at + 1 + more, at + 1, this.length);
+    const length = this.length + more;
+    this.length = at;
+    this.writeHead(major, value);
+    this.length = length;
+    for (let i = this.segments.length - 1; i >= 0; i--) {
+      const segment = this.segments[i]!;
+      if (segment.at <= at) break;
+      segment.at += more;
+    }
+  }
+
+  /**
+   * Writes an integer that fits into 32 bits, as most do: what `value | 0`
+   * leaves alone.
+   */
+  writeInt32(value: number): void {
+    if (this.length + 5 > this.bytes.length) this.#grow(5);
+    const bytes = this.bytes;
+    const at = this.length;
+    let high = 0;
+    if (value < 0) {
+      high = 0x20;
+      value = ~value;
+    }
+    if (value < 24) {
+      bytes[at] = high | value;
+      this.length = at + 1;
+    } else if (value < 0x100) {
+      bytes[at] = high | 24;
+      bytes[at + 1] = value;
+      this.length = at + 2;
+    } else if (value < 0x10000) {
+      bytes[at] = high | 25;
+      bytes[at + 1] = value >> 8;
+      bytes[at + 2] = value;
+      this.length = at + 3;
+    } else {
+      bytes[at] = high | 26;
+      bytes[at + 1] = value >> 24;
+      bytes[at + 2] = value >> 16;
+      bytes[at + 3] = value >> 8;
+      bytes[at + 4] = value;
+      this.length = at + 5;
     }
   }
 

@@ -11,6 +11,32 @@ import { CborEncoder, SEGMENT_BYTES } from "./cbor_encoder.ts";
 /** Buffers larger than this aren't kept for the next value. */
 const MAX_KEPT_BYTES = 1024 * 1024;
 
+/**
+ * Payloads up to this size share buffers: an ArrayBuffer of its own costs small
+ * ones more than all the rest.
+ */
+const MAX_POOLED_BYTES = 4 * 1024;
+/** The size of a buffer that small payloads share. */
+const POOL_BYTES = 32 * 1024;
+
+let pool = new Uint8Array(0);
+let poolUsed = 0;
+
+/** A copy of a small payload. */
+function pooled(out: ByteWriter): Uint8Array<ArrayBuffer> {
+  const { length } = out;
+  // Somebody may have detached the buffer: its length is 0 then.
+  if (poolUsed + length > pool.length) {
+    pool = new Uint8Array(POOL_BYTES);
+    poolUsed = 0;
+  }
+  const payload = pool.subarray(poolUsed, poolUsed + length);
+  payload.set(out.bytes.subarray(0, length));
+  // Eight bytes apart, so that no two are in one word.
+  poolUsed = (poolUsed + length + 7) & ~7;
+  return payload;
+}
+
 /** Options of `cbor()`. */
 export interface CborOptions {
   /**
@@ -39,7 +65,8 @@ export class CborCodec<T = unknown> {
   }
 
   /**
-   * Encodes a value into bytes of its own.
+   * Encodes a value into bytes of its own, which may be a part of a larger
+   * buffer.
    *
    * @throws {EncodeError} If it has a part that can't be encoded.
    */
@@ -49,7 +76,9 @@ export class CborCodec<T = unknown> {
     this.#out = undefined;
     try {
       this.#encoder.encode(out, value, SEGMENT_BYTES);
-      return out.toBytes();
+      return out.segments.length === 0 && out.length <= MAX_POOLED_BYTES
+        ? pooled(out)
+        : out.toBytes();
     } finally {
       out.reset();
       if (out.bytes.length <= MAX_KEPT_BYTES) this.#out = out;

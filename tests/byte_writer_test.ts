@@ -101,6 +101,38 @@ Deno.test("ByteWriter.toBytes() puts segments where they belong", () => {
   assertEquals(out.segmentBytes, 5);
 });
 
+Deno.test("ByteWriter.endHead() moves what follows where the head needs room", () => {
+  const heads: [value: number, hex: string][] = [
+    [0, "a0"],
+    [23, "b7"],
+    [24, "b818"],
+    [256, "b90100"],
+    [65536, "ba00010000"],
+  ];
+  for (const [value, expected] of heads) {
+    const out = new ByteWriter(0);
+    out.addSegment(new Uint8Array([0xee]));
+    const at = out.beginHead();
+    out.writeUint(1);
+    out.addSegment(new Uint8Array([0xff]));
+    out.writeUint(2);
+    out.endHead(at, 5, value);
+    assertEquals(hex(out), "ee" + expected + "01ff02");
+  }
+});
+
+Deno.test("ByteWriter.writeInt32() writes the shortest integer", () => {
+  for (const value of [0, 23, 24, 255, 256, 65535, 65536, 2 ** 31 - 1]) {
+    const out = new ByteWriter(0);
+    out.writeInt32(value);
+    out.writeInt32(~value);
+    const expected = new ByteWriter();
+    expected.writeHead(0, value);
+    expected.writeHead(1, value);
+    assertEquals(hex(out), hex(expected));
+  }
+});
+
 Deno.test("ByteWriter.truncate() goes back to an earlier state", () => {
   const out = new ByteWriter();
   out.writeUint(1);

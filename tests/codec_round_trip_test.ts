@@ -275,6 +275,31 @@ Deno.test("cbor() calls getters, and leaves out symbol keys and hidden propertie
   assertSame(roundTrip(value), { a: 1 });
 });
 
+Deno.test("cbor() leaves out what every object inherits", () => {
+  const prototype = Object.prototype as { everywhere?: number };
+  prototype.everywhere = 1;
+  try {
+    assertEquals(codec.encode({ a: 1 }).toHex(), "a1616101");
+    assertEquals(codec.encode({ everywhere: 2 }).length, 13);
+  } finally {
+    delete prototype.everywhere;
+  }
+});
+
+Deno.test("cbor() keeps objects with many keys and large byte strings inside", () => {
+  for (const count of [23, 24, 25, 255, 256, 300]) {
+    const value = Object.fromEntries(
+      Array.from({ length: count }, (_, i) => [`key${i}`, {
+        a: new Uint8Array(i % 50 === 0 ? 20_000 : 1).fill(i),
+        [`b${i}`]: Object.fromEntries(
+          Array.from({ length: i % 30 }, (_, j) => [`c${j}`, j]),
+        ),
+      }]),
+    );
+    assertSame(roundTrip(value), value);
+  }
+});
+
 Deno.test("cbor() sees through a Proxy", () => {
   assertSame(roundTrip(new Proxy({ a: 1 }, {})), { a: 1 });
   assertSame(roundTrip(new Proxy([1, 2], {})), [1, 2]);
@@ -304,11 +329,21 @@ Deno.test("cbor() copies byte strings out of the payload", () => {
   assertEquals(a.buffer.byteLength, 2);
 });
 
-Deno.test("cbor() returns bytes of their own", () => {
-  const first = codec.encode("first");
-  codec.encode("other");
-  assertSame(codec.decode(first), "first");
-  assertEquals(first.buffer.byteLength, first.length);
+Deno.test("cbor() returns bytes that no later call changes", () => {
+  const values = Array.from(
+    { length: 3000 },
+    (_, i) => ({ i, text: "x".repeat(i) }),
+  );
+  const payloads = values.map((value) => codec.encode(value));
+  for (const [i, value] of values.entries()) {
+    assertSame(codec.decode(payloads[i]!), value);
+  }
+});
+
+Deno.test("cbor() works on after the buffer of a payload was detached", () => {
+  const { buffer } = codec.encode("a");
+  structuredClone(buffer, { transfer: [buffer as ArrayBuffer] });
+  assertSame(roundTrip("b"), "b");
 });
 
 Deno.test("cbor() decodes a payload that is a part of a buffer", () => {
