@@ -59,8 +59,8 @@ const HIGH_WATER_BYTES = 64 * 1024;
 const BUFFER_BYTES = 256 * 1024;
 /** How long an ended connection waits for the peer to close, in ms. */
 const LINGER_MS = 1000;
-/** A write of less than this is serial traffic, not load. */
-const SERIAL_BYTES = 2 * 1024;
+/** So many values in a write are serial traffic, not load. */
+const SERIAL_VALUES = 2;
 
 const IDLE = 0, SCHEDULED = 1, WRITING = 2;
 const EMPTY = new Uint8Array(0);
@@ -101,6 +101,8 @@ export class Connection {
   #plainBytes = 0;
   #state: number = IDLE;
   #blocked = false;
+  /** Values since the last write. */
+  #values = 0;
   #finishing = false;
   #ended = false;
   #lingerTimer: ReturnType<typeof setTimeout> | undefined;
@@ -159,6 +161,7 @@ export class Connection {
 
   /** Sees to it that what is in the output gets written soon. */
   schedule(): void {
+    this.#values++;
     if (this.#state === IDLE) {
       this.#state = SCHEDULED;
       queueMicrotask(this.#kick);
@@ -220,6 +223,8 @@ export class Connection {
           return;
         }
         const { length, segments } = out;
+        const isSerial = this.#values <= SERIAL_VALUES;
+        this.#values = 0;
         const bytes = out.swap(takeBuffer());
         if (this.#blocked) {
           this.#blocked = false;
@@ -251,7 +256,7 @@ export class Connection {
         if (this.#ended) return;
         if (this.#finishing) continue;
         if (out.length + out.segmentBytes >= HIGH_WATER_BYTES) continue;
-        if (size < SERIAL_BYTES && out.length === 0) {
+        if (isSerial && out.length === 0) {
           this.#state = IDLE;
           giveBuffer(out.swap(EMPTY));
           return;

@@ -8,7 +8,6 @@
 import type { Delivery, Item, Way } from "./delivery.ts";
 import type { ItemFailure } from "./errors.ts";
 import { ItemKind } from "./frame.ts";
-import { SETTLED } from "./in_flight.ts";
 import { DEFAULTS, type MapOptions, type MapOutcome } from "./options.ts";
 import { Queue } from "./queue.ts";
 
@@ -25,14 +24,16 @@ export interface MapHost {
 type Source = Iterable<unknown> | AsyncIterable<unknown>;
 type Result = IteratorResult<unknown, undefined>;
 
-/** A result that waits for its turn. */
-interface Slot {
-  value: unknown;
-  bytes: number;
-  /** Failed, and its failure was told: it is passed over. */
-  skip: boolean;
-  /** Failed: the iterator throws when it gets here. */
-  error?: unknown;
+/** What is in a slot that has no result yet. */
+const EMPTY = Symbol("empty");
+/** What is in a slot whose item failed, and was told: it is passed over. */
+const SKIP = Symbol("skip");
+/** What is in a slot whose item failed: the iterator throws when it gets here. */
+class Thrown {
+  readonly error: unknown;
+  constructor(error: unknown) {
+    this.error = error;
+  }
 }
 
 const DONE: Result = { value: undefined, done: true };
@@ -46,15 +47,19 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
   readonly #options: MapOptions;
   readonly #window: number;
   readonly #ordered: boolean;
-  readonly #alive = new Set<Item>();
-  /** Ordered: results by index, from the next to be yielded on. */
-  readonly #slots: (Slot | null)[];
-  /** Unordered: results as they came. */
-  readonly #ready = new Queue<Slot>();
+  /** Ordered: results by index, from the next to be yielded on, in a ring. */
+  readonly #slots: unknown[];
+  /** Their sizes in bytes. */
+  readonly #sizes: number[];
+  /** Unordered: results as they came, and their sizes. */
+  readonly #ready = new Queue<unknown>();
+  readonly #readySizes = new Queue<number>();
   readonly #waiters = new Queue<PromiseWithResolvers<Result>>();
   #iterator: Iterator<unknown> | AsyncIterator<unknown> | null = null;
   /** Items taken from the source. */
   #taken = 0;
+  /** Of them, those settled. */
+  #settled = 0;
   /** Results yielded or passed over: the window counts from here. */
   #yielded = 0;
   #bytes = 0;
@@ -66,7 +71,6 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
   #room: (() => void) | null = null;
   #state: "new" | "running" | "over" = "new";
   #error: { reason: unknown } | null = null;
-  readonly #onEntry = (entry: Item) => this.#alive.add(entry);
   readonly #onAbort = () => this.stop(this.#options.signal!.reason);
 
   constructor(source: Source, options: MapOptions, host: MapHost) {
@@ -77,7 +81,8 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
     this.#ordered = options.ordered ?? true;
     let size = 1;
     while (size < this.#window) size *= 2;
-    this.#slots = this.#ordered ? new Array(size).fill(null) : [];
+    this.#slots = this.#ordered ? new Array(size).fill(EMPTY) : [];
+    this.#sizes = this.#ordered ? new Array(size).fill(0) : [];
     const { signal } = options;
     if (signal?.aborted) this.stop(signal.reason);
     else signal?.addEventListener("abort", this.#onAbort);
@@ -98,10 +103,8 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
       this.#state = "running";
       this.#feed();
     }
-    const slot = this.#shift();
-    if (slot !== null) {
-      return Promise.resolve({ value: slot.value, done: false });
-    }
+    const value = this.#shift();
+    if (value !== EMPTY) return Promise.resolve({ value, done: false });
     if (this.#error !== null) return this.#throw();
     if (this.#state === "over") return Promise.resolve(DONE);
     const waiter = Promise.withResolvers<Result>();
@@ -140,13 +143,13 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
   dispatched(_entry: Item): void {}
 
   result(entry: Item, value: unknown, bytes: number): void {
-    this.#settle(entry, {
-      value: this.#options.settled
+    this.#settle(
+      entry,
+      this.#options.settled
         ? { index: entry.index, item: entry.item, result: value }
         : value,
       bytes,
-      skip: false,
-    });
+    );
   }
 
   done(entry: Item): void {
@@ -161,7 +164,7 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
         item: entry.item,
         failure,
       };
-      this.#settle(entry, { value: outcome, bytes: 0, skip: false });
+      this.#settle(entry, outcome, 0);
     } else if (this.#options.onFailure !== undefined) {
       try {
         this.#options.onFailure(failure);
@@ -169,15 +172,10 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
         this.stop(error);
         return;
       }
-      this.#settle(entry, { value: undefined, bytes: 0, skip: true });
+      this.#settle(entry, SKIP, 0);
     } else {
       this.#endSource(null);
-      this.#settle(entry, {
-        value: undefined,
-        bytes: 0,
-        skip: false,
-        error: failure,
-      });
+      this.#settle(entry, new Thrown(failure), 0);
     }
   }
 
@@ -218,7 +216,7 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
           this.#endSource(null);
           break;
         }
-        delivery.offer(step.value, this, this.#taken++, this.#onEntry);
+        delivery.offer(step.value, this, this.#taken++);
       }
     } catch (error) {
       // The source failed: what it gave before is finished first.
@@ -241,48 +239,60 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
     wake?.();
   }
 
-  #settle(entry: Item, slot: Slot): void {
-    this.#alive.delete(entry);
+  #settle(entry: Item, value: unknown, bytes: number): void {
+    this.#settled++;
     if (this.#state === "over") return;
-    this.#bytes += slot.bytes;
+    this.#bytes += bytes;
     if (this.#ordered) {
-      this.#slots[entry.index & (this.#slots.length - 1)] = slot;
-    } else this.#ready.push(slot);
+      const i = entry.index & (this.#slots.length - 1);
+      this.#slots[i] = value;
+      this.#sizes[i] = bytes;
+    } else {
+      this.#ready.push(value);
+      this.#readySizes.push(bytes);
+    }
     if (this.#waiters.length > 0) this.#advance();
   }
 
-  /** The next result to be yielded, if it is here. */
-  #shift(): Slot | null {
+  /** The next result to be yielded; EMPTY if it isn't here. */
+  #shift(): unknown {
     for (;;) {
-      let slot: Slot | null;
+      let value: unknown = EMPTY;
       if (this.#ordered) {
         const i = this.#yielded & (this.#slots.length - 1);
-        slot = this.#slots[i]!;
-        this.#slots[i] = null;
-      } else slot = this.#ready.shift() ?? null;
-      if (slot === null) break;
-      if (slot.error !== undefined) {
-        this.stop(slot.error);
-        return null;
+        value = this.#slots[i];
+        if (value !== EMPTY) {
+          this.#slots[i] = EMPTY;
+          this.#bytes -= this.#sizes[i]!;
+        }
+      } else if (this.#ready.length > 0) {
+        value = this.#ready.shift();
+        this.#bytes -= this.#readySizes.shift()!;
       }
-      this.#bytes -= slot.bytes;
+      if (value === EMPTY) break;
+      if (value instanceof Thrown) {
+        this.stop(value.error);
+        return EMPTY;
+      }
       this.#yielded++;
-      if (!slot.skip) {
-        this.#wake();
-        return slot;
+      if (value !== SKIP) {
+        if (this.#room !== null) this.#wake();
+        return value;
       }
     }
-    this.#wake();
-    if (this.#sourceDone && this.#yielded === this.#taken) this.#end();
-    return null;
+    if (this.#room !== null) this.#wake();
+    if (
+      this.#sourceDone && this.#yielded === this.#taken && !this.#feeding
+    ) this.#end();
+    return EMPTY;
   }
 
   /** Yields what can be yielded to whoever waits. */
   #advance(): void {
     while (this.#waiters.length > 0) {
-      const slot = this.#shift();
-      if (slot === null) break;
-      this.#waiters.shift()!.resolve({ value: slot.value, done: false });
+      const value = this.#shift();
+      if (value === EMPTY) break;
+      this.#waiters.shift()!.resolve({ value, done: false });
     }
     if (
       this.#sourceDone && this.#yielded === this.#taken && !this.#feeding
@@ -291,11 +301,10 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
 
   /** Lets the feeder go on, not for every single place. */
   #wake(): void {
-    if (this.#room === null) return;
     const used = this.#taken - this.#yielded;
     if (
       used <= this.#window - Math.min(64, this.#window) ||
-      this.#alive.size === 0 || this.#waiters.length > 0
+      this.#settled === this.#taken || this.#waiters.length > 0
     ) this.pumped();
   }
 
@@ -324,17 +333,17 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
 
   async #close(): Promise<void> {
     if (this.#state === "over") return;
-    const alive = [...this.#alive];
-    this.#alive.clear();
     this.#endSource(null);
-    this.#slots.fill(null);
+    this.#slots.fill(EMPTY);
     this.#ready.clear();
+    this.#readySizes.clear();
     this.#bytes = 0;
     const { delivery } = this.#host;
+    const alive = this.#settled === this.#taken
+      ? []
+      : delivery.unfinished().filter((entry) => entry.way === this);
     this.#end();
-    for (const entry of alive) {
-      if (entry.state !== SETTLED) delivery.discard(entry);
-    }
+    for (const entry of alive) delivery.discard(entry);
     this.queue.clear();
     await this.#returnSource();
   }
