@@ -1,0 +1,115 @@
+/**
+ * What the examples' command lines share, so that each example shows only
+ * distchan: `--host`, `--port`, and what SIGINT and SIGTERM do.
+ */
+import { parseArgs, type ParseArgsConfig } from "node:util";
+import type { Server } from "../mod.ts";
+
+/** The port of the seed's example; `--port 0` takes any that is free. */
+const DEFAULT_PORT = "5678";
+
+/** One command line, read. */
+export interface Arguments {
+  /** Where to listen, or the server to connect to. */
+  hostname: string;
+  /** Its port. */
+  port: number;
+  /** The example's own options, by name. */
+  values: Record<string, string | undefined>;
+  /** What stands on the command line without a name. */
+  positionals: string[];
+}
+
+/**
+ * Reads `Deno.args`: `--host`, `--port` and the options named in `own`, each
+ * with a value. A command line that can't be read ends the process with
+ * status 2, as usual for wrong usage.
+ */
+export function readArguments(...own: string[]): Arguments {
+  const options: ParseArgsConfig["options"] = {
+    host: { type: "string", default: "127.0.0.1" },
+    port: { type: "string", default: DEFAULT_PORT },
+  };
+  for (const name of own) options[name] = { type: "string" };
+  try {
+    const { values, positionals } = parseArgs({
+      args: Deno.args,
+      options,
+      allowPositionals: true,
+    });
+    const { host, port, ...rest } = values as Record<string, string>;
+    return {
+      hostname: host!,
+      port: wholeNumber("--port", port!, 65535),
+      values: rest,
+      positionals,
+    };
+  } catch (error) {
+    usageError(error instanceof Error ? error.message : String(error));
+  }
+}
+
+/** Reads a whole number from 0 to `max`; throws a `RangeError` for anything else. */
+export function wholeNumber(
+  name: string,
+  text: string,
+  max: number = Number.MAX_SAFE_INTEGER,
+): number {
+  const value = Number(text);
+  if (/^\d+$/.test(text) && value <= max) return value;
+  throw new RangeError(
+    `${name} takes a whole number from 0 to ${max}, not "${text}"`,
+  );
+}
+
+/** Says what is wrong with the command line, and ends the process with status 2. */
+export function usageError(message: string): never {
+  console.error(`error: ${message}`);
+  Deno.exit(2);
+}
+
+/**
+ * Says where a server listens, on stderr: stdout is for results alone, so that
+ * a server can stand in a pipeline.
+ */
+export function announce(server: Pick<Server<never, unknown>, "addr">): void {
+  const { hostname, port } = server.addr as Deno.NetAddr;
+  console.error(`listening on ${hostname}:${port}`);
+}
+
+/**
+ * Aborts at the first SIGINT or SIGTERM. A worker hands it to `work()`: what it
+ * has begun is finished, what it has not goes back to the server.
+ */
+export function stopSignal(): AbortSignal {
+  const controller = new AbortController();
+  // Windows knows no SIGTERM.
+  const names: Deno.Signal[] = Deno.build.os === "windows"
+    ? ["SIGINT"]
+    : ["SIGINT", "SIGTERM"];
+  const stop = () => {
+    // The second Ctrl-C is the system's again, and ends the process at once.
+    for (const name of names) Deno.removeSignalListener(name, stop);
+    controller.abort();
+  };
+  for (const name of names) Deno.addSignalListener(name, stop);
+  return controller.signal;
+}
+
+/**
+ * Drains `server` at the first SIGINT or SIGTERM: no new items go out, results
+ * of those that are out still come in, then the loop over them ends.
+ */
+export function drainOnSignal(
+  server: Pick<Server<never, unknown>, "close">,
+): AbortSignal {
+  const signal = stopSignal();
+  signal.addEventListener("abort", () => {
+    console.error("stopping: waiting for the results that are under way");
+    server.close({ drainMs: 10_000 }).catch((error) => {
+      console.error(`error: ${error.message}`);
+      Deno.exit(1);
+    });
+  });
+  return signal;
+}

@@ -1,0 +1,44 @@
+import { createHash } from "node:crypto";
+
+/** A folder of the test's own, removed at its end. */
+export class Folder implements AsyncDisposable {
+  /** Where it is. */
+  readonly path: string;
+
+  private constructor(path: string) {
+    this.path = path;
+  }
+
+  /** Makes an empty one. */
+  static async make(): Promise<Folder> {
+    const path = await Deno.makeTempDir({ prefix: "distchan_test_" });
+    return new Folder(await Deno.realPath(path));
+  }
+
+  /** Writes a file, and the folders above it. */
+  async write(name: string, data: string | Uint8Array): Promise<void> {
+    const path = `${this.path}/${name}`;
+    await Deno.mkdir(path.slice(0, path.lastIndexOf("/")), { recursive: true });
+    await (typeof data === "string"
+      ? Deno.writeTextFile(path, data)
+      : Deno.writeFile(path, data));
+  }
+
+  /** SHA-256 of each file in it, by name. */
+  async sums(below = ""): Promise<[name: string, sha256: string][]> {
+    const sums: [string, string][] = [];
+    for await (const entry of Deno.readDir(`${this.path}/${below}`)) {
+      const name = below + entry.name;
+      if (entry.isDirectory) sums.push(...await this.sums(`${name}/`));
+      if (!entry.isFile) continue;
+      const data = await Deno.readFile(`${this.path}/${name}`);
+      sums.push([name, createHash("sha256").update(data).digest("hex")]);
+    }
+    return sums;
+  }
+
+  /** Removes it with all that is in it. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Deno.remove(this.path, { recursive: true });
+  }
+}

@@ -1,0 +1,312 @@
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { stdArgs } from "../tools/std.ts";
+import {
+  commandsIn,
+  documentedCommand,
+  freePort,
+  portOf,
+  sortedLines,
+  startExample,
+  success,
+} from "./_support/examples.ts";
+import { Folder } from "./_support/folder.ts";
+import { Process, ROOT } from "./_support/process.ts";
+
+const SCRIPTS = ["capitalizer", "adder", "checksum"]
+  .flatMap((name) => [`${name}/server.ts`, `${name}/worker.ts`]);
+
+Deno.test("examples/README.md shows the commands that the scripts show", async () => {
+  const shown = commandsIn(
+    await Deno.readTextFile(`${ROOT}examples/README.md`),
+  );
+  for (const script of SCRIPTS) {
+    const command = await documentedCommand(`examples/${script}`);
+    assert(
+      shown.some((other) => JSON.stringify(other) === JSON.stringify(command)),
+      `examples/README.md lacks the command of ${script}`,
+    );
+  }
+});
+
+Deno.test("every example ends with status 2 on wrong arguments", async () => {
+  for (const script of SCRIPTS) {
+    await using wrong = await startExample(script, {
+      dir: ROOT,
+      args: ["--nonsense"],
+    });
+    const { code, stdout, stderr } = await wrong.exit;
+    assertEquals({ code, stdout }, { code: 2, stdout: "" }, stderr);
+    assertStringIncludes(stderr, "--nonsense");
+  }
+});
+
+Deno.test("capitalizer prints every line capitalized, and nothing else", async () => {
+  await using server = await startExample("capitalizer/server.ts", {
+    stdin: "hello world\nстрока\n\nlast, without an end",
+  });
+  const port = await portOf(server);
+  await using worker = await startExample("capitalizer/worker.ts", { port });
+  assertEquals(
+    sortedLines(await success(server)),
+    ["", "HELLO WORLD", "LAST, WITHOUT AN END", "СТРОКА"],
+  );
+  assertEquals(await success(worker), "");
+});
+
+Deno.test("capitalizer shares 10,000 lines among workers that were there first", async () => {
+  const port = freePort();
+  const worker = () => startExample("capitalizer/worker.ts", { port });
+  await using first = await worker();
+  await using second = await worker();
+  const lines = Array.from({ length: 10_000 }, (_, i) => `line ${i}`);
+  await using server = await startExample("capitalizer/server.ts", {
+    port,
+    stdin: lines.join("\n"),
+  });
+  assertEquals(
+    sortedLines(await success(server)),
+    lines.map((line) => line.toUpperCase()).sort(),
+  );
+  await success(first);
+  await success(second);
+});
+
+Deno.test("capitalizer ends at once when there is nothing to do", async () => {
+  await using server = await startExample("capitalizer/server.ts");
+  assertEquals(await success(server), "");
+});
+
+Deno.test("capitalizer's server drains on SIGTERM, with its input still open", async () => {
+  await using server = await startExample("capitalizer/server.ts", {
+    stdin: "open",
+  });
+  const port = await portOf(server);
+  await using worker = await startExample("capitalizer/worker.ts", { port });
+  await server.write("one\ntwo\n");
+  await server.stdout.line(/^TWO$/);
+  server.signal("SIGTERM");
+  assertEquals(sortedLines(await success(server)), ["ONE", "TWO"]);
+  await success(worker);
+});
+
+Deno.test("capitalizer's worker leaves on SIGTERM, and another goes on", async () => {
+  await using server = await startExample("capitalizer/server.ts", {
+    stdin: "open",
+  });
+  const port = await portOf(server);
+  await using first = await startExample("capitalizer/worker.ts", { port });
+  await server.write("one\n");
+  await server.stdout.line(/^ONE$/);
+  first.signal("SIGTERM");
+  await success(first);
+  await server.write("two\n");
+  await using second = await startExample("capitalizer/worker.ts", { port });
+  await server.closeStdin();
+  assertEquals(await success(server), "ONE\nTWO\n");
+  await success(second);
+});
+
+Deno.test("capitalizer loses no line when a worker is killed", async () => {
+  const lines = Array.from({ length: 20_000 }, (_, i) => `line ${i}`);
+  await using server = await startExample("capitalizer/server.ts", {
+    stdin: lines.join("\n"),
+  });
+  const port = await portOf(server);
+  await using killed = await startExample("capitalizer/worker.ts", { port });
+  await server.stdout.line(/^LINE/);
+  killed.signal("SIGKILL");
+  await using worker = await startExample("capitalizer/worker.ts", { port });
+  assertEquals(
+    sortedLines(await success(server)),
+    lines.map((line) => line.toUpperCase()).sort(),
+  );
+  await success(worker);
+});
+
+Deno.test("adder adds the pairs on its standard input", async () => {
+  await using server = await startExample("adder/server.ts", {
+    stdin: "1 2\n-3\t4.5\n  1e300 1e300\n",
+  });
+  const port = await portOf(server);
+  await using worker = await startExample("adder/worker.ts", { port });
+  assertEquals(sortedLines(await success(server)), [
+    "-3 + 4.5 = 1.5",
+    "1 + 2 = 3",
+    "1e+300 + 1e+300 = 2e+300",
+  ]);
+  assertEquals(await success(worker), "");
+});
+
+Deno.test("adder passes over a line that isn't two numbers, with status 1", async () => {
+  await using server = await startExample("adder/server.ts", {
+    stdin: "1 2\n3\n4 five\n6 7 8\n",
+  });
+  const port = await portOf(server);
+  await using worker = await startExample("adder/worker.ts", { port });
+  const { code, stdout, stderr } = await server.exit;
+  assertEquals({ code, stdout }, { code: 1, stdout: "1 + 2 = 3\n" }, stderr);
+  assertStringIncludes(stderr, "not two numbers: 4 five");
+  await success(worker);
+});
+
+Deno.test("adder checks made-up sums, and a killed worker's once only", async () => {
+  await using server = await startExample("adder/server.ts", {
+    args: ["--count=20000"],
+  });
+  const port = await portOf(server);
+  await using killed = await startExample("adder/worker.ts", { port });
+  await server.stdout.line(/ = /);
+  killed.signal("SIGKILL");
+  await using worker = await startExample("adder/worker.ts", { port });
+  assertEquals(
+    sortedLines(await success(server)),
+    Array.from({ length: 20_000 }, (_, i) => `${i} + ${i * i} = ${i + i * i}`)
+      .sort(),
+  );
+  await success(worker);
+});
+
+Deno.test("checksum prints the sums of all files below a folder", async () => {
+  await using folder = await Folder.make();
+  await Promise.all([
+    folder.write("empty", ""),
+    folder.write(".hidden/deep/er/file", "x"),
+    folder.write("a name with  spaces, a comma and ünïcödé", "y"),
+    folder.write("big", "0123456789abcdef".repeat(100_000)),
+  ]);
+  await Deno.symlink(ROOT, `${folder.path}/link`);
+  await using server = await startExample("checksum/server.ts", {
+    dir: ".",
+    cwd: folder.path,
+  });
+  const port = await portOf(server);
+  await using worker = await startExample("checksum/worker.ts", {
+    port,
+    dir: ".",
+    cwd: folder.path,
+  });
+  assertEquals(
+    sortedLines(await success(server)),
+    (await folder.sums()).map(([name, sum]) => `${sum}  ${name}`).sort(),
+  );
+  await success(worker);
+});
+
+Deno.test("checksum escapes names as sha256sum does", {
+  ignore: Deno.build.os === "windows",
+}, async () => {
+  await using folder = await Folder.make();
+  await folder.write("two\nlines\\", "x");
+  await using server = await startExample("checksum/server.ts", {
+    dir: folder.path,
+  });
+  const port = await portOf(server);
+  await using worker = await startExample("checksum/worker.ts", {
+    port,
+    dir: folder.path,
+  });
+  const [[, sum] = []] = await folder.sums();
+  assertEquals(await success(server), `\\${sum}  two\\nlines\\\\\n`);
+  await success(worker);
+});
+
+Deno.test("checksum goes on after a file that the worker can't read, with status 1", async () => {
+  await using folder = await Folder.make();
+  await folder.write("here", "x");
+  await using elsewhere = await Folder.make();
+  await using server = await startExample("checksum/server.ts", {
+    dir: folder.path,
+  });
+  const port = await portOf(server);
+  await using worker = await startExample("checksum/worker.ts", {
+    port,
+    dir: elsewhere.path,
+  });
+  const { code, stdout, stderr } = await server.exit;
+  assertEquals({ code, stdout }, { code: 1, stdout: "" }, stderr);
+  assertStringIncludes(stderr, "here: No such file or directory");
+  await success(worker);
+});
+
+Deno.test("checksum ends with status 2 on a folder that isn't there", async () => {
+  for (const script of ["checksum/server.ts", "checksum/worker.ts"]) {
+    const dir = `${ROOT}no such folder`;
+    await using process = await startExample(script, { dir });
+    const { code, stdout, stderr } = await process.exit;
+    assertEquals({ code, stdout }, { code: 2, stdout: "" }, stderr);
+    assertStringIncludes(stderr, dir);
+  }
+});
+
+Deno.test("checksum's worker gives up when no server comes", async () => {
+  await using folder = await Folder.make();
+  await using worker = await startExample("checksum/worker.ts", {
+    port: freePort(),
+    dir: folder.path,
+    args: ["--give-up=1"],
+  });
+  const { code, stderr } = await worker.exit;
+  assertEquals(code, 1, stderr);
+});
+
+const noDenort = await whyNoDenort();
+if (noDenort) console.log(`No worker is compiled: ${noDenort}`);
+
+for (const name of ["capitalizer", "adder", "checksum"]) {
+  Deno.test(`${name}'s worker runs as a binary (needs denort)`, {
+    ignore: noDenort !== undefined,
+  }, async () => {
+    await using folder = await Folder.make();
+    await folder.write("file", "x");
+    await using server = await startExample(`${name}/server.ts`, {
+      dir: folder.path,
+      stdin: "1 2\n",
+    });
+    const port = await portOf(server);
+    const { flags, script } = await documentedCommand(
+      `examples/${name}/worker.ts`,
+    );
+    await using out = await Folder.make();
+    const binary = `${out.path}/worker`;
+    await using compiler = new Process(Deno.execPath(), [
+      "compile",
+      "--no-check",
+      ...stdArgs(),
+      ...flags.map((flag) =>
+        flag.replace("5678", `${port}`).replace("DIR", folder.path)
+      ),
+      `--output=${binary}`,
+      ROOT + script,
+    ]);
+    await success(compiler);
+    await using worker = new Process(binary, [
+      `--port=${port}`,
+      ...(name === "checksum" ? [folder.path] : []),
+    ]);
+    await success(server);
+    await success(worker);
+  });
+}
+
+/**
+ * `deno compile` appends the script to a runtime, denort, which it downloads
+ * where it has none yet: tells why that can't be done here. With `DENORT_BIN`
+ * it takes that file, and nothing is an excuse.
+ */
+async function whyNoDenort(): Promise<string | undefined> {
+  if (Deno.env.has("DENORT_BIN")) return undefined;
+  await using folder = await Folder.make();
+  await folder.write("empty.ts", "");
+  await using compiler = new Process(Deno.execPath(), [
+    "compile",
+    `--output=${folder.path}/empty`,
+    `${folder.path}/empty.ts`,
+  ], { deadlineMs: 120_000 });
+  try {
+    const { code, stderr } = await compiler.exit;
+    if (code === 0) return undefined;
+    return stderr.match(/error sending request.*/)?.[0] ?? stderr;
+  } catch {
+    return "its download takes too long";
+  }
+}
