@@ -230,7 +230,7 @@ export async function work<Item, Result>(
         backoff.attempts >= maxAttempts ||
         performance.now() - lostAt + delayMs > maxElapsedMs
       ) throw error;
-      options.onEvent?.({
+      tell(options.onEvent, {
         type: "reconnecting",
         attempt: backoff.attempts,
         delayMs,
@@ -290,6 +290,8 @@ export class Client<Item = unknown, Result = unknown>
   };
   #phase: "handshake" | "open" | "goodbye" | "closed" | "lost" = "handshake";
   #error: Error | null = null;
+  /** Whether the connection is closed. */
+  #hasEnded = false;
   #transcript: Transcript | null = null;
   #welcome: Welcome | null = null;
   #wantsResults = true;
@@ -310,6 +312,7 @@ export class Client<Item = unknown, Result = unknown>
   #concurrency = 1;
   #pong = -1;
   #timer: ReturnType<typeof setInterval> | undefined;
+  #finishTimer: ReturnType<typeof setTimeout> | undefined;
   #openedAt: number = performance.now();
   #tickedAt: number = this.#openedAt;
   readonly #tickMs: number;
@@ -335,6 +338,7 @@ export class Client<Item = unknown, Result = unknown>
     this.#maxFrameBytes = options.maxFrameBytes ?? DEFAULTS.maxFrameBytes;
     this.#heartbeatOptions = resolveHeartbeat(options.heartbeat);
     this.#heartbeat = new Heartbeat(this.#heartbeatOptions, Math.random());
+    if ("setNoDelay" in conn) (conn as Deno.TcpConn).setNoDelay(true);
     this.#connection = new Connection(conn as Duplex, {
       limit: MAX_HANDSHAKE_BYTES,
       events: {
@@ -716,10 +720,11 @@ export class Client<Item = unknown, Result = unknown>
   }
 
   #onNoMore(): void {
-    if (this.#runner !== null || !this.#outlet.isTaken) {
-      this.#readingDone = true;
-      this.#finishSoon();
-    } else this.#outlet.end();
+    const isRead = this.#runner === null && this.#outlet.isTaken;
+    this.#outlet.end();
+    if (isRead) return;
+    this.#readingDone = true;
+    this.#finishSoon();
   }
 
   #cancel(delivery: number): void {
@@ -764,8 +769,10 @@ export class Client<Item = unknown, Result = unknown>
 
   #onEnd(error: ConnectionLostError): void {
     clearInterval(this.#timer);
+    this.#hasEnded = true;
     this.#ended.resolve();
     if (this.#phase === "closed") return;
+    if (this.#phase === "lost") return this.#closed.reject(this.#error);
     this.#lose(
       this.#phase === "handshake"
         ? new HandshakeError(
@@ -783,6 +790,7 @@ export class Client<Item = unknown, Result = unknown>
     this.#phase = "lost";
     this.#error = error;
     clearInterval(this.#timer);
+    clearTimeout(this.#finishTimer);
     this.#opened.reject(error);
     this.#outlet.fail(error);
     this.#inlet.fail(error);
@@ -799,7 +807,7 @@ export class Client<Item = unknown, Result = unknown>
       code: error instanceof ConnectionLostError ? error.code : "handshake",
       reason: error.message,
     });
-    this.#closed.reject(error);
+    if (this.#hasEnded) this.#closed.reject(error);
   }
 
   // --- Reading ---
@@ -1064,16 +1072,13 @@ export class Client<Item = unknown, Result = unknown>
 
   // --- Ending ---
 
-  #finishScheduled = false;
-
   /** Looks, a moment later, whether all is done. */
   #finishSoon(): void {
-    if (this.#finishScheduled || this.#phase !== "open") return;
+    if (this.#finishTimer !== undefined || this.#phase !== "open") return;
     if (!this.#readingDone) return;
-    this.#finishScheduled = true;
     // The code behind the reader's loop runs first: it may still write.
-    setTimeout(() => {
-      this.#finishScheduled = false;
+    this.#finishTimer = setTimeout(() => {
+      this.#finishTimer = undefined;
       this.#finishNow();
     }, 0);
   }
@@ -1152,12 +1157,19 @@ export class Client<Item = unknown, Result = unknown>
   }
 
   #emit(event: ClientEvent): void {
-    try {
-      this.#options.onEvent?.(event);
-    } catch (error) {
-      // The caller's own: it must not break what happens here.
-      reportError(error);
-    }
+    tell(this.#options.onEvent, event);
+  }
+}
+
+function tell(
+  onEvent: ((event: ClientEvent) => void) | undefined,
+  event: ClientEvent,
+): void {
+  try {
+    onEvent?.(event);
+  } catch (error) {
+    // The caller's own: it must not break what happens here.
+    reportError(error);
   }
 }
 
@@ -1194,7 +1206,7 @@ async function dial(
   port: number,
   tls: boolean | { caCerts?: string[] },
 ): Promise<Deno.Conn> {
-  let conn: Deno.TcpConn = await Deno.connect({ hostname, port });
+  const conn = await Deno.connect({ hostname, port });
   conn.setNoDelay(true);
   conn.setKeepAlive(true);
   if (tls === false) return conn;

@@ -129,6 +129,8 @@ export interface ServerStats {
 
 /** How long to wait after an error of accept(), at first and at most, in ms. */
 const ACCEPT_DELAY_MS = 5, MAX_ACCEPT_DELAY_MS = 1000;
+/** Connections over the limit that are told so at once, before they close. */
+const MAX_REFUSALS = 64;
 /** Nothing has moved for so long: items are stalled. */
 const STALL_MS = 1000;
 
@@ -651,6 +653,9 @@ export class Server<Item = unknown, Result = unknown>
     this.#outlet.fail(reason);
     this.#inlet.fail(reason);
     for (const timer of this.#retryTimers) clearTimeout(timer);
+    for (const entry of this.#delivery.unfinished()) {
+      this.#delivery.discard(entry);
+    }
     this.#shutDown(
       "aborted",
       reason instanceof Error ? reason.message : String(reason),
@@ -714,6 +719,12 @@ export class Server<Item = unknown, Result = unknown>
   }
 
   #onConnection(conn: Deno.Conn): void {
+    const maxConnections = this.#options.maxConnections ??
+      DEFAULTS.maxConnections;
+    if (this.#links.size >= maxConnections + MAX_REFUSALS) {
+      conn.close();
+      return;
+    }
     try {
       if ("setNoDelay" in conn) (conn as Deno.TcpConn).setNoDelay(true);
       if ("setKeepAlive" in conn) (conn as Deno.TcpConn).setKeepAlive(true);
@@ -723,8 +734,6 @@ export class Server<Item = unknown, Result = unknown>
     const link = new WorkerLink(conn as Duplex, conn.remoteAddr, this.#host);
     this.#links.add(link);
     link.connection.start();
-    const maxConnections = this.#options.maxConnections ??
-      DEFAULTS.maxConnections;
     if (this.#links.size > maxConnections) {
       link.reject(
         new HandshakeError(

@@ -90,7 +90,7 @@ export class ChannelWay implements Way {
     const refused = this.#refusal();
     if (refused !== null) return refused;
     const { delivery, maxQueued } = this.#host;
-    if (this.queue.length > 0 && this.queue.length >= maxQueued) {
+    if (this.queue.length >= maxQueued && !delivery.hasRoom(this)) {
       return rejected(queueFull("send", this.queue.length));
     }
     const entry = delivery.offer(item, this, 0);
@@ -246,7 +246,7 @@ export class SubmitWay implements Way {
     const { signal, timeoutMs } = options;
     if (signal?.aborted) return Promise.reject(signal.reason);
     const { delivery, maxQueued } = this.#host;
-    if (this.queue.length > 0 && this.queue.length >= maxQueued) {
+    if (this.queue.length >= maxQueued && !delivery.hasRoom(this)) {
       return Promise.reject(queueFull("submit", this.queue.length));
     }
     return new Promise((resolve, reject) => {
