@@ -10,13 +10,18 @@
 
 import { CborReader, INDEFINITE } from "./cbor_reader.ts";
 import { CborSimple, isSimple } from "./cbor_simple.ts";
+import { MAX_SHAPE_KEYS, ShapeCache } from "./shape_cache.ts";
 import { decodeTagged } from "./cbor_tagged.ts";
+
+/** Arrays of more items than this grow while they are read. */
+const MAX_AHEAD = 1 << 16;
 
 /** Reads CBOR data items, one after another. */
 export class CborDecoder extends CborReader {
   readonly #maxDepth: number;
   /** How many items the bytes can still hold: each takes one at least. */
   #budget = 0;
+  readonly #shapes = new ShapeCache();
 
   /** @param maxDepth How deep arrays, maps and tags may nest. */
   constructor(maxDepth = 64) {
@@ -102,13 +107,20 @@ export class CborDecoder extends CborReader {
 
   #array(info: number, depth: number, at: number): unknown[] {
     this.enter(depth, at);
-    const result: unknown[] = [];
     if (info === INDEFINITE) {
+      const result: unknown[] = [];
       while (!this.atBreak()) result.push(this.value(depth + 1));
       return result;
     }
     const count = this.count(info, 1);
-    for (let i = 0; i < count; i++) result.push(this.value(depth + 1));
+    // One allocation is much faster, but what isn't there yet is not trusted
+    // with more than this.
+    const result: unknown[] = new Array(Math.min(count, MAX_AHEAD));
+    for (let i = 0; i < result.length; i++) {
+      const value = this.smallUint();
+      result[i] = value < 0 ? this.value(depth + 1) : value;
+    }
+    while (result.length < count) result.push(this.value(depth + 1));
     return result;
   }
 
@@ -120,9 +132,21 @@ export class CborDecoder extends CborReader {
     this.enter(depth, at);
     const result: Record<string, unknown> = {};
     const count = info === INDEFINITE ? Infinity : this.count(info, 2);
+    let shape = count <= MAX_SHAPE_KEYS ? this.#shapes.root : null;
     for (let i = 0; i < count; i++) {
       if (count === Infinity && this.atBreak()) break;
       const keyAt = this.pos;
+      if (shape !== null) {
+        const next = shape.next(this.bytes, keyAt, this.end);
+        if (next !== null) {
+          shape = next;
+          this.pos = keyAt + next.size;
+          const value = this.value(depth + 1);
+          if (next.inherited) define(result, next.key, value);
+          else result[next.key] = value;
+          continue;
+        }
+      }
       if (keyAt < this.end && this.bytes[keyAt]! >> 5 !== 3) {
         // Not an object then: an object's keys are text.
         return this.#entries(new Map(Object.entries(result)), count, depth);
@@ -131,7 +155,12 @@ export class CborDecoder extends CborReader {
       if (Object.hasOwn(result, key)) {
         this.fail(`key ${JSON.stringify(key)} is there twice`, keyAt);
       }
-      define(result, key, this.value(depth + 1));
+      if (shape !== null) {
+        shape = this.#shapes.learn(shape, key, this.bytes, keyAt, this.pos);
+      }
+      const value = this.value(depth + 1);
+      if (key in Object.prototype) define(result, key, value);
+      else result[key] = value;
     }
     return result;
   }
@@ -196,18 +225,16 @@ export class CborDecoder extends CborReader {
   }
 }
 
-/** Adds an own property, never a prototype. */
+/** Adds an own property whatever its name, never a prototype. */
 function define(
   object: Record<string, unknown>,
   key: string,
   value: unknown,
 ): void {
-  if (key in Object.prototype) {
-    Object.defineProperty(object, key, {
-      value,
-      configurable: true,
-      enumerable: true,
-      writable: true,
-    });
-  } else object[key] = value;
+  Object.defineProperty(object, key, {
+    value,
+    configurable: true,
+    enumerable: true,
+    writable: true,
+  });
 }

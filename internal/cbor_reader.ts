@@ -205,6 +205,32 @@ export abstract class CborReader {
     }
   }
 
+  /** Reads an unsigned integer below 2^32; -1 if it is anything else. */
+  smallUint(): number {
+    const at = this.pos;
+    const left = this.end - at;
+    if (left < 1) return -1;
+    const bytes = this.bytes;
+    const byte = bytes[at]!;
+    if (byte < 24) {
+      this.pos = at + 1;
+      return byte;
+    }
+    if (byte === 24 && left > 1) {
+      this.pos = at + 2;
+      return bytes[at + 1]!;
+    }
+    if (byte === 25 && left > 2) {
+      this.pos = at + 3;
+      return bytes[at + 1]! << 8 | bytes[at + 2]!;
+    }
+    if (byte === 26 && left > 4) {
+      this.pos = at + 5;
+      return uint32(bytes, at + 1);
+    }
+    return -1;
+  }
+
   /** Reads an integer; `negative` for -1 - n. */
   integer(info: number, negative: boolean): number | bigint {
     const value = this.argument(info);
@@ -318,7 +344,5 @@ function copy(
   start: number,
   end: number,
 ): Uint8Array<ArrayBuffer> {
-  const result = new Uint8Array(end - start);
-  result.set(bytes.subarray(start, end));
-  return result;
+  return new Uint8Array(bytes.subarray(start, end));
 }
