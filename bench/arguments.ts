@@ -1,0 +1,57 @@
+/**
+ * The command line of `bench/run.ts`.
+ *
+ * @module
+ */
+
+import { resolve } from "node:path";
+
+/** What `bench/run.ts` is told. */
+export interface RunArguments {
+  /** Parts of scenarios' names; none: all. */
+  filters: string[];
+  /** How often each peer is run. */
+  runs: number;
+  /** What runs before the clock does, in ms. */
+  warmUpMs: number;
+  /** How long is measured, in ms. */
+  measureMs: number;
+  /** Whether RESULTS.md is written. */
+  write: boolean;
+  /** Another checkout, whose distchan is one more peer. */
+  against?: string;
+  /** Where CPU profiles go. */
+  profileDir?: string;
+}
+
+/** Reads a command line. */
+export function parseArgs(args: readonly string[]): RunArguments {
+  const parsed: RunArguments = {
+    filters: [],
+    runs: 5,
+    warmUpMs: 600,
+    measureMs: 1000,
+    write: false,
+  };
+  for (const arg of args) {
+    const [name, value = ""] = arg.split("=", 2) as [string, string?];
+    if (name === "--") continue;
+    else if (!name.startsWith("--")) parsed.filters.push(arg);
+    else if (name === "--only") parsed.filters.push(...value.split(","));
+    else if (name === "--runs") parsed.runs = Number(value);
+    else if (name === "--quick") {
+      parsed.runs = 3;
+      parsed.warmUpMs = 400;
+      parsed.measureMs = 500;
+    } else if (name === "--write") parsed.write = true;
+    else if (name === "--against") parsed.against = resolve(value);
+    else if (name === "--profile") {
+      parsed.profileDir = resolve(value || "bench/profiles");
+      parsed.runs = 1;
+    } else {
+      console.error(`Unknown option: ${arg}`);
+      Deno.exit(2);
+    }
+  }
+  return parsed;
+}

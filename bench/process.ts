@@ -1,0 +1,179 @@
+/**
+ * Runs the programs of one measurement: a server, then its workers, each in a
+ * process of its own.
+ *
+ * @module
+ */
+
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { stdArgs } from "../tools/std.ts";
+import type { Config, Report } from "./workload.ts";
+
+const ROOT = fileURLToPath(new URL("../", import.meta.url));
+
+/** A pair of programs. */
+export interface Peer {
+  /** Its name in the table. */
+  name: string;
+  /** Its programs are `programs/PROGRAM_server.ts` and `_worker.ts`. */
+  program: string;
+  /** The checkout that they are in; this one by default. */
+  root?: string;
+}
+
+/** How to run. */
+export interface RunOptions {
+  /** The processors that all processes are pinned to, as taskset has it. */
+  cpus?: string;
+  /** Where CPU profiles go. */
+  profileDir?: string;
+  /** Arguments for V8, such as `--expose-gc`. */
+  v8Flags?: string;
+}
+
+/** What a run came to. */
+export interface Outcome {
+  /** What the server reported, if anything. */
+  server: Report | null;
+  /** What the workers reported. */
+  workers: Report[];
+  /** The largest resident memory of the server in each phase, in bytes. */
+  serverRss: number[];
+  /** The same, of the largest worker. */
+  workerRss: number[];
+}
+
+type Message = { port: number } | { report: Report } | { phase: number };
+
+/** How long a run may take, in ms. */
+const TIMEOUT_MS = 120_000;
+/** How often memory is looked at, in ms. */
+const SAMPLE_MS = 50;
+
+/** Runs a peer once. */
+export async function run(
+  peer: Peer,
+  config: Config,
+  options: RunOptions = {},
+): Promise<Outcome> {
+  const outcome: Outcome = {
+    server: null,
+    workers: [],
+    serverRss: [],
+    workerRss: [],
+  };
+  const port = Promise.withResolvers<number>();
+  let phase = 0;
+  const children: Deno.ChildProcess[] = [];
+  const start = (
+    role: "server" | "worker",
+    config: Config,
+    onMessage: (message: Message) => void,
+  ): Promise<void> => {
+    const child = spawn(peer, role, config, options);
+    children.push(child);
+    return follow(child, `${peer.name} ${role}`, onMessage);
+  };
+  const timer = setTimeout(() => {
+    for (const child of children) {
+      try {
+        child.kill("SIGKILL");
+      } catch {
+        // Ended already.
+      }
+    }
+  }, TIMEOUT_MS);
+  const sampler = setInterval(() => {
+    const [server, ...workers] = children.map(({ pid }) => rss(pid));
+    raise(outcome.serverRss, phase, server ?? 0);
+    raise(outcome.workerRss, phase, Math.max(...workers));
+  }, SAMPLE_MS);
+  try {
+    const server = start("server", config, (message) => {
+      if ("port" in message) port.resolve(message.port);
+      else if ("phase" in message) phase = message.phase;
+      else outcome.server = message.report;
+    });
+    server.catch(port.reject);
+    const workerConfig = { ...config, port: await port.promise };
+    const all = [server];
+    for (let i = 0; i < config.workers; i++) {
+      all.push(start("worker", workerConfig, (message) => {
+        if ("report" in message) outcome.workers.push(message.report);
+      }));
+    }
+    await Promise.all(all);
+    return outcome;
+  } finally {
+    clearTimeout(timer);
+    clearInterval(sampler);
+    for (const child of children) {
+      try {
+        child.kill("SIGKILL");
+      } catch {
+        // Ended already.
+      }
+    }
+  }
+}
+
+function spawn(
+  peer: Peer,
+  role: "server" | "worker",
+  config: Config,
+  { cpus, profileDir, v8Flags }: RunOptions,
+): Deno.ChildProcess {
+  const root = peer.root ?? ROOT;
+  const args = ["run", "--quiet", "--no-check", "-A", ...stdArgs()];
+  if (profileDir !== undefined) {
+    const dir = join(profileDir, `${config.scenario}_${peer.program}_${role}`);
+    args.push("--cpu-prof", `--cpu-prof-dir=${dir}`);
+  }
+  if (v8Flags !== undefined) args.push(`--v8-flags=${v8Flags}`);
+  args.push(
+    join(root, "bench/programs", `${peer.program}_${role}.ts`),
+    JSON.stringify(config),
+  );
+  const deno = Deno.execPath();
+  const command = cpus === undefined
+    ? new Deno.Command(deno, { args, stdin: "null", stdout: "piped" })
+    : new Deno.Command("taskset", {
+      args: ["-c", cpus, deno, ...args],
+      stdin: "null",
+      stdout: "piped",
+    });
+  return command.spawn();
+}
+
+/** Hands on what a process tells, until it has ended. */
+async function follow(
+  child: Deno.ChildProcess,
+  name: string,
+  onMessage: (message: Message) => void,
+): Promise<void> {
+  let text = "";
+  for await (
+    const chunk of child.stdout.pipeThrough(new TextDecoderStream())
+  ) {
+    const lines = (text + chunk).split("\n");
+    text = lines.pop()!;
+    for (const line of lines) onMessage(JSON.parse(line));
+  }
+  const { success, code, signal } = await child.status;
+  if (!success) throw new Error(`${name} ended with ${signal ?? code}`);
+}
+
+function raise(values: number[], i: number, value: number): void {
+  values[i] = Math.max(values[i] ?? 0, value);
+}
+
+/** Resident memory of a process, in bytes; 0 if that can't be known. */
+function rss(pid: number): number {
+  try {
+    const status = Deno.readTextFileSync(`/proc/${pid}/status`);
+    return Number(/VmRSS:\s+(\d+) kB/.exec(status)?.[1] ?? 0) * 1024;
+  } catch {
+    return 0;
+  }
+}
