@@ -51,6 +51,7 @@ import {
   sessionId,
   type Terms,
   Transcript,
+  transformsError,
   type Welcome,
   writeHello,
 } from "./internal/handshake.ts";
@@ -67,7 +68,12 @@ import {
 } from "./internal/options.ts";
 import { PayloadCodec } from "./internal/payload.ts";
 import { Queue } from "./internal/queue.ts";
-import { type Transform, TransformChain } from "./internal/transforms.ts";
+import {
+  plainLimit,
+  type Transform,
+  TransformChain,
+  TransformError,
+} from "./internal/transforms.ts";
 import {
   type Handler,
   type Runner,
@@ -94,6 +100,12 @@ export type {
   ReconnectOptions,
   WorkOptions,
 } from "./internal/options.ts";
+export { aesGcm } from "./internal/aes_gcm.ts";
+export { gzip, type GzipOptions } from "./internal/gzip.ts";
+export {
+  type ByteTransformStream,
+  fromTransformStream,
+} from "./internal/stream_transform.ts";
 export type {
   OpenTransform,
   Transform,
@@ -293,6 +305,8 @@ export class Client<Item = unknown, Result = unknown>
   /** Whether the connection is closed. */
   #hasEnded = false;
   #transcript: Transcript | null = null;
+  /** The transforms, while the server has yet to confirm them. */
+  #chain: TransformChain | null = null;
   #welcome: Welcome | null = null;
   #wantsResults = true;
   #room: PromiseWithResolvers<void> | null = null;
@@ -300,6 +314,13 @@ export class Client<Item = unknown, Result = unknown>
   #readingDone = false;
   #leaving = false;
   #nextDelivery = 0;
+  /** Items that are here and aren't settled, and how many there may be. */
+  #held = 0;
+  #window = 0;
+  /** Those of them that were handed to the reader since the last ACK. */
+  #handedSince = 0;
+  #challenged = false;
+  #noMore = false;
   /** The last delivery that the reader was handed. */
   #handed = -1;
   /** Deliveries up to here may be acknowledged, and were. */
@@ -353,7 +374,10 @@ export class Client<Item = unknown, Result = unknown>
     this.#outlet = new Outlet<Item, number>({
       onTaken: () => this.#grant(),
       onAsk: () => this.#onAsk(),
-      onRead: (_bytes, delivery) => this.#handed = delivery,
+      onRead: (_bytes, delivery) => {
+        this.#handed = delivery;
+        this.#handedSince++;
+      },
       onReachedEnd: () => {
         this.#readingDone = true;
         this.#finishSoon();
@@ -539,7 +563,9 @@ export class Client<Item = unknown, Result = unknown>
 
   #sayHello(): void {
     const secret = secretBytes(this.#options.secret);
-    if (secret !== null) this.#transcript = new Transcript(secret);
+    if (secret !== null || this.#transforms.length > 0) {
+      this.#transcript = new Transcript(secret);
+    }
     const hello: Hello = {
       ...this.#terms,
       version: PROTOCOL_VERSION,
@@ -562,11 +588,12 @@ export class Client<Item = unknown, Result = unknown>
       const error = readReject(reader);
       this.#lose(error);
       this.#connection.end();
-    } else if (type === FrameType.CHALLENGE && this.#welcome === null) {
+    } else if (type === FrameType.CHALLENGE && !this.#challenged) {
+      this.#challenged = true;
       transcript?.add(reader.copy());
       reader.readBytes();
       reader.finish();
-      if (transcript === null) {
+      if (!transcript?.hasSecret) {
         throw new HandshakeError(
           "auth",
           "Handshake failed: the server asks for a secret, the client has none",
@@ -585,18 +612,33 @@ export class Client<Item = unknown, Result = unknown>
       const welcome = readWelcome(reader);
       reader.finish();
       checkTerms(this.#terms, welcome);
+      if (transcript?.hasSecret && !this.#challenged) {
+        throw new HandshakeError(
+          "auth",
+          "Handshake failed: the client has a secret, the server asks for none",
+        );
+      }
       this.#welcome = welcome;
-      if (transcript === null) this.#open(welcome);
-    } else if (type === FrameType.PROOF && this.#welcome !== null) {
+      if (!transcript?.hasSecret) this.#agree(welcome);
+    } else if (
+      type === FrameType.PROOF && this.#welcome !== null &&
+      this.#chain === null && transcript?.hasSecret
+    ) {
+      const body = reader.copy();
       const proof = reader.readBytes();
       reader.finish();
-      if (!transcript!.verify("server", proof)) {
+      if (!transcript.verify("server", proof)) {
         throw new HandshakeError(
           "auth",
           "Handshake failed: the server's secret is not the client's",
         );
       }
-      this.#open(this.#welcome);
+      transcript.add(body);
+      this.#agree(this.#welcome);
+    } else if (type === FrameType.CONFIRM && this.#chain !== null) {
+      const digest = reader.readBytes();
+      reader.finish();
+      this.#connection.hold(this.#confirm(this.#chain, digest));
     } else {
       throw new ProtocolError(
         `Cannot take ${frameName(type)} in the handshake`,
@@ -604,19 +646,65 @@ export class Client<Item = unknown, Result = unknown>
     }
   }
 
+  /** All is agreed; transforms are tried before they are trusted. */
+  #agree(welcome: Welcome): void {
+    if (this.#transforms.length === 0) this.#open(welcome);
+    else this.#connection.hold(this.#sayConfirm(welcome));
+  }
+
+  async #sayConfirm(welcome: Welcome): Promise<void> {
+    try {
+      const chain = new TransformChain(this.#transforms, {
+        role: "client",
+        sessionId: sessionId(this.#nonce, welcome.nonce),
+        maxBytes: this.#maxFrameBytes,
+      });
+      const digest = await chain.encode(this.#transcript!.digest("client"));
+      if (this.#phase !== "handshake") return;
+      this.#chain = chain;
+      const connection = this.#connection;
+      connection.prepare();
+      connection.frames.begin(FrameType.CONFIRM);
+      connection.frames.out.writeBytes(digest);
+      connection.frames.close();
+      connection.schedule();
+    } catch (error) {
+      this.#lose(transformsError(error));
+      this.#connection.end();
+    }
+  }
+
+  /** Whether what the server's transforms do is undone by those here. */
+  async #confirm(chain: TransformChain, digest: Uint8Array): Promise<void> {
+    const welcome = this.#welcome!, transcript = this.#transcript!;
+    let plain: Uint8Array = new Uint8Array(0), cause: unknown;
+    try {
+      plain = await chain.decode(digest);
+    } catch (error) {
+      cause = error;
+    }
+    if (this.#phase !== "handshake") return;
+    // The server has tried this direction, and switched to it.
+    this.#connection.useTransforms(chain, welcome.maxFrameBytes);
+    this.#chain = null;
+    if (transcript.confirms("server", plain)) return this.#open(welcome);
+    const error = transformsError(
+      cause ??
+        new Error(
+          "the server's transforms are not undone by the client's, or the handshake was changed on the way",
+        ),
+    );
+    this.#lose(error);
+    this.#goodbye("transforms", error.message);
+  }
+
   #open(welcome: Welcome): void {
     const connection = this.#connection;
-    if (this.#transforms.length > 0) {
-      connection.useTransforms(
-        new TransformChain(this.#transforms, {
-          role: "client",
-          sessionId: sessionId(this.#nonce, welcome.nonce),
-          maxBytes: this.#maxFrameBytes,
-        }),
-      );
-    }
     connection.receiveLimit = this.#maxFrameBytes;
-    connection.frames.limit = welcome.maxFrameBytes;
+    connection.frames.limit = plainLimit(
+      welcome.maxFrameBytes,
+      this.#transforms.length,
+    );
     this.#wantsResults = welcome.results;
     this.#transcript = null;
     this.#phase = "open";
@@ -688,6 +776,13 @@ export class Client<Item = unknown, Result = unknown>
       const id = reader.readUint();
       reader.readBytesRange();
       const { bytes, rangeStart, rangeEnd } = reader;
+      if (++this.#held > this.#window && !this.#leaving || this.#noMore) {
+        throw new ProtocolError(
+          this.#noMore
+            ? "Cannot take ITEM: END came before it"
+            : `Cannot take ITEM: ${this.#held} are unsettled, the window is ${this.#window}`,
+        );
+      }
       this.#takeItem(
         { delivery, id, attempt, kind, value: undefined },
         bytes,
@@ -720,6 +815,7 @@ export class Client<Item = unknown, Result = unknown>
   }
 
   #onNoMore(): void {
+    this.#noMore = true;
     const isRead = this.#runner === null && this.#outlet.isTaken;
     this.#outlet.end();
     if (isRead) return;
@@ -748,6 +844,17 @@ export class Client<Item = unknown, Result = unknown>
   }
 
   #onBatch(): void {
+    if (
+      this.#phase === "handshake" &&
+      this.#connection.bytesIn > MAX_HANDSHAKE_BYTES
+    ) {
+      this.#onViolation(
+        new ProtocolError(
+          `Cannot go on with the handshake: ${this.#connection.bytesIn} bytes came, limit is ${MAX_HANDSHAKE_BYTES}`,
+        ),
+      );
+      return;
+    }
     this.#runner?.run();
   }
 
@@ -761,10 +868,9 @@ export class Client<Item = unknown, Result = unknown>
       this.#connection.end();
       return;
     }
-    this.#lose(
-      new ConnectionLostError("protocol", error.message, { cause: error }),
-    );
-    this.#goodbye("protocol", error.message);
+    const code = error instanceof TransformError ? "transforms" : "protocol";
+    this.#lose(new ConnectionLostError(code, error.message, { cause: error }));
+    this.#goodbye(code, error.message);
   }
 
   #onEnd(error: ConnectionLostError): void {
@@ -819,10 +925,15 @@ export class Client<Item = unknown, Result = unknown>
     if (!isWork && !this.#outlet.isTaken) return;
     const { prefetch = "auto" } = this.#options;
     const isAuto = prefetch === "auto";
+    this.#window = !isAuto
+      ? prefetch
+      : isWork
+      ? MAX_WINDOW
+      : DEFAULTS.streamPrefetch;
     this.#uints(FrameType.CREDIT, [
       isWork ? Mode.WORK : Mode.STREAM,
       isWork ? this.#concurrency : 1,
-      !isAuto ? prefetch : isWork ? MAX_WINDOW : DEFAULTS.streamPrefetch,
+      this.#window,
       isAuto && isWork ? 1 : 0,
     ]);
     if (this.#leaving) this.#handBack([]);
@@ -836,6 +947,8 @@ export class Client<Item = unknown, Result = unknown>
   #settleHanded(): void {
     if (this.#handed <= this.#ackTo) return;
     this.#ackTo = this.#handed;
+    this.#held -= this.#handedSince;
+    this.#handedSince = 0;
     if (this.#outgoing.length > 0) {
       // Not before the values that were sent before it.
       this.#outgoing.push({ ack: this.#ackTo });
@@ -1012,11 +1125,13 @@ export class Client<Item = unknown, Result = unknown>
       this.#answerError(item, error);
       return;
     }
+    this.#held--;
     connection.schedule();
   }
 
   #answerDone(item: WorkItem): void {
     if (this.#phase !== "open") return;
+    this.#held--;
     const connection = this.#connection;
     connection.prepare();
     connection.frames.open(FrameType.DONE);
@@ -1026,6 +1141,7 @@ export class Client<Item = unknown, Result = unknown>
 
   #answerError(item: WorkItem, error: unknown): void {
     if (this.#phase !== "open") return;
+    this.#held--;
     this.#emit({ type: "failed", id: item.id, error: toError(error) });
     const connection = this.#connection;
     const { frames } = connection;

@@ -72,6 +72,8 @@ export interface DeliveryEvents {
     ids: readonly number[],
     cause: RedeliveryCause,
   ): void;
+  /** An item failed. */
+  onFailed(failure: ItemFailure): void;
   /** A late duplicate was dropped. */
   onDuplicate(worker: Worker, id: number): void;
   /** An item was settled and nothing is left: maybe this was the last. */
@@ -350,7 +352,7 @@ export class Delivery {
 
   /** A handler failed: the item waits, apart, until it is tried again. */
   hold(worker: Worker, entry: Item): void {
-    if (entry.blames !== null) worker.isAlone = false;
+    worker.isAlone = false;
     entry.release(worker);
     if (entry.state !== IN_FLIGHT || entry.isHeld) return;
     entry.state = WAITING;
@@ -386,7 +388,8 @@ export class Delivery {
   /** False if it was settled before: a duplicate. */
   #settle(worker: Worker, entry: Item, isError = false): boolean {
     this.progress++;
-    if (entry.blames !== null) worker.isAlone = false;
+    // Whoever is alone holds one item; its blame may have been taken back.
+    worker.isAlone = false;
     entry.release(worker);
     if (entry.state === SETTLED) {
       // An error is how a cancelled item is answered.
@@ -413,14 +416,10 @@ export class Delivery {
 
   #failed(entry: Item, error: Error): void {
     this.failed++;
-    entry.way.failed(
-      entry,
-      new ItemFailure(entry.item, {
-        id: entry.id,
-        error,
-        attempts: entry.attempts,
-      }),
-    );
+    const { id, item, attempts } = entry;
+    const failure = new ItemFailure(item, { id, error, attempts });
+    this.#options.events.onFailed(failure);
+    entry.way.failed(entry, failure);
     this.#checkIdle();
   }
 
@@ -513,9 +512,7 @@ export class Delivery {
         entry.state = SETTLED;
         this.alive--;
         this.progress++;
-        if (entry.attempts === 0) {
-          entry.way.dispatched(entry);
-        }
+        this.#place(entry);
         this.#failed(
           entry,
           error instanceof Error ? error : new Error(String(error)),
@@ -526,8 +523,16 @@ export class Delivery {
       this.progress++;
       entry.state = IN_FLIGHT;
       if (entry.blames !== null) worker.isAlone = true;
-      if (++entry.attempts === 1) entry.way.dispatched(entry);
+      entry.attempts++;
+      this.#place(entry);
       return true;
     }
+  }
+
+  /** The way hears of the first dispatch, and of no other. */
+  #place(entry: Item): void {
+    if (entry.isPlaced) return;
+    entry.isPlaced = true;
+    entry.way.dispatched(entry);
   }
 }

@@ -47,8 +47,10 @@ export class Entry<Worker> {
   readonly index: number;
   /** WAITING, IN_FLIGHT or SETTLED. */
   state: number = WAITING;
-  /** How often it was dispatched. */
+  /** How often it was dispatched and not handed back. */
   attempts = 0;
+  /** Whether its way was told of its first dispatch: it has a place there. */
+  isPlaced = false;
   /** Its payload's size in bytes, when it is in flight. */
   bytes = 0;
   /** The worker that holds it, and the number of the delivery there. */
