@@ -103,6 +103,8 @@ export class Connection {
   #blocked = false;
   /** Values since the last write. */
   #values = 0;
+  /** Something came up since the flush, perhaps only due at the next one. */
+  #due = false;
   #finishing = false;
   #ended = false;
   #lingerTimer: ReturnType<typeof setTimeout> | undefined;
@@ -168,7 +170,7 @@ export class Connection {
     } else if (this.#state === SCHEDULED) {
       const out = this.out;
       if (out.length + out.segmentBytes >= HIGH_WATER_BYTES) this.flush();
-    }
+    } else this.#due = true;
   }
 
   /** Writes what is in the output now. */
@@ -212,6 +214,7 @@ export class Connection {
   async #write(): Promise<void> {
     try {
       for (;;) {
+        this.#due = false;
         if (!this.#finishing) this.#events.onFlush();
         const { out } = this;
         this.frames.close();
@@ -256,7 +259,7 @@ export class Connection {
         if (this.#ended) return;
         if (this.#finishing) continue;
         if (out.length + out.segmentBytes >= HIGH_WATER_BYTES) continue;
-        if (isSerial && out.length === 0) {
+        if (isSerial && out.length === 0 && !this.#due) {
           this.#state = IDLE;
           giveBuffer(out.swap(EMPTY));
           return;
