@@ -72,8 +72,6 @@ export interface DeliveryEvents {
     ids: readonly number[],
     cause: RedeliveryCause,
   ): void;
-  /** An item failed. */
-  onFailed(failure: ItemFailure): void;
   /** A late duplicate was dropped. */
   onDuplicate(worker: Worker, id: number): void;
   /** An item was settled and nothing is left: maybe this was the last. */
@@ -416,10 +414,14 @@ export class Delivery {
 
   #failed(entry: Item, error: Error): void {
     this.failed++;
-    const { id, item, attempts } = entry;
-    const failure = new ItemFailure(item, { id, error, attempts });
-    this.#options.events.onFailed(failure);
-    entry.way.failed(entry, failure);
+    entry.way.failed(
+      entry,
+      new ItemFailure(entry.item, {
+        id: entry.id,
+        error,
+        attempts: entry.attempts,
+      }),
+    );
     this.#checkIdle();
   }
 
