@@ -51,6 +51,7 @@ import {
   sessionId,
   type Terms,
   Transcript,
+  transformsError,
   type Welcome,
   writeHello,
 } from "./internal/handshake.ts";
@@ -67,7 +68,12 @@ import {
 } from "./internal/options.ts";
 import { PayloadCodec } from "./internal/payload.ts";
 import { Queue } from "./internal/queue.ts";
-import { type Transform, TransformChain } from "./internal/transforms.ts";
+import {
+  plainLimit,
+  type Transform,
+  TransformChain,
+  TransformError,
+} from "./internal/transforms.ts";
 import {
   type Handler,
   type Runner,
@@ -94,6 +100,12 @@ export type {
   ReconnectOptions,
   WorkOptions,
 } from "./internal/options.ts";
+export { aesGcm } from "./internal/aes_gcm.ts";
+export { gzip, type GzipOptions } from "./internal/gzip.ts";
+export {
+  type ByteTransformStream,
+  fromTransformStream,
+} from "./internal/stream_transform.ts";
 export type {
   OpenTransform,
   Transform,
@@ -293,6 +305,8 @@ export class Client<Item = unknown, Result = unknown>
   /** Whether the connection is closed. */
   #hasEnded = false;
   #transcript: Transcript | null = null;
+  /** The transforms, while the server has yet to confirm them. */
+  #chain: TransformChain | null = null;
   #welcome: Welcome | null = null;
   #wantsResults = true;
   #room: PromiseWithResolvers<void> | null = null;
@@ -549,7 +563,9 @@ export class Client<Item = unknown, Result = unknown>
 
   #sayHello(): void {
     const secret = secretBytes(this.#options.secret);
-    if (secret !== null) this.#transcript = new Transcript(secret);
+    if (secret !== null || this.#transforms.length > 0) {
+      this.#transcript = new Transcript(secret);
+    }
     const hello: Hello = {
       ...this.#terms,
       version: PROTOCOL_VERSION,
@@ -577,7 +593,7 @@ export class Client<Item = unknown, Result = unknown>
       transcript?.add(reader.copy());
       reader.readBytes();
       reader.finish();
-      if (transcript === null) {
+      if (!transcript?.hasSecret) {
         throw new HandshakeError(
           "auth",
           "Handshake failed: the server asks for a secret, the client has none",
@@ -596,24 +612,33 @@ export class Client<Item = unknown, Result = unknown>
       const welcome = readWelcome(reader);
       reader.finish();
       checkTerms(this.#terms, welcome);
-      if (transcript !== null && !this.#challenged) {
+      if (transcript?.hasSecret && !this.#challenged) {
         throw new HandshakeError(
           "auth",
           "Handshake failed: the client has a secret, the server asks for none",
         );
       }
       this.#welcome = welcome;
-      if (transcript === null) this.#open(welcome);
-    } else if (type === FrameType.PROOF && this.#welcome !== null) {
+      if (!transcript?.hasSecret) this.#agree(welcome);
+    } else if (
+      type === FrameType.PROOF && this.#welcome !== null &&
+      this.#chain === null && transcript?.hasSecret
+    ) {
+      const body = reader.copy();
       const proof = reader.readBytes();
       reader.finish();
-      if (!transcript!.verify("server", proof)) {
+      if (!transcript.verify("server", proof)) {
         throw new HandshakeError(
           "auth",
           "Handshake failed: the server's secret is not the client's",
         );
       }
-      this.#open(this.#welcome);
+      transcript.add(body);
+      this.#agree(this.#welcome);
+    } else if (type === FrameType.CONFIRM && this.#chain !== null) {
+      const digest = reader.readBytes();
+      reader.finish();
+      this.#connection.hold(this.#confirm(this.#chain, digest));
     } else {
       throw new ProtocolError(
         `Cannot take ${frameName(type)} in the handshake`,
@@ -621,19 +646,65 @@ export class Client<Item = unknown, Result = unknown>
     }
   }
 
+  /** All is agreed; transforms are tried before they are trusted. */
+  #agree(welcome: Welcome): void {
+    if (this.#transforms.length === 0) this.#open(welcome);
+    else this.#connection.hold(this.#sayConfirm(welcome));
+  }
+
+  async #sayConfirm(welcome: Welcome): Promise<void> {
+    try {
+      const chain = new TransformChain(this.#transforms, {
+        role: "client",
+        sessionId: sessionId(this.#nonce, welcome.nonce),
+        maxBytes: this.#maxFrameBytes,
+      });
+      const digest = await chain.encode(this.#transcript!.digest("client"));
+      if (this.#phase !== "handshake") return;
+      this.#chain = chain;
+      const connection = this.#connection;
+      connection.prepare();
+      connection.frames.begin(FrameType.CONFIRM);
+      connection.frames.out.writeBytes(digest);
+      connection.frames.close();
+      connection.schedule();
+    } catch (error) {
+      this.#lose(transformsError(error));
+      this.#connection.end();
+    }
+  }
+
+  /** Whether what the server's transforms do is undone by those here. */
+  async #confirm(chain: TransformChain, digest: Uint8Array): Promise<void> {
+    const welcome = this.#welcome!, transcript = this.#transcript!;
+    let plain: Uint8Array = new Uint8Array(0), cause: unknown;
+    try {
+      plain = await chain.decode(digest);
+    } catch (error) {
+      cause = error;
+    }
+    if (this.#phase !== "handshake") return;
+    // The server has tried this direction, and switched to it.
+    this.#connection.useTransforms(chain, welcome.maxFrameBytes);
+    this.#chain = null;
+    if (transcript.confirms("server", plain)) return this.#open(welcome);
+    const error = transformsError(
+      cause ??
+        new Error(
+          "the server's transforms are not undone by the client's, or the handshake was changed on the way",
+        ),
+    );
+    this.#lose(error);
+    this.#goodbye("transforms", error.message);
+  }
+
   #open(welcome: Welcome): void {
     const connection = this.#connection;
-    if (this.#transforms.length > 0) {
-      connection.useTransforms(
-        new TransformChain(this.#transforms, {
-          role: "client",
-          sessionId: sessionId(this.#nonce, welcome.nonce),
-          maxBytes: this.#maxFrameBytes,
-        }),
-      );
-    }
     connection.receiveLimit = this.#maxFrameBytes;
-    connection.frames.limit = welcome.maxFrameBytes;
+    connection.frames.limit = plainLimit(
+      welcome.maxFrameBytes,
+      this.#transforms.length,
+    );
     this.#wantsResults = welcome.results;
     this.#transcript = null;
     this.#phase = "open";
@@ -797,10 +868,9 @@ export class Client<Item = unknown, Result = unknown>
       this.#connection.end();
       return;
     }
-    this.#lose(
-      new ConnectionLostError("protocol", error.message, { cause: error }),
-    );
-    this.#goodbye("protocol", error.message);
+    const code = error instanceof TransformError ? "transforms" : "protocol";
+    this.#lose(new ConnectionLostError(code, error.message, { cause: error }));
+    this.#goodbye(code, error.message);
   }
 
   #onEnd(error: ConnectionLostError): void {

@@ -97,6 +97,12 @@ export type {
   ServerOptions,
   SubmitOptions,
 } from "./internal/options.ts";
+export { aesGcm } from "./internal/aes_gcm.ts";
+export { gzip, type GzipOptions } from "./internal/gzip.ts";
+export {
+  type ByteTransformStream,
+  fromTransformStream,
+} from "./internal/stream_transform.ts";
 export type {
   OpenTransform,
   Transform,
@@ -267,6 +273,11 @@ export class Server<Item = unknown, Result = unknown>
       events: {
         onRedelivered: (worker, ids, cause) =>
           this.#onRedelivered(worker, ids, cause),
+        onFailed: (failure) =>
+          this.#emit({
+            type: "failed",
+            failure: failure as ItemFailure<Item>,
+          }),
         onDuplicate: (worker, id) =>
           this.#emit({ type: "duplicate", worker: { ...worker.info }, id }),
         onIdle: () => this.#checkEnd(),
@@ -846,7 +857,6 @@ export class Server<Item = unknown, Result = unknown>
   }
 
   #onChannelFailure(failure: ItemFailure<Item>): void {
-    this.#emit({ type: "failed", failure });
     const { onFailure } = this.#options;
     if (onFailure === undefined) {
       this.#abort(failure);

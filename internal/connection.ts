@@ -23,7 +23,7 @@ import { CborDecoder } from "./cbor_decoder.ts";
 import { ConnectionLostError, DecodeError, ProtocolError } from "./errors.ts";
 import { FrameWriter } from "./frame.ts";
 import { FrameDecoder } from "./frame_decoder.ts";
-import type { TransformChain } from "./transforms.ts";
+import { type TransformChain, TransformError } from "./transforms.ts";
 
 /** What a connection needs of a socket: a `Deno.Conn`, or two ends in memory. */
 export interface Duplex {
@@ -99,6 +99,9 @@ export class Connection {
   readonly #kick = () => this.flush();
   #transforms: TransformChain | null = null;
   #plainBytes = 0;
+  /** The largest frame that the peer receives, transformed, in bytes. */
+  #wireLimit = 0;
+  #held: Promise<void> | null = null;
   #state: number = IDLE;
   #blocked = false;
   /** Values since the last write. */
@@ -149,11 +152,26 @@ export class Connection {
     this.#decoder.limit = limit;
   }
 
-  /** Applies transforms to every frame from here on, in both directions. */
-  useTransforms(transforms: TransformChain): void {
+  /**
+   * Applies transforms to every frame from here on, in both directions; what
+   * is in the output already leaves as it is.
+   *
+   * @param transforms The transforms.
+   * @param wireLimit The largest frame that the peer receives, in bytes.
+   */
+  useTransforms(transforms: TransformChain, wireLimit: number): void {
     this.frames.close();
     this.#plainBytes = this.out.length;
     this.#transforms = transforms;
+    this.#wireLimit = wireLimit;
+  }
+
+  /**
+   * Tells no further frame before a promise has settled. To be called while a
+   * frame is told; the promise must not reject.
+   */
+  hold(until: Promise<void>): void {
+    this.#held = until;
   }
 
   /** Gives the output a buffer if it has none. Call before writing to it. */
@@ -237,8 +255,9 @@ export class Connection {
           });
         }
         this.writingSince = performance.now();
+        let sent = size;
         if (this.#transforms !== null) {
-          await this.#writeTransformed(bytes, length, segments);
+          sent = await this.#writeTransformed(bytes, length, segments);
         } else if (segments.length === 0) {
           let done = 0;
           while (done < length) {
@@ -254,7 +273,7 @@ export class Connection {
           await this.#writeAll(bytes.subarray(from, length));
         }
         this.writingSince = 0;
-        this.bytesOut += size;
+        this.bytesOut += sent;
         giveBuffer(bytes);
         if (this.#ended) return;
         if (this.#finishing) continue;
@@ -287,33 +306,43 @@ export class Connection {
     bytes: Uint8Array,
     length: number,
     segments: { at: number; bytes: Uint8Array }[],
-  ): Promise<void> {
-    let all = bytes.subarray(0, length);
-    if (segments.length > 0) {
-      const parts: Uint8Array[] = [];
-      let from = 0;
-      for (const segment of segments) {
-        parts.push(bytes.subarray(from, segment.at), segment.bytes);
-        from = segment.at;
-      }
-      parts.push(bytes.subarray(from, length));
-      all = new Uint8Array(await new Blob(parts as BlobPart[]).arrayBuffer());
+  ): Promise<number> {
+    const parts: Uint8Array[] = [];
+    let from = 0;
+    for (const segment of segments) {
+      parts.push(bytes.subarray(from, segment.at), segment.bytes);
+      from = segment.at;
     }
+    parts.push(bytes.subarray(from, length));
+    const plain = parts.length === 1 ? parts[0]! : join(parts);
+    const view = new DataView(plain.buffer, plain.byteOffset, plain.byteLength);
     let at = this.#plainBytes;
     this.#plainBytes = 0;
-    await this.#writeAll(all.subarray(0, at));
-    const view = new DataView(all.buffer, all.byteOffset, all.byteLength);
-    while (at < all.length) {
+    let ready: Uint8Array[] = [plain.subarray(0, at)];
+    let size = at, sent = 0;
+    while (at < plain.length) {
       const end = at + 4 + view.getUint32(at);
-      let body = all.subarray(at + 4, end);
-      const encoded = this.#transforms!.encode(body);
-      body = encoded instanceof Promise ? await encoded : encoded;
+      const body = await this.#transforms!.encode(plain.subarray(at + 4, end));
+      if (body.length > this.#wireLimit) {
+        throw new TransformError(
+          `Cannot send frame: transforms made ${body.length} bytes of ${
+            end - at - 4
+          }, limit is ${this.#wireLimit}`,
+        );
+      }
       const head = new Uint8Array(4);
       new DataView(head.buffer).setUint32(0, body.length);
-      await this.#writeAll(head);
-      await this.#writeAll(body);
+      ready.push(head, body);
+      size += 4 + body.length;
       at = end;
+      if (size < HIGH_WATER_BYTES && at < plain.length) continue;
+      await this.#writeAll(join(ready));
+      ready = [];
+      sent += size;
+      size = 0;
     }
+    if (size > 0) await this.#writeAll(join(ready));
+    return sent + size;
   }
 
   async #read(): Promise<void> {
@@ -331,13 +360,18 @@ export class Connection {
           if (this.#transforms === null) {
             reader.set(decoder.bytes, decoder.start, decoder.end);
           } else {
-            const body = this.#transforms.decode(
+            const plain = await this.#transforms.decode(
               decoder.bytes.slice(decoder.start, decoder.end),
             );
-            const plain = body instanceof Promise ? await body : body;
+            if (this.#ended || this.#finishing) break;
             reader.set(plain, 0, plain.length);
           }
           this.#events.onFrame(reader.readUint(), reader);
+          if (this.#held !== null) {
+            const held = this.#held;
+            this.#held = null;
+            await held;
+          }
           if (this.#ended || this.#finishing) break;
         }
         if (this.#ended) return;
@@ -375,6 +409,19 @@ export class Connection {
   #lost(error: unknown): void {
     if (this.#ended) return;
     const reason = error instanceof Error ? error.message : String(error);
-    this.end(new ConnectionLostError("reset", reason, { cause: error }));
+    const code = error instanceof TransformError ? "transforms" : "reset";
+    this.end(new ConnectionLostError(code, reason, { cause: error }));
   }
+}
+
+function join(parts: readonly Uint8Array[]): Uint8Array {
+  let size = 0;
+  for (const part of parts) size += part.length;
+  const whole = new Uint8Array(size);
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
 }

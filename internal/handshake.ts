@@ -5,7 +5,7 @@
  * @module
  */
 
-import { createHmac, timingSafeEqual } from "node:crypto";
+import { createHash, createHmac, timingSafeEqual } from "node:crypto";
 import { CborEncoder } from "./cbor_encoder.ts";
 import type { CborDecoder } from "./cbor_decoder.ts";
 import {
@@ -185,15 +185,21 @@ export function sessionId(client: Uint8Array, server: Uint8Array): Uint8Array {
 
 /**
  * What was said in a handshake so far. A proof is an HMAC-SHA-256 over all of
- * it, so nothing of it can be changed on the way, or used again.
+ * it, so nothing of it can be changed on the way, or used again; a digest is a
+ * SHA-256, which transforms carry.
  */
 export class Transcript {
-  readonly #secret: Uint8Array;
+  readonly #secret: Uint8Array | null;
   readonly #bodies: Uint8Array[] = [];
 
-  /** @param secret What both ends know. */
-  constructor(secret: Uint8Array) {
+  /** @param secret What both ends know, if anything. */
+  constructor(secret: Uint8Array | null) {
     this.#secret = secret;
+  }
+
+  /** Whether there is a secret, so that proofs are asked for. */
+  get hasSecret(): boolean {
+    return this.#secret !== null;
   }
 
   /** Adds the body of a frame. */
@@ -203,22 +209,51 @@ export class Transcript {
 
   /** The proof that `role` knows the secret. */
   proof(role: "client" | "server"): Uint8Array {
-    const hmac = createHmac("sha256", this.#secret);
+    const hmac = createHmac("sha256", this.#secret!);
     hmac.update(`${MAGIC} ${role}\0`);
-    const length = new Uint8Array(4);
-    for (const body of this.#bodies) {
-      new DataView(length.buffer).setUint32(0, body.length);
-      hmac.update(length);
-      hmac.update(body);
-    }
+    for (const part of this.#parts()) hmac.update(part);
     return new Uint8Array(hmac.digest());
   }
 
   /** Whether a proof is the one that `role` must give. Takes constant time. */
   verify(role: "client" | "server", proof: Uint8Array): boolean {
-    const expected = this.proof(role);
-    return proof.length === expected.length && timingSafeEqual(proof, expected);
+    return isEqual(this.proof(role), proof);
   }
+
+  /** What `role` sends through its transforms. */
+  digest(role: "client" | "server"): Uint8Array {
+    const hash = createHash("sha256");
+    hash.update(`${MAGIC} confirm ${role}\0`);
+    for (const part of this.#parts()) hash.update(part);
+    return new Uint8Array(hash.digest());
+  }
+
+  /** Whether a digest is what `role` must have sent. */
+  confirms(role: "client" | "server", digest: Uint8Array): boolean {
+    return isEqual(this.digest(role), digest);
+  }
+
+  *#parts(): IterableIterator<Uint8Array> {
+    for (const body of this.#bodies) {
+      const length = new Uint8Array(4);
+      new DataView(length.buffer).setUint32(0, body.length);
+      yield length;
+      yield body;
+    }
+  }
+}
+
+/** The handshake fails because of the transforms: their keys, perhaps. */
+export function transformsError(error: unknown): HandshakeError {
+  if (error instanceof HandshakeError) return error;
+  const reason = error instanceof Error ? error.message : String(error);
+  return new HandshakeError("transforms", `Handshake failed: ${reason}`, {
+    cause: error,
+  });
+}
+
+function isEqual(expected: Uint8Array, given: Uint8Array): boolean {
+  return given.length === expected.length && timingSafeEqual(given, expected);
 }
 
 function checkVersion(version: number): void {

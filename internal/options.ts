@@ -493,6 +493,10 @@ const MAP: Record<string, Check> = {
   settled: boolean,
 };
 
+const GZIP: Record<string, Check> = {
+  maxOutputBytes: integer(1, Number.MAX_SAFE_INTEGER, true),
+};
+
 const READY: Record<string, Check> = { signal };
 const CLOSE: Record<string, Check> = { drainMs: msOrZero };
 
@@ -506,6 +510,7 @@ const CHECKS = {
   map: MAP,
   ready: READY,
   close: CLOSE,
+  gzip: GZIP,
 };
 
 /**

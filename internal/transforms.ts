@@ -25,7 +25,34 @@ export interface OpenTransform {
   decode(bytes: Uint8Array): Uint8Array | Promise<Uint8Array>;
 }
 
-/** Something done to the body of every frame, such as compression. */
+/**
+ * Something done to the body of every frame, such as compression. Ready-made
+ * ones are `gzip()`, `aesGcm()` and `fromTransformStream()`.
+ *
+ * @example A transform of one's own
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { listen, type Transform, work } from "@distchan/distchan";
+ *
+ * const flip = (bytes: Uint8Array) => bytes.map((byte) => byte ^ 0xff);
+ * const flipped: Transform = {
+ *   name: "flipped",
+ *   open: () => ({ encode: flip, decode: flip }),
+ * };
+ *
+ * await using server = listen<string, string>({
+ *   port: 0,
+ *   transforms: [flipped],
+ * });
+ * const { port } = server.addr as Deno.NetAddr;
+ * work<string, string>(
+ *   { port, transforms: [flipped] },
+ *   (word) => word.toUpperCase(),
+ * );
+ *
+ * assertEquals(await server.submit("hello"), "HELLO");
+ * ```
+ */
 export interface Transform {
   /** Both ends must have the same names in the same order. */
   readonly name: string;
@@ -33,32 +60,91 @@ export interface Transform {
   open(context: TransformContext): OpenTransform;
 }
 
+/**
+ * A transform could not do, or undo, a frame. The connection is over: GOODBYE
+ * with the code "transforms" (PROTOCOL.md section 3).
+ */
+export class TransformError extends ProtocolError {}
+
+/**
+ * The largest body that may be handed to transforms so that what they make of
+ * it is no larger than the peer's limit: each may add a little.
+ *
+ * @param limit The peer's limit, in bytes.
+ * @param count How many transforms there are.
+ */
+export function plainLimit(limit: number, count: number): number {
+  return limit - count * (64 + Math.floor(limit / 256));
+}
+
 /** The transforms of one connection as one. */
 export class TransformChain implements OpenTransform {
-  readonly #open: readonly OpenTransform[];
+  readonly #open: readonly (OpenTransform & { name: string })[];
   readonly #maxBytes: number;
 
+  /**
+   * @throws {TransformError} If a transform can't be opened.
+   */
   constructor(transforms: readonly Transform[], context: TransformContext) {
-    this.#open = transforms.map((transform) => transform.open(context));
     this.#maxBytes = context.maxBytes;
+    this.#open = transforms.map((transform) => {
+      const { name } = transform;
+      try {
+        const open = transform.open({ ...context });
+        return {
+          name,
+          encode: (bytes) => open.encode(bytes),
+          decode: (bytes) => open.decode(bytes),
+        };
+      } catch (error) {
+        throw failure(name, "open", error);
+      }
+    });
   }
 
   /** All in order. */
   async encode(bytes: Uint8Array): Promise<Uint8Array> {
-    for (const transform of this.#open) bytes = await transform.encode(bytes);
+    for (const transform of this.#open) {
+      try {
+        bytes = check(await transform.encode(bytes));
+      } catch (error) {
+        throw failure(transform.name, "encode", error);
+      }
+    }
     return bytes;
   }
 
   /** All undone, in reverse order. */
   async decode(bytes: Uint8Array): Promise<Uint8Array> {
     for (let i = this.#open.length - 1; i >= 0; i--) {
-      bytes = await this.#open[i]!.decode(bytes);
-      if (bytes.length > this.#maxBytes) {
-        throw new ProtocolError(
-          `Cannot decode frame: ${bytes.length} bytes came out of a transform, limit is ${this.#maxBytes}`,
-        );
+      const transform = this.#open[i]!;
+      try {
+        bytes = check(await transform.decode(bytes));
+        if (bytes.length > this.#maxBytes) throw tooLarge(this.#maxBytes);
+      } catch (error) {
+        throw failure(transform.name, "decode", error);
       }
     }
     return bytes;
   }
+}
+
+/** The error of a transform whose output passes its limit. */
+export function tooLarge(limit: number): RangeError {
+  return new RangeError(`more than ${limit} bytes come out of it`);
+}
+
+function check(bytes: Uint8Array): Uint8Array {
+  if (bytes instanceof Uint8Array) return bytes;
+  throw new TypeError(`it returned ${typeof bytes}, expected a Uint8Array`);
+}
+
+function failure(name: string, step: string, error: unknown): TransformError {
+  const reason = error instanceof Error ? error.message : String(error);
+  return new TransformError(
+    step === "open"
+      ? `Cannot open transform "${name}": ${reason}`
+      : `Cannot ${step} frame: transform "${name}" failed: ${reason}`,
+    { cause: error },
+  );
 }

@@ -2,8 +2,9 @@
  * The server's end of one connection: the handshake, and then one worker.
  *
  * ```text
- *   HELLO ──► (PROOF) ──► OPEN ──► GONE
- *     └──────────┴───────── rejected ─┘
+ *   HELLO ──► (PROOF) ──► (CONFIRM) ──► OPEN ──► GONE
+ *     │          │            └───── rejected ─────┤
+ *     └──────────┴──► (REFUSING) ────── rejected ──┘
  * ```
  *
  * @module
@@ -45,13 +46,19 @@ import {
   sessionId,
   type Terms,
   Transcript,
+  transformsError,
   writeWelcome,
 } from "./handshake.ts";
 import { Heartbeat } from "./heartbeat.ts";
 import { InFlight, SETTLED } from "./in_flight.ts";
 import type { HeartbeatOptions } from "./options.ts";
 import type { PayloadCodec } from "./payload.ts";
-import { type Transform, TransformChain } from "./transforms.ts";
+import {
+  plainLimit,
+  type Transform,
+  TransformChain,
+  TransformError,
+} from "./transforms.ts";
 
 /** What a link needs of its server. */
 export interface LinkHost {
@@ -89,7 +96,11 @@ export interface LinkHost {
   onClosed(link: WorkerLink): void;
 }
 
-const AWAIT_HELLO = 0, AWAIT_PROOF = 1, OPEN = 2, GONE = 3;
+const AWAIT_HELLO = 0, AWAIT_PROOF = 1, AWAIT_CONFIRM = 2, REFUSING = 3;
+const OPEN = 4, GONE = 5;
+
+/** Whoever has not the secret is told so after this time, in ms. */
+const AUTH_DELAY_MS = 100;
 
 /** Values that a worker may have sent and nobody has read. */
 const VALUE_WINDOW = 1024;
@@ -130,6 +141,9 @@ export class WorkerLink implements Worker {
   #hello: Hello | null = null;
   #nonce = crypto.getRandomValues(new Uint8Array(NONCE_BYTES));
   #transcript: Transcript | null = null;
+  #refusal:
+    | { error: HandshakeError; timer: ReturnType<typeof setTimeout> }
+    | null = null;
   #granted = false;
   #window = 0;
   #adaptive: AdaptiveWindow | null = null;
@@ -301,6 +315,7 @@ export class WorkerLink implements Worker {
   reject(error: HandshakeError): void {
     if (!this.isHandshaking) return;
     this.#state = GONE;
+    error = this.#takeRefusal() ?? error;
     this.connection.prepare();
     this.connection.frames.farewell(
       FrameType.REJECT,
@@ -338,12 +353,29 @@ export class WorkerLink implements Worker {
     else if (this.#state !== GONE) {
       try {
         if (this.#state === AWAIT_HELLO) this.#onHello(type, reader);
-        else this.#onProof(type, reader);
+        else if (this.#state === AWAIT_PROOF) this.#onProof(type, reader);
+        else if (this.#state === AWAIT_CONFIRM) this.#onConfirm(type, reader);
       } catch (error) {
         if (!(error instanceof HandshakeError)) throw error;
-        this.reject(error);
+        if (error.code === "auth") this.#refuse(error);
+        else this.reject(error);
       }
     }
+  }
+
+  /** Guesses of a secret take their time, and tell nothing by it. */
+  #refuse(error: HandshakeError): void {
+    this.#state = REFUSING;
+    const timer = setTimeout(() => this.reject(error), AUTH_DELAY_MS);
+    this.#refusal = { error, timer };
+  }
+
+  #takeRefusal(): HandshakeError | null {
+    const refusal = this.#refusal;
+    if (refusal === null) return null;
+    this.#refusal = null;
+    clearTimeout(refusal.timer);
+    return refusal.error;
   }
 
   #onHello(type: number, reader: CborDecoder): void {
@@ -362,7 +394,11 @@ export class WorkerLink implements Worker {
           "Handshake failed: the client has a secret, the server has none",
         );
       }
-      this.#open();
+      if (host.transforms.length > 0) {
+        this.#transcript = new Transcript(null);
+        this.#transcript.add(body);
+      }
+      this.#welcome();
       return;
     }
     if (!hello.auth) {
@@ -393,10 +429,10 @@ export class WorkerLink implements Worker {
       );
     }
     this.#transcript!.add(body);
-    this.#open();
+    this.#welcome();
   }
 
-  #open(): void {
+  #welcome(): void {
     const host = this.#host, { connection } = this, hello = this.#hello!;
     this.#write(() =>
       writeWelcome(connection.frames, {
@@ -407,27 +443,63 @@ export class WorkerLink implements Worker {
         results: host.keepsResults,
       })
     );
-    if (this.#transcript !== null) {
+    if (this.#transcript?.hasSecret) {
       this.#write(() => {
         connection.frames.begin(FrameType.PROOF);
         connection.frames.out.writeBytes(this.#transcript!.proof("server"));
       });
-      this.#transcript = null;
     }
-    if (host.transforms.length > 0) {
-      connection.useTransforms(
-        new TransformChain(host.transforms, {
-          role: "server",
-          sessionId: sessionId(hello.nonce, this.#nonce),
-          maxBytes: host.maxFrameBytes,
-        }),
-      );
+    if (host.transforms.length > 0) this.#state = AWAIT_CONFIRM;
+    else this.#open();
+  }
+
+  #onConfirm(type: number, reader: CborDecoder): void {
+    expectFrame(type, FrameType.CONFIRM);
+    const digest = reader.readBytes();
+    reader.finish();
+    this.connection.hold(this.#confirm(digest));
+  }
+
+  /** Whether what the client's transforms do is undone by those here. */
+  async #confirm(digest: Uint8Array): Promise<void> {
+    const { connection } = this, hello = this.#hello!, host = this.#host;
+    try {
+      const chain = new TransformChain(host.transforms, {
+        role: "server",
+        sessionId: sessionId(hello.nonce, this.#nonce),
+        maxBytes: host.maxFrameBytes,
+      });
+      const transcript = this.#transcript!;
+      const plain = await chain.decode(digest);
+      if (!transcript.confirms("client", plain)) {
+        throw new Error(
+          "the client's transforms are not undone by the server's, or the handshake was changed on the way",
+        );
+      }
+      const answer = await chain.encode(transcript.digest("server"));
+      if (this.#state !== AWAIT_CONFIRM) return;
+      connection.prepare();
+      connection.frames.begin(FrameType.CONFIRM);
+      connection.frames.out.writeBytes(answer);
+      connection.frames.close();
+      connection.schedule();
+      connection.useTransforms(chain, hello.maxFrameBytes);
+      this.#open();
+    } catch (error) {
+      this.reject(transformsError(error));
     }
+  }
+
+  #open(): void {
+    const host = this.#host, { connection } = this, hello = this.#hello!;
     connection.receiveLimit = host.maxFrameBytes;
-    connection.frames.limit = hello.maxFrameBytes;
+    connection.frames.limit = plainLimit(
+      hello.maxFrameBytes,
+      host.transforms.length,
+    );
     this.name = hello.name;
     this.instance = hello.instance.toHex();
-    this.#hello = null;
+    this.#hello = this.#transcript = null;
     this.#state = OPEN;
     this.ping(performance.now());
     host.onOpen(this);
@@ -670,7 +742,12 @@ export class WorkerLink implements Worker {
   #onViolation(error: Error): void {
     if (this.isHandshaking) {
       this.reject(new HandshakeError("protocol", error.message));
-    } else this.goodbye("protocol", error.message);
+    } else {
+      this.goodbye(
+        error instanceof TransformError ? "transforms" : "protocol",
+        error.message,
+      );
+    }
   }
 
   #onEnd(error: ConnectionLostError): void {
@@ -678,7 +755,12 @@ export class WorkerLink implements Worker {
     this.#state = GONE;
     if (state === OPEN) this.#host.onGone(this, error.code, error.reason);
     else if (state < OPEN) {
-      this.#host.onRejected(this, "protocol", error.reason);
+      const refusal = this.#takeRefusal();
+      this.#host.onRejected(
+        this,
+        refusal?.code ?? "protocol",
+        refusal?.message ?? error.reason,
+      );
     }
     this.#host.onClosed(this);
   }

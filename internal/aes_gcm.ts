@@ -1,0 +1,162 @@
+/**
+ * Encryption of every frame.
+ *
+ * @module
+ */
+
+import type { Transform, TransformContext } from "./transforms.ts";
+
+/** Bytes of a key. */
+const KEY_BYTES = 32;
+/** Bytes of a nonce: four of them are 0, eight are the frame's number. */
+const NONCE_BYTES = 12;
+
+/**
+ * Encrypts and authenticates every frame with AES-256-GCM, for those who share
+ * a key and don't want certificates.
+ *
+ * Each connection has its own key for each direction (HKDF-SHA-256 from the
+ * key and the session id), and the number of the frame is its nonce: a frame
+ * that was changed, left out, repeated, moved, sent back, or taken from another
+ * connection ends its connection. Both ends prove in the handshake that they
+ * have the key, and that nothing of the handshake was changed; if not,
+ * {@linkcode HandshakeError} with the code `"transforms"`.
+ *
+ * Unlike TLS it has no forward secrecy: whoever gets the key can read what was
+ * recorded before. The handshake itself, and sizes and times of frames, can be
+ * seen by anyone on the way.
+ *
+ * @param key 32 random bytes, or a `CryptoKey`: one for HKDF that may derive,
+ * or an AES key of 256 bits that is extractable.
+ * @returns The transform.
+ * @throws {TypeError} If the key is neither.
+ * @throws {RangeError} If it isn't 32 bytes long.
+ *
+ * @example Encrypted both ways
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { aesGcm, listen, work } from "@distchan/distchan";
+ *
+ * const key = crypto.getRandomValues(new Uint8Array(32)); // on both machines
+ * const transforms = [aesGcm(key)];
+ * await using server = listen<string, string>({ port: 0, transforms });
+ * const { port } = server.addr as Deno.NetAddr;
+ * work<string, string>({ port, transforms }, (word) => word.toUpperCase());
+ *
+ * assertEquals(await server.submit("hello"), "HELLO");
+ * ```
+ */
+export function aesGcm(key: Uint8Array | CryptoKey): Transform {
+  const material = keyMaterial(key);
+  return { name: "aes-256-gcm", open: (context) => open(material, context) };
+}
+
+function open(material: () => Promise<CryptoKey>, context: TransformContext) {
+  const { role, sessionId } = context;
+  const peer = role === "server" ? "client" : "server";
+  const ours = derive(material, sessionId, role);
+  const theirs = derive(material, sessionId, peer);
+  let sent = 0, received = 0;
+  return {
+    async encode(bytes: Uint8Array): Promise<Uint8Array> {
+      const iv = nonce(sent++);
+      return new Uint8Array(
+        await crypto.subtle.encrypt(
+          { name: "AES-GCM", iv },
+          await ours,
+          bytes as BufferSource,
+        ),
+      );
+    },
+    async decode(bytes: Uint8Array): Promise<Uint8Array> {
+      const number = received++;
+      const key = await theirs;
+      try {
+        return new Uint8Array(
+          await crypto.subtle.decrypt(
+            { name: "AES-GCM", iv: nonce(number) },
+            key,
+            bytes as BufferSource,
+          ),
+        );
+      } catch (cause) {
+        throw new Error(
+          `frame ${number} is not authentic: it was changed, repeated or ` +
+            "moved on the way, or the two ends have different keys",
+          { cause },
+        );
+      }
+    },
+  };
+}
+
+/** The key of one connection and direction. */
+function derive(
+  material: () => Promise<CryptoKey>,
+  sessionId: Uint8Array,
+  sender: "server" | "client",
+): Promise<CryptoKey> {
+  const hkdf = {
+    name: "HKDF",
+    hash: "SHA-256",
+    salt: sessionId as BufferSource,
+    info: new TextEncoder().encode(`distchan aes-256-gcm ${sender}`),
+  };
+  const key = material().then(async (base) => {
+    const bits = await crypto.subtle.deriveBits(hkdf, base, KEY_BYTES * 8);
+    const usages: KeyUsage[] = ["encrypt", "decrypt"];
+    return await crypto.subtle.importKey("raw", bits, "AES-GCM", false, usages);
+  });
+  key.catch(() => {}); // whoever encodes or decodes sees it
+  return key;
+}
+
+function nonce(number: number): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(NONCE_BYTES);
+  new DataView(bytes.buffer).setBigUint64(4, BigInt(number));
+  return bytes;
+}
+
+/** Checks a key, and turns it into one for HKDF at its first use. */
+function keyMaterial(key: Uint8Array | CryptoKey): () => Promise<CryptoKey> {
+  if (key instanceof Uint8Array) {
+    if (key.length !== KEY_BYTES) {
+      throw new RangeError(
+        `Cannot use key: it has ${key.length} bytes, expected ${KEY_BYTES}`,
+      );
+    }
+    const bytes = key.slice();
+    return once(() => importMaterial(bytes));
+  }
+  if (!(key instanceof CryptoKey)) {
+    throw new TypeError(
+      `Cannot use key: it is ${typeof key}, expected ${KEY_BYTES} bytes or a CryptoKey`,
+    );
+  }
+  const { name, length } = key.algorithm as AesKeyAlgorithm;
+  if (name === "HKDF" && key.usages.includes("deriveBits")) {
+    return () => Promise.resolve(key);
+  }
+  if (name.startsWith("AES-") && length === KEY_BYTES * 8 && key.extractable) {
+    return once(async () =>
+      await importMaterial(
+        new Uint8Array(await crypto.subtle.exportKey("raw", key)),
+      )
+    );
+  }
+  throw new TypeError(
+    `Cannot use key: it is a CryptoKey for ${name}, expected one for HKDF ` +
+      `with the usage "deriveBits", or an extractable AES key of ${
+        KEY_BYTES * 8
+      } bits`,
+  );
+}
+
+function importMaterial(bytes: Uint8Array<ArrayBuffer>): Promise<CryptoKey> {
+  return crypto.subtle.importKey("raw", bytes, "HKDF", false, ["deriveBits"]);
+}
+
+function once<T>(make: () => Promise<T>): () => Promise<T> {
+  let made: Promise<T> | null = null;
+  return () => made ??= make();
+}

@@ -1,0 +1,578 @@
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertRejects,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
+import {
+  aesGcm,
+  Client,
+  ConnectionLostError,
+  FrameTooLargeError,
+  fromTransformStream,
+  gzip,
+  HandshakeError,
+  type ItemFailure,
+  listen,
+  type Transform,
+  work,
+} from "../mod.ts";
+import { plainLimit, TransformChain } from "../internal/transforms.ts";
+import { both, Kit } from "./_support/channel_kit.ts";
+import { relay } from "./_support/relay.ts";
+import { seeded } from "./_support/rng.ts";
+import { within } from "./_support/within.ts";
+
+const sessionId = new Uint8Array(32).fill(7);
+
+function chain(
+  transforms: readonly Transform[],
+  options: {
+    role?: "server" | "client";
+    maxBytes?: number;
+    id?: Uint8Array;
+  } = {},
+): TransformChain {
+  const { role = "server", maxBytes = 1 << 20, id = sessionId } = options;
+  return new TransformChain(transforms, { role, sessionId: id, maxBytes });
+}
+
+/** Notes what passes through it. */
+function noting(name: string, log: string[]): Transform {
+  return {
+    name,
+    open: ({ role }) => ({
+      encode(bytes) {
+        log.push(`${role} encode ${name}`);
+        return bytes;
+      },
+      async decode(bytes) {
+        log.push(`${role} decode ${name}`);
+        return await Promise.resolve(bytes);
+      },
+    }),
+  };
+}
+
+const utf8 = new TextEncoder();
+
+Deno.test("TransformChain applies transforms in order and undoes them in reverse", async () => {
+  const log: string[] = [];
+  const both = chain([noting("a", log), noting("b", log)]);
+  await both.encode(new Uint8Array(1));
+  await both.decode(new Uint8Array(1));
+  assertEquals(log, [
+    "server encode a",
+    "server encode b",
+    "server decode b",
+    "server decode a",
+  ]);
+});
+
+Deno.test("TransformChain names the transform that failed", async () => {
+  const broken: Transform = {
+    name: "broken",
+    open: () => ({
+      encode: () => "text" as never,
+      decode() {
+        throw new Error("oh no");
+      },
+    }),
+  };
+  const open = chain([broken]);
+  await assertRejects(
+    () => open.encode(new Uint8Array(1)),
+    Error,
+    'Cannot encode frame: transform "broken" failed: it returned string, expected a Uint8Array',
+  );
+  await assertRejects(
+    () => open.decode(new Uint8Array(1)),
+    Error,
+    'Cannot decode frame: transform "broken" failed: oh no',
+  );
+  assertThrows(
+    () =>
+      chain([{
+        name: "shut",
+        open() {
+          throw new Error("locked");
+        },
+      }]),
+    Error,
+    'Cannot open transform "shut": locked',
+  );
+});
+
+Deno.test("gzip gives back what went in", async () => {
+  const rng = seeded("gzip");
+  const open = chain([gzip()]);
+  for (const length of [0, 1, 100, 70_000, 1 << 20]) {
+    for (const bytes of [rng.bytes(length), new Uint8Array(length).fill(9)]) {
+      const encoded = await open.encode(bytes);
+      assertEquals([...encoded.subarray(0, 2)], [0x1f, 0x8b]);
+      assertEquals(await open.decode(encoded), bytes);
+    }
+  }
+});
+
+Deno.test("gzip makes no frame larger than plainLimit() allows for", async () => {
+  const rng = seeded("gzip limit");
+  for (const limit of [1024, 5000, 100_000, 4 * 1024 * 1024]) {
+    for (const count of [1, 2]) {
+      const transforms = new Array(count).fill(gzip());
+      const open = chain(transforms, { maxBytes: limit });
+      const encoded = await open.encode(rng.bytes(plainLimit(limit, count)));
+      assert(encoded.length <= limit, `${encoded.length} of ${limit}`);
+      await open.decode(encoded);
+    }
+  }
+});
+
+Deno.test("gzip stops a bomb at the limit before the memory is spent", async () => {
+  const bomb = await bombOf(256);
+  assert(bomb.length < 300_000);
+  let largest = 0, total = 0;
+  const original = DecompressionStream.prototype;
+  const descriptor = Object.getOwnPropertyDescriptor(original, "readable")!;
+  Object.defineProperty(original, "readable", {
+    configurable: true,
+    get(): ReadableStream<Uint8Array> {
+      return descriptor.get!.call(this).pipeThrough(
+        new TransformStream<Uint8Array, Uint8Array>({
+          transform(chunk, controller) {
+            largest = Math.max(largest, chunk.length);
+            total += chunk.length;
+            controller.enqueue(chunk);
+          },
+        }),
+      );
+    },
+  });
+  try {
+    await assertRejects(
+      () => chain([gzip({ maxOutputBytes: 100_000 })]).decode(bomb),
+      Error,
+      "more than 100000 bytes come out of it",
+    );
+    await assertRejects(
+      () => chain([gzip()], { maxBytes: 1 << 20 }).decode(bomb),
+      Error,
+      "more than 1048576 bytes come out of it",
+    );
+  } finally {
+    Object.defineProperty(original, "readable", descriptor);
+  }
+  assert(largest <= 2 << 20, `${largest} bytes came at once`);
+  assert(total <= 6 << 20, `${total} bytes came in all`);
+});
+
+Deno.test("gzip refuses what is cut, changed, longer or no gzip at all", async () => {
+  const open = chain([gzip()]);
+  const good = await open.encode(utf8.encode("hello ".repeat(100)));
+  const bad = [
+    new Uint8Array(0),
+    utf8.encode("hello"),
+    good.subarray(0, good.length - 3),
+    Uint8Array.of(...good, 0),
+    Uint8Array.of(...good, ...good),
+    good.map((byte, i) => i === good.length - 6 ? byte ^ 1 : byte),
+  ];
+  for (const bytes of bad) {
+    await assertRejects(() => open.decode(bytes), Error, '"gzip" failed');
+  }
+});
+
+Deno.test("gzip checks its options", () => {
+  assertThrows(() => gzip({ maxOutputBytes: 0 }), RangeError);
+  assertThrows(() => gzip({ level: 9 } as never), TypeError, '"level"');
+});
+
+Deno.test("aesGcm refuses frames that were changed, repeated, moved, reflected or are another session's", async () => {
+  const key = new Uint8Array(32).fill(1);
+  const open = () => chain([aesGcm(key)], { role: "server" });
+  const server = open();
+  const frames: Uint8Array[] = [];
+  for (const text of ["one", "one", "three"]) {
+    frames.push(await server.encode(utf8.encode(text)));
+  }
+  assert(frames[0]!.join() !== frames[1]!.join(), "the same text looks alike");
+  const client = (id = sessionId) =>
+    chain([aesGcm(key)], { role: "client", id });
+
+  const good = client();
+  for (const [i, text] of ["one", "one", "three"].entries()) {
+    assertEquals(await good.decode(frames[i]!), utf8.encode(text));
+  }
+  const refused = async (open: TransformChain, frame: Uint8Array) => {
+    await assertRejects(() => open.decode(frame), Error, "is not authentic");
+  };
+  await refused(good, frames[2]!); // repeated
+  await refused(client(), frames[1]!); // moved
+  await refused(client(new Uint8Array(32)), frames[0]!); // another session's
+  await refused(open(), frames[0]!); // reflected
+  await refused(chain([aesGcm(new Uint8Array(32))]), frames[0]!); // another key
+  await refused(client(), frames[0]!.subarray(1));
+  await refused(client(), new Uint8Array(0));
+  for (let i = 0; i < frames[0]!.length; i++) {
+    const changed = frames[0]!.map((byte, j) => j === i ? byte ^ 0x10 : byte);
+    await refused(client(), changed);
+  }
+});
+
+Deno.test("aesGcm takes bytes and CryptoKeys, and no others", async () => {
+  const bytes = new Uint8Array(32).fill(3);
+  const hkdf = await crypto.subtle.importKey("raw", bytes, "HKDF", false, [
+    "deriveBits",
+  ]);
+  const aes = await crypto.subtle.importKey("raw", bytes, "AES-GCM", true, [
+    "encrypt",
+  ]);
+  const encoded = await chain([aesGcm(bytes)]).encode(utf8.encode("hello"));
+  for (const key of [bytes, hkdf, aes]) {
+    const open = chain([aesGcm(key)], { role: "client" });
+    assertEquals(await open.decode(encoded), utf8.encode("hello"));
+  }
+  assertThrows(() => aesGcm(new Uint8Array(16)), RangeError, "16 bytes");
+  assertThrows(() => aesGcm("secret" as never), TypeError, "string");
+  const shut = await crypto.subtle.importKey("raw", bytes, "AES-GCM", false, [
+    "encrypt",
+  ]);
+  assertThrows(() => aesGcm(shut), TypeError, "extractable");
+  const short = await crypto.subtle.importKey(
+    "raw",
+    bytes.subarray(0, 16),
+    "AES-GCM",
+    true,
+    ["encrypt"],
+  );
+  assertThrows(() => aesGcm(short), TypeError, "256 bits");
+});
+
+Deno.test("fromTransformStream checks its arguments", () => {
+  const make = () => new TransformStream<Uint8Array, Uint8Array>();
+  assertThrows(() => fromTransformStream(1 as never, make, make), TypeError);
+  assertThrows(
+    () => fromTransformStream("x", make, null as never),
+    TypeError,
+  );
+});
+
+Deno.test("fromTransformStream bounds what comes out", async () => {
+  const make = () =>
+    new TransformStream<Uint8Array, Uint8Array>({
+      transform(chunk, controller) {
+        for (let i = 0; i < 1000; i++) controller.enqueue(chunk);
+      },
+    });
+  const open = chain([fromTransformStream("more", make, make)], {
+    maxBytes: 1000,
+  });
+  const encoded = await open.encode(new Uint8Array(1));
+  assertEquals(encoded.length, 1000);
+  assertEquals((await open.decode(new Uint8Array(1))).length, 1000);
+  await assertRejects(
+    () => open.decode(encoded),
+    Error,
+    "more than 1000 bytes come out of it",
+  );
+});
+
+both("transforms carry everything, with a secret too", async (net) => {
+  const key = new Uint8Array(32).fill(5);
+  const deflate = fromTransformStream(
+    "deflate",
+    () => new CompressionStream("deflate"),
+    () => new DecompressionStream("deflate"),
+  );
+  for (
+    const transforms of [[gzip()], [aesGcm(key)], [
+      deflate,
+      gzip(),
+      aesGcm(key),
+    ]]
+  ) {
+    for (const secret of [{}, { secret: "s" }]) {
+      const options = { ...secret, transforms };
+      await using kit = new Kit<unknown, unknown>(net, options);
+      await kit.worker((item) => item, { client: options });
+      const items = [
+        1,
+        "text",
+        new Uint8Array(100_000).fill(1),
+        { deep: [new Uint8Array(20_000), "x".repeat(1000)] },
+        ...new Array(100).fill("many"),
+      ];
+      const results = await Array.fromAsync(kit.server.map(items));
+      assertEquals(results, items);
+    }
+  }
+});
+
+both("transforms leave room for the largest value", async (net) => {
+  const rng = seeded("largest value");
+  const options = { transforms: [gzip()], maxFrameBytes: 20_000 };
+  await using kit = new Kit<Uint8Array, number>(net, {
+    ...options,
+    maxInFlightBytes: 40_000,
+  });
+  await kit.worker((item) => item.length, { client: options });
+  const limit = plainLimit(20_000, 1);
+  const largest = rng.bytes(limit - 40);
+  assertEquals(await kit.server.submit(largest), largest.length);
+  const failure = await assertRejects(() =>
+    kit.server.submit(rng.bytes(limit))
+  ) as ItemFailure;
+  assertInstanceOf(failure.error, FrameTooLargeError);
+});
+
+both("transforms that differ are named by both ends", async (net) => {
+  await using kit = new Kit(net, { transforms: [gzip()] });
+  const client = new Client(await kit.dial());
+  const error = await assertRejects(() => client.opened, HandshakeError);
+  assertEquals(error.code, "transforms");
+  assertStringIncludes(error.message, '[], the server\'s is ["gzip"]');
+  assertEquals((await kit.event("rejected")).code, "transforms");
+  await client.abort();
+});
+
+both(
+  "aesGcm with another key is an error of its own on both ends",
+  async (net) => {
+    for (const first of [[], [gzip()]]) {
+      await using kit = new Kit(net, {
+        transforms: [...first, aesGcm(new Uint8Array(32))],
+      });
+      const client = new Client(await kit.dial(), {
+        transforms: [...first, aesGcm(new Uint8Array(32).fill(1))],
+      });
+      const error = await assertRejects(() => client.opened, HandshakeError);
+      assertEquals(error.code, "transforms");
+      assertStringIncludes(error.message, "different keys");
+      await assertRejects(() => client.closed, HandshakeError);
+      const rejected = await kit.event("rejected");
+      assertEquals(rejected.code, "transforms");
+      assertStringIncludes(rejected.reason, "different keys");
+      assertEquals(kit.server.workers.length, 0);
+    }
+  },
+);
+
+Deno.test("work() gives up on another key", async () => {
+  await using server = listen({
+    port: 0,
+    transforms: [aesGcm(new Uint8Array(32))],
+  });
+  const { port } = server.addr as Deno.NetAddr;
+  const error = await assertRejects(
+    () =>
+      within(
+        work(
+          { port, transforms: [aesGcm(new Uint8Array(32).fill(1))] },
+          (x) => x,
+        ),
+        5000,
+        "work() gives up",
+      ),
+    HandshakeError,
+  );
+  assertEquals(error.code, "transforms");
+});
+
+both(
+  "a transform that is undone one way only is found in the handshake",
+  async (net) => {
+    const oneWay = (broken: "server" | "client"): Transform => ({
+      name: "one way",
+      open: ({ role }) => ({
+        encode: (bytes) =>
+          role === broken ? bytes.map((byte) => byte ^ 1) : bytes,
+        decode: (bytes) => bytes,
+      }),
+    });
+    for (const broken of ["server", "client"] as const) {
+      await using kit = new Kit(net, { transforms: [oneWay(broken)] });
+      const client = new Client(await kit.dial(), {
+        transforms: [oneWay(broken)],
+      });
+      const error = await assertRejects(() => client.opened, HandshakeError);
+      assertEquals(error.code, "transforms");
+      const { code } = broken === "client"
+        ? await kit.event("rejected")
+        : await kit.event("disconnected");
+      assertEquals(code, "transforms");
+      await client.abort();
+    }
+  },
+);
+
+both("a transform that can't be opened fails the handshake", async (net) => {
+  const shut = (role: string): Transform => ({
+    name: "shut",
+    open(context) {
+      if (context.role === role) throw new Error("locked");
+      return { encode: (bytes) => bytes, decode: (bytes) => bytes };
+    },
+  });
+  for (const role of ["server", "client"]) {
+    await using kit = new Kit(net, { transforms: [shut(role)] });
+    const client = new Client(await kit.dial(), { transforms: [shut(role)] });
+    const error = await assertRejects(() => client.opened, HandshakeError);
+    assertEquals(error.code, "transforms");
+    assertStringIncludes(error.message, 'Cannot open transform "shut": locked');
+    await kit.event("rejected");
+  }
+});
+
+both(
+  "aesGcm lets nobody on the way read, or change the handshake",
+  async (net) => {
+    const transforms = [aesGcm(new Uint8Array(32).fill(9))];
+    await using kit = new Kit<string, string>(net, { transforms });
+    const way = relay(await kit.dial());
+    const client = new Client<string, string>(way.conn, { transforms });
+    const done = client.work((text) => text.toUpperCase());
+    assertEquals(await kit.server.submit("attack at dawn"), "ATTACK AT DAWN");
+    await kit.server.close();
+    await done;
+    const all = [...way.seen["to server"], ...way.seen["to client"]];
+    const text = all.map((body) => new TextDecoder().decode(body)).join();
+    assertStringIncludes(text, "aes-256-gcm");
+    assert(!text.toLowerCase().includes("attack"));
+    await way.done;
+  },
+);
+
+both("aesGcm notices a changed HELLO", async (net) => {
+  const transforms = [aesGcm(new Uint8Array(32).fill(9))];
+  await using kit = new Kit<string, string>(net, { transforms });
+  const way = relay(await kit.dial(), (body, direction, index) => {
+    if (direction === "to server" && index === 0) {
+      const at = new TextDecoder("latin1").decode(body).indexOf("worker-1");
+      body[at + 7] = "2".charCodeAt(0);
+    }
+    return [body];
+  });
+  const client = new Client(way.conn, { transforms, name: "worker-1" });
+  const error = await assertRejects(() => client.opened, HandshakeError);
+  assertEquals(error.code, "transforms");
+  assertEquals((await kit.event("rejected")).code, "transforms");
+  await way.done;
+});
+
+for (
+  const [what, meddle] of [
+    ["changed", (body: Uint8Array) => [body.map((b, i) => i ? b : b ^ 1)]],
+    ["repeated", (body: Uint8Array) => [body, body]],
+    ["left out", () => []],
+  ] as const
+) {
+  both(`aesGcm ends a connection on which a frame was ${what}`, async (net) => {
+    const transforms = [aesGcm(new Uint8Array(32).fill(9))];
+    await using kit = new Kit<number, number>(net, { transforms });
+    let isOn = false;
+    const way = relay(await kit.dial(), (body, direction) => {
+      if (direction !== "to server" || !isOn) return [body];
+      isOn = false;
+      return meddle(body);
+    });
+    const client = new Client<number, number>(way.conn, { transforms });
+    client.work((n) => n + 1).catch(() => {});
+    assertEquals(await kit.server.submit(1), 2);
+    isOn = true;
+    const lost = kit.event("disconnected");
+    const results = [kit.server.submit(2)];
+    if (what === "left out") {
+      // The frame behind the one that is missing tells.
+      await way.inject("to server", new Uint8Array(40));
+    }
+    assertEquals((await lost).code, "transforms");
+    const error = await assertRejects(
+      () => client.closed,
+      ConnectionLostError,
+    );
+    assertEquals(error.code, "transforms");
+    // Another worker gets what was under way.
+    await kit.worker((n) => n + 1, { client: { transforms } });
+    assertEquals(await Promise.all(results), [3]);
+    await way.done;
+  });
+}
+
+both("aesGcm refuses a frame that is sent back", async (net) => {
+  const transforms = [aesGcm(new Uint8Array(32).fill(9))];
+  await using kit = new Kit<number, number>(net, { transforms });
+  const way = relay(await kit.dial());
+  const client = new Client<number, number>(way.conn, { transforms });
+  client.work((n) => n + 1).catch(() => {});
+  assertEquals(await kit.server.submit(1), 2);
+  await way.inject("to client", way.seen["to server"].at(-1)!);
+  const error = await assertRejects(() => client.closed, ConnectionLostError);
+  assertEquals(error.code, "transforms");
+  assertEquals((await kit.event("disconnected")).code, "transforms");
+  await way.done;
+});
+
+both("a bomb ends its own connection and no other", async (net) => {
+  const transforms = [gzip({ maxOutputBytes: 1 << 20 })];
+  await using kit = new Kit<string, string>(net, { transforms });
+  const bomb = await bombOf(64);
+  let isArmed = false;
+  const bomber: Transform = {
+    name: "gzip",
+    open(context) {
+      const good = gzip().open(context);
+      return {
+        encode: (bytes) => isArmed ? bomb : good.encode(bytes),
+        decode: (bytes) => good.decode(bytes),
+      };
+    },
+  };
+  const client = await kit.client({ transforms: [bomber] });
+  isArmed = true;
+  client.send("boom");
+  const { code, reason } = await kit.event("disconnected");
+  assertEquals(code, "transforms");
+  assertStringIncludes(reason, "more than 1048576 bytes come out of it");
+  const error = await assertRejects(() => client.closed, ConnectionLostError);
+  assertEquals(error.code, "transforms");
+  await kit.worker((text) => text + "!", { client: { transforms } });
+  assertEquals(await kit.server.submit("hello"), "hello!");
+});
+
+both(
+  "a transform that makes too much of a frame loses its connection with a reason",
+  async (net) => {
+    const padding: Transform = {
+      name: "padding",
+      open: () => ({
+        encode(bytes) {
+          if (bytes.length < 2000) return bytes;
+          return new Uint8Array(30_000);
+        },
+        decode: (bytes) => bytes,
+      }),
+    };
+    const options = { transforms: [padding], maxFrameBytes: 20_000 };
+    await using kit = new Kit<string, string>(net, options);
+    const client = await kit.client(options);
+    client.send("x".repeat(3000));
+    const error = await assertRejects(() => client.closed, ConnectionLostError);
+    assertEquals(error.code, "transforms");
+    assertStringIncludes(error.reason, "transforms made 30000 bytes");
+  },
+);
+
+/** A gzip of so many MiB of zeros. */
+async function bombOf(mebibytes: number): Promise<Uint8Array<ArrayBuffer>> {
+  const zeros = new Uint8Array(1 << 20);
+  const stream = ReadableStream.from(
+    (function* () {
+      for (let i = 0; i < mebibytes; i++) yield zeros;
+    })(),
+  );
+  return await new Response(
+    stream.pipeThrough(new CompressionStream("gzip")),
+  ).bytes();
+}
