@@ -10,6 +10,10 @@ import { resolve } from "node:path";
 export interface RunArguments {
   /** Parts of scenarios' names; none: all. */
   filters: string[];
+  /** Whether the filters are whole names. */
+  isExact: boolean;
+  /** Whether the hand-written peer takes part a second time, with arrays. */
+  withArrays: boolean;
   /** How often each peer is run. */
   runs: number;
   /** What runs before the clock does, in ms. */
@@ -28,6 +32,8 @@ export interface RunArguments {
 export function parseArgs(args: readonly string[]): RunArguments {
   const parsed: RunArguments = {
     filters: [],
+    isExact: false,
+    withArrays: false,
     runs: 5,
     warmUpMs: 600,
     measureMs: 1000,
@@ -37,7 +43,10 @@ export function parseArgs(args: readonly string[]): RunArguments {
     const [name, value = ""] = arg.split("=", 2) as [string, string?];
     if (name === "--") continue;
     else if (!name.startsWith("--")) parsed.filters.push(arg);
-    else if (name === "--only") parsed.filters.push(...value.split(","));
+    else if (name === "--only") {
+      parsed.filters.push(...value.split(","));
+      parsed.isExact = true;
+    } else if (name === "--arrays") parsed.withArrays = true;
     else if (name === "--runs") parsed.runs = Number(value);
     else if (name === "--quick") {
       parsed.runs = 3;

@@ -13,10 +13,10 @@ import type { Config, Report } from "./workload.ts";
 const ROOT = fileURLToPath(new URL("../", import.meta.url));
 
 /** A pair of programs. */
-export interface Peer {
-  /** Its name in the table. */
+export interface Programs {
+  /** What it is called in messages. */
   name: string;
-  /** Its programs are `programs/PROGRAM_server.ts` and `_worker.ts`. */
+  /** They are `programs/PROGRAM_server.ts` and `programs/PROGRAM_worker.ts`. */
   program: string;
   /** The checkout that they are in; this one by default. */
   root?: string;
@@ -51,9 +51,9 @@ const TIMEOUT_MS = 120_000;
 /** How often memory is looked at, in ms. */
 const SAMPLE_MS = 50;
 
-/** Runs a peer once. */
+/** Runs a pair of programs once. */
 export async function run(
-  peer: Peer,
+  peer: Programs,
   config: Config,
   options: RunOptions = {},
 ): Promise<Outcome> {
@@ -119,7 +119,7 @@ export async function run(
 }
 
 function spawn(
-  peer: Peer,
+  peer: Programs,
   role: "server" | "worker",
   config: Config,
   { cpus, profileDir, v8Flags }: RunOptions,

@@ -42,10 +42,18 @@ interface Row {
 
 const IDLE = new Set(["(idle)", "(program)", "(root)"]);
 
+/** Options of {@linkcode summarize}. */
+export interface SummaryOptions {
+  /** How many functions. @default {25} */
+  top?: number;
+  /** Whether their hottest lines are added. @default {false} */
+  lines?: boolean;
+}
+
 /** A table of the functions that took the most time of a profile. */
 export function summarize(
   profile: Profile,
-  { top = 25, lines = false }: { top?: number; lines?: boolean } = {},
+  { top = 25, lines = false }: SummaryOptions = {},
 ): string {
   const nodes = new Map(profile.nodes.map((node) => [node.id, node]));
   const self = new Map<number, number>();
@@ -111,29 +119,43 @@ function describe({ functionName, url, lineNumber }: CallFrame): string {
   return `${name} ${file}:${lineNumber + 1}`;
 }
 
-/** The profiles at a path: itself, or all of a folder. */
+/** The profiles at a path: itself, or all that are below it, by name. */
 async function find(path: string): Promise<string[]> {
   if (!(await Deno.stat(path)).isDirectory) return [path];
   const found: string[] = [];
-  for await (const { name } of Deno.readDir(path)) {
-    if (name.endsWith(".cpuprofile")) found.push(join(path, name));
+  for await (const { name, isDirectory } of Deno.readDir(path)) {
+    if (isDirectory) found.push(...await find(join(path, name)));
+    else if (name.endsWith(".cpuprofile")) found.push(join(path, name));
   }
   return found.sort();
 }
 
-if (import.meta.main) {
-  const paths = Deno.args.filter((arg) => !arg.startsWith("--"));
-  const top = Number(
-    Deno.args.find((arg) => arg.startsWith("--top="))?.slice(6) ?? 25,
-  );
-  if (paths.length === 0) {
-    console.error("Usage: bench/prof_summary.ts FILE_OR_FOLDER... [--top=25]");
-    Deno.exit(2);
-  }
-  for (const path of (await Promise.all(paths.map(find))).flat()) {
-    console.log(`\n${path}`);
-    const profile = JSON.parse(await Deno.readTextFile(path));
-    const lines = Deno.args.includes("--lines");
-    console.log(summarize(profile, { top, lines }));
+/** Prints the summaries of the profiles at a path. */
+export async function printProfiles(
+  path: string,
+  options: SummaryOptions = {},
+): Promise<void> {
+  for (const file of await find(path)) {
+    console.log(`\n${file}`);
+    console.log(summarize(JSON.parse(await Deno.readTextFile(file)), options));
   }
 }
+
+async function main(): Promise<void> {
+  const paths = Deno.args.filter((arg) => !arg.startsWith("--"));
+  if (paths.length === 0) {
+    console.error(
+      "Usage: bench/prof_summary.ts FILE_OR_FOLDER... [--top=25] [--lines]",
+    );
+    Deno.exit(2);
+  }
+  const top = Deno.args.find((arg) => arg.startsWith("--top="))?.slice(6);
+  for (const path of paths) {
+    await printProfiles(path, {
+      top: Number(top ?? 25),
+      lines: Deno.args.includes("--lines"),
+    });
+  }
+}
+
+if (import.meta.main) await main();

@@ -9,98 +9,88 @@
  */
 
 import { parseArgs, type RunArguments } from "./arguments.ts";
-import { type Outcome, type Peer, run } from "./process.ts";
-import { type Scenario, SCENARIOS } from "./scenarios.ts";
-import { summarize } from "./prof_summary.ts";
-import { join } from "node:path";
+import { describeMachine, load } from "./machine.ts";
+import { run } from "./process.ts";
+import { printProfiles } from "./prof_summary.ts";
+import { configOf, type Scenario, SCENARIOS } from "./scenarios.ts";
+import { type Row, rowsOf, type Series, toMarkdown, toText } from "./table.ts";
 
-const args = parseArgs(Deno.args);
-const chosen = SCENARIOS.filter((scenario) =>
-  args.filters.length === 0 ||
-  args.filters.some((filter) => scenario.name.includes(filter))
-);
-if (chosen.length === 0) {
-  console.error(`No scenario matches: ${args.filters.join(" ")}`);
-  Deno.exit(2);
+const RESULTS = new URL("./RESULTS.md", import.meta.url);
+
+async function main(): Promise<void> {
+  const args = parseArgs(Deno.args);
+  const scenarios = SCENARIOS.filter(({ name }) =>
+    args.filters.length === 0 ||
+    args.filters.some((filter) =>
+      args.isExact ? name === filter : name.includes(filter)
+    )
+  );
+  if (scenarios.length === 0) {
+    console.error(
+      `No scenario matches. There are: ${
+        SCENARIOS.map(({ name }) => name).join(", ")
+      }`,
+    );
+    Deno.exit(2);
+  }
+  const machine = await describeMachine();
+  const loadBefore = load();
+  const rows: Row[] = [];
+  for (const scenario of scenarios) {
+    const some = await measure(scenario, args);
+    console.log(toText(some));
+    rows.push(...some);
+  }
+  const failed = rows.filter(({ isReached }) => isReached === false).length;
+  const judged = rows.filter(({ isReached }) => isReached !== undefined).length;
+  console.log(`\n${judged - failed} of ${judged} goals reached`);
+  if (args.profileDir !== undefined) await printProfiles(args.profileDir);
+  if (!args.write) return;
+  await Deno.writeTextFile(
+    RESULTS,
+    `# Results
+
+Written by \`deno task bench -- --write\`; [README.md](./README.md) says what is
+measured and how to read it.
+
+${machine.map((line) => `- ${line}`).join("\n")}
+- ${args.runs} runs each, ${args.warmUpMs} ms warm-up, ${args.measureMs} ms measured
+- load average before: ${loadBefore}; after, the benchmark's own included: ${load()}
+
+${toMarkdown(rows)}
+`,
+  );
 }
-for (const scenario of chosen) await measure(scenario, args);
-if (args.profileDir !== undefined) await printProfiles(args.profileDir);
 
-async function measure(scenario: Scenario, args: RunArguments): Promise<void> {
-  const peers: Peer[] = [...scenario.peers];
+async function measure(
+  scenario: Scenario,
+  args: RunArguments,
+): Promise<Row[]> {
+  const peers = scenario.peers.filter(({ config }) =>
+    args.withArrays || config?.batch === undefined
+  );
   if (args.against !== undefined) {
-    peers.push({
-      name: `distchan in ${args.against}`,
-      program: "distchan",
-      root: args.against,
-    });
+    for (const peer of [...peers]) {
+      if (peer.program !== "distchan") continue;
+      const name = `${peer.name}, ${args.against}`;
+      peers.push({ ...peer, name, root: args.against });
+    }
   }
-  const values = new Map<Peer, number[]>();
-  const details = new Map<Peer, string>();
+  const series: Series[] = peers.map((peer) => ({
+    peer,
+    config: configOf(scenario, peer, args),
+    outcomes: [],
+  }));
   for (let i = 0; i < args.runs; i++) {
-    // Interleaved, and each run the other way round, so that what else the
-    // machine does hits all alike.
-    const order = i % 2 === 0 ? peers : peers.toReversed();
-    for (const peer of order) {
-      const outcome = await run(peer, scenario.config(args), {
-        ...scenario.options,
-        ...(args.profileDir === undefined
-          ? {}
-          : { profileDir: args.profileDir }),
-      });
-      const list = values.get(peer) ?? [];
-      list.push(scenario.value(outcome));
-      values.set(peer, list);
-      details.set(peer, cpu(outcome));
+    // Interleaved, and every other time the other way round.
+    for (const one of i % 2 === 0 ? series : series.toReversed()) {
+      const { peer, config } = one;
+      const options = { ...scenario.options };
+      if (args.profileDir !== undefined) options.profileDir = args.profileDir;
+      one.outcomes.push(await run(peer, config, options));
     }
   }
-  const [baseline = peers[0]!] = peers;
-  console.log(`\n${scenario.title}`);
-  for (const peer of peers) {
-    const mine = values.get(peer)!;
-    const ratios = mine.map((value, i) => value / values.get(baseline)![i]!);
-    const ratio = peer === baseline
-      ? ""
-      : `${median(ratios).toFixed(2)} x (${Math.min(...ratios).toFixed(2)} to ${
-        Math.max(...ratios).toFixed(2)
-      })`;
-    console.log(
-      `  ${peer.name.padEnd(24)} ${
-        scenario.format(median(mine)).padStart(12)
-      }  ${ratio.padEnd(24)} ${details.get(peer)}`,
-    );
-  }
-  console.log(`  goal: ${scenario.goal} x`);
+  return rowsOf(scenario, series);
 }
 
-function cpu({ server, workers }: Outcome): string {
-  const parts: string[] = [];
-  if (server !== null) parts.push(`server ${server.cpuMicros.toFixed(2)} µs`);
-  if (workers.length > 0) {
-    parts.push(
-      `worker ${median(workers.map((w) => w.cpuMicros)).toFixed(2)} µs`,
-    );
-  }
-  return `processor time a value: ${parts.join(", ")}`;
-}
-
-function median(values: number[]): number {
-  const sorted = values.toSorted((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 === 1
-    ? sorted[middle]!
-    : (sorted[middle - 1]! + sorted[middle]!) / 2;
-}
-
-async function printProfiles(dir: string): Promise<void> {
-  for await (const { name, isDirectory } of Deno.readDir(dir)) {
-    if (!isDirectory || !name.includes("distchan")) continue;
-    const files: string[] = [];
-    for await (const file of Deno.readDir(join(dir, name))) {
-      files.push(file.name);
-    }
-    const path = join(dir, name, files.sort().at(-1)!);
-    console.log(`\n${path}`);
-    console.log(summarize(JSON.parse(await Deno.readTextFile(path))));
-  }
-}
+await main();

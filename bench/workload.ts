@@ -31,32 +31,36 @@ export interface Config {
   scenario: string;
   /** Where the server is; for workers only. */
   port: number;
-  /** How many workers there are. */
+  /** How many workers there are, each in a process of its own. */
   workers: number;
-  /** Connections that one worker process makes. */
-  connections: number;
   /** What runs before the clock does, in ms. */
   warmUpMs: number;
   /** How long is measured, in ms. */
   measureMs: number;
   /** The size of a value, where it has one, in bytes. */
   bytes: number;
-  /** How many values, where that is fixed: the clock doesn't matter then. */
+  /** How many items the hand-written peer puts into an array; 1: no arrays. */
+  batch: number;
+  /** Whether client.readable and iteration have a large window. */
+  prefetch: number | "auto";
+  /** How many values, where that is fixed, in rounds. */
   counts: number[];
 }
 
 /** What a program found out. */
 export interface Report {
-  /** Values a second, if it counted any. */
+  /** Values a second. */
   rate: number;
   /** Processor time a value, in µs. */
   cpuMicros: number;
-  /** Of each round trip, in µs, if it made any. */
+  /** The median of the round trips, in µs, if it made single ones. */
   p50?: number;
-  /** The same. */
+  /** The time that 1 of 100 took longer than, in µs. */
   p99?: number;
-  /** Heap in use after garbage collection, in bytes, if it was asked for. */
-  heapBytes?: number;
+  /** Of each round of `counts`: values a second. */
+  rates?: number[];
+  /** Of each round of `counts`: the heap after a garbage collection, in bytes. */
+  heapBytes?: number[];
 }
 
 const IDS = Array.from({ length: 4096 }, () => crypto.randomUUID());
@@ -84,7 +88,8 @@ export class Meter {
   done = false;
   readonly #warmUpMs: number;
   readonly #measureMs: number;
-  readonly #mask: number;
+  readonly #stride: number;
+  #nextLook: number;
   #startedAt = 0;
   #from = 0;
   #fromCount = 0;
@@ -93,17 +98,17 @@ export class Meter {
 
   /**
    * @param config The times.
-   * @param mask The clock is looked at whenever these bits of the count are 0.
+   * @param stride The clock is looked at after so many.
    */
-  constructor(config: Config, mask = 0xff) {
+  constructor(config: Config, stride = 256) {
     this.#warmUpMs = config.warmUpMs;
     this.#measureMs = config.measureMs;
-    this.#mask = mask;
+    this.#stride = this.#nextLook = stride;
   }
 
-  /** A value came. */
-  add(): void {
-    if ((++this.count & this.#mask) === 0) this.#look();
+  /** Something came: a value, or so many of whatever is counted. */
+  add(count = 1): void {
+    if ((this.count += count) >= this.#nextLook) this.#look();
   }
 
   /** What was measured. */
@@ -112,6 +117,7 @@ export class Meter {
   }
 
   #look(): void {
+    this.#nextLook = this.count + this.#stride;
     const now = performance.now();
     if (this.#startedAt === 0) this.#startedAt = now;
     if (this.#from === 0) {
@@ -152,11 +158,36 @@ export function sendMs(config: Config): number {
   return config.warmUpMs + config.measureMs + 150;
 }
 
-/** Percentiles of some times. */
-export function percentiles(
-  micros: Float64Array,
-): { p50: number; p99: number } {
-  const sorted = micros.toSorted();
-  const at = (share: number) => sorted[Math.floor(sorted.length * share)]!;
-  return { p50: at(0.5), p99: at(0.99) };
+/** Round trips before, and those of which the time is taken. */
+const WARM_UP_TRIPS = 5_000, TRIPS = 20_000;
+
+/** Takes the time of round trips, one after the other. */
+export async function takeTrips(
+  trip: (i: number) => Promise<unknown>,
+): Promise<Report> {
+  for (let i = 0; i < WARM_UP_TRIPS; i++) await trip(i);
+  const micros = new Float64Array(TRIPS);
+  const fromCpu = cpuMicros();
+  const from = performance.now();
+  let before = from;
+  for (let i = 0; i < TRIPS; i++) {
+    await trip(i);
+    const now = performance.now();
+    micros[i] = (now - before) * 1000;
+    before = now;
+  }
+  const cpu = (cpuMicros() - fromCpu) / TRIPS;
+  micros.sort();
+  return {
+    rate: TRIPS / (before - from) * 1000,
+    cpuMicros: cpu,
+    p50: micros[TRIPS * 0.5]!,
+    p99: micros[TRIPS * 0.99]!,
+  };
+}
+
+/** The heap that is left after a garbage collection, in bytes. */
+export function heapAfterGc(): number {
+  (globalThis as { gc?: () => void }).gc?.();
+  return Deno.memoryUsage().heapUsed;
 }

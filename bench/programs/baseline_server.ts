@@ -1,5 +1,6 @@
 /** The server of the hand-written peer. */
 import {
+  type Answer,
   expected,
   makeItem,
   Meter,
@@ -7,14 +8,14 @@ import {
   sendMs,
   tell,
 } from "../workload.ts";
-import type { Answer } from "../workload.ts";
 import { JsonChannel } from "./json_channel.ts";
 
 const config = readConfig();
+const { batch } = config;
 const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
 tell({ port: listener.addr.port });
 const channels: JsonChannel[] = [];
-for (let i = 0; i < config.workers * config.connections; i++) {
+for (let i = 0; i < config.workers; i++) {
   channels.push(new JsonChannel(await listener.accept()));
 }
 listener.close();
@@ -25,12 +26,19 @@ if (config.scenario === "oneway") {
 } else {
   const meter = new Meter(config);
   let sum = 0;
-  const onValue = (value: unknown) => {
+  const onAnswer = (value: unknown) => {
     sum += (value as Answer).answer;
     meter.add();
     return undefined;
   };
-  const received = channels.map((channel) => channel.receive(onValue));
+  const onAnswers = (values: unknown) => {
+    for (const { answer } of values as Answer[]) sum += answer;
+    meter.add(batch);
+    return undefined;
+  };
+  const received = channels.map((channel) =>
+    channel.receive(batch === 1 ? onAnswer : onAnswers)
+  );
   const sent = await send(() => meter.done);
   await Promise.all(received);
   let total = 0;
@@ -42,8 +50,13 @@ for (const channel of channels) channel.close();
 
 async function send(isOver: () => boolean): Promise<number> {
   let i = 0;
-  while ((i & 0xff) !== 0 || !isOver()) {
-    const room = channels[i % channels.length]!.send(makeItem(i++));
+  for (let turn = 0; (i & 0xff) !== 0 || !isOver(); turn++) {
+    const channel = channels[turn % channels.length]!;
+    const room = channel.send(
+      batch === 1
+        ? makeItem(i++)
+        : Array.from({ length: batch }, () => makeItem(i++)),
+    );
     if (room !== undefined) await room;
   }
   await Promise.all(channels.map((channel) => channel.end()));

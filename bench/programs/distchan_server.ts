@@ -2,38 +2,47 @@
 import { listen, type Server } from "../../mod.ts";
 import {
   type Answer,
+  cpuMicros,
   expected,
+  heapAfterGc,
   type Item,
   makeItem,
   Meter,
   readConfig,
   sendMs,
+  takeTrips,
   tell,
 } from "../workload.ts";
 
+/** Values that the source of a stream makes at a pull. */
+const BURST = 64;
+
+type Scenario = (server: Server<Item, Answer>) => Promise<void>;
+
+const scenarios: Record<string, Scenario> = {
+  roundtrip,
+  map,
+  streams,
+  oneway,
+  onewayStreams,
+  bulk,
+  serial,
+  growth,
+};
+
 const config = readConfig();
+const isOneWay = config.scenario.startsWith("oneway") ||
+  config.scenario === "bulk";
 const server = listen<Item, Answer>({
   port: 0,
-  results: config.scenario.startsWith("oneway") ? "discard" : "keep",
+  results: isOneWay ? "discard" : "keep",
 });
 tell({ port: (server.addr as Deno.NetAddr).port });
-await server.ready(config.workers * config.connections);
+await server.ready(config.workers);
+await scenarios[config.scenario]!(server);
+await server.close();
 
-switch (config.scenario) {
-  case "roundtrip":
-    await roundTrip();
-    break;
-  case "oneway": {
-    const until = performance.now() + sendMs(config);
-    await send(server, () => performance.now() >= until);
-    break;
-  }
-  default:
-    throw new TypeError(`Unknown scenario: ${config.scenario}`);
-}
-await server.closed;
-
-async function roundTrip(): Promise<void> {
+async function roundtrip(server: Server<Item, Answer>): Promise<void> {
   const meter = new Meter(config);
   let sum = 0;
   const sending = send(server, () => meter.done);
@@ -42,6 +51,75 @@ async function roundTrip(): Promise<void> {
     meter.add();
   }
   check(meter, sum, await sending);
+}
+
+async function map(server: Server<Item, Answer>): Promise<void> {
+  const meter = new Meter(config);
+  function* items(): Generator<Item> {
+    for (let i = 0; !meter.done; i++) yield makeItem(i);
+  }
+  for await (const { answer } of server.map(items())) {
+    if (answer !== expected(meter.count)) throw new Error("wrong answer");
+    meter.add();
+  }
+  tell({ report: meter.report() });
+}
+
+async function streams(server: Server<Item, Answer>): Promise<void> {
+  const meter = new Meter(config);
+  const items = new Source(() => meter.done);
+  let sum = 0;
+  for await (const { answer } of items.stream.pipeThrough(server)) {
+    sum += answer;
+    meter.add();
+  }
+  check(meter, sum, items.count);
+}
+
+async function oneway(server: Server<Item, Answer>): Promise<void> {
+  const until = performance.now() + sendMs(config);
+  await send(server, () => performance.now() >= until);
+}
+
+async function onewayStreams(server: Server<Item, Answer>): Promise<void> {
+  const until = performance.now() + sendMs(config);
+  const items = new Source(() => performance.now() >= until);
+  await items.stream.pipeTo(server.writable);
+}
+
+async function bulk(server: Server<Item, Answer>): Promise<void> {
+  const bytes: unknown = new Uint8Array(config.bytes).fill(1);
+  const until = performance.now() + sendMs(config);
+  while (performance.now() < until) {
+    const room = server.send(bytes as Item);
+    if (room !== undefined) await room;
+  }
+  await server.end();
+}
+
+async function serial(server: Server<Item, Answer>): Promise<void> {
+  tell({ report: await takeTrips((i) => server.submit(makeItem(i))) });
+}
+
+/** Rounds of so many items: each must be as fast, and leave as little. */
+async function growth(server: Server<Item, Answer>): Promise<void> {
+  const results = server[Symbol.asyncIterator]();
+  const rates: number[] = [], heapBytes: number[] = [];
+  const fromCpu = cpuMicros();
+  let total = 0;
+  for (const [round, count] of config.counts.entries()) {
+    tell({ phase: round });
+    const from = performance.now();
+    const sending = sendCount(server, count);
+    for (let i = 0; i < count; i++) await results.next();
+    await sending;
+    rates.push(count / (performance.now() - from) * 1000);
+    heapBytes.push(heapAfterGc());
+    total += count;
+  }
+  const cpu = (cpuMicros() - fromCpu) / total;
+  tell({ report: { rate: rates.at(-1), cpuMicros: cpu, rates, heapBytes } });
+  await server.end();
 }
 
 async function send(
@@ -55,6 +133,33 @@ async function send(
   }
   await server.end();
   return i;
+}
+
+async function sendCount(
+  server: Server<Item, Answer>,
+  count: number,
+): Promise<void> {
+  for (let i = 0; i < count; i++) {
+    const room = server.send(makeItem(i));
+    if (room !== undefined) await room;
+  }
+}
+
+/** Items as a stream, made in bursts: the cheapest that a source can be. */
+class Source {
+  count = 0;
+  readonly stream: ReadableStream<Item>;
+
+  constructor(isOver: () => boolean) {
+    this.stream = new ReadableStream({
+      pull: (controller) => {
+        for (let i = 0; i < BURST; i++) {
+          controller.enqueue(makeItem(this.count++));
+        }
+        if (isOver()) controller.close();
+      },
+    });
+  }
 }
 
 function check(meter: Meter, sum: number, sent: number): void {

@@ -1,0 +1,31 @@
+/** The reading end of raw bytes: into one reused buffer. */
+import { Meter, readConfig, tell } from "../workload.ts";
+
+const config = readConfig();
+const conn = await Deno.connect({ hostname: "127.0.0.1", port: config.port });
+conn.setNoDelay(true);
+
+if (config.scenario === "serial") {
+  const bytes = new Uint8Array(1024);
+  for (;;) {
+    const count = await conn.read(bytes);
+    if (count === null) break;
+    await conn.write(bytes.subarray(0, count));
+  }
+} else {
+  const bytes = new Uint8Array(config.bytes);
+  const meter = new Meter(config, 16 * config.bytes);
+  for (;;) {
+    const count = await conn.read(bytes);
+    if (count === null) break;
+    meter.add(count);
+  }
+  const { rate, cpuMicros } = meter.report();
+  tell({
+    report: {
+      rate: rate / config.bytes,
+      cpuMicros: cpuMicros * config.bytes,
+    },
+  });
+}
+conn.close();
