@@ -52,6 +52,9 @@ function rowOf(
   const values = outcomes.map((outcome) => metric.value(outcome, config));
   // Those that ran next to each other are compared: what else the machine did
   // then was nearly the same.
+  if (values.includes(0)) {
+    throw new Error(`${scenario.title}: ${peer.name} measured nothing`);
+  }
   const ratios = metric.isRatio
     ? values
     : values.map((value, i) =>

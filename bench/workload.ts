@@ -113,6 +113,7 @@ export class Meter {
 
   /** What was measured. */
   report(): Report {
+    if (!this.done) this.#finish(performance.now());
     return this.#report;
   }
 
@@ -125,11 +126,15 @@ export class Meter {
       this.#from = now;
       this.#fromCount = this.count;
       this.#fromCpu = cpuMicros();
-      return;
+    } else if (!this.done && now - this.#from >= this.#measureMs) {
+      this.#finish(now);
     }
-    if (this.done || now - this.#from < this.#measureMs) return;
-    this.done = true;
+  }
+
+  #finish(now: number): void {
     const count = this.count - this.#fromCount;
+    if (this.#from === 0 || count === 0) return; // it took part, and that is all
+    this.done = true;
     this.#report = {
       rate: count / (now - this.#from) * 1000,
       cpuMicros: (cpuMicros() - this.#fromCpu) / count,
@@ -155,7 +160,7 @@ export function tell(message: Record<string, unknown>): void {
 
 /** How long a sender of one way traffic goes on, in ms. */
 export function sendMs(config: Config): number {
-  return config.warmUpMs + config.measureMs + 150;
+  return config.warmUpMs + config.measureMs + 300;
 }
 
 /** Round trips before, and those of which the time is taken. */

@@ -31,17 +31,6 @@ const scenarios: Record<string, Scenario> = {
 };
 
 const config = readConfig();
-const isOneWay = config.scenario.startsWith("oneway") ||
-  config.scenario === "bulk";
-const server = listen<Item, Answer>({
-  port: 0,
-  results: isOneWay ? "discard" : "keep",
-});
-tell({ port: (server.addr as Deno.NetAddr).port });
-await server.ready(config.workers);
-await scenarios[config.scenario]!(server);
-await server.close();
-
 async function roundtrip(server: Server<Item, Answer>): Promise<void> {
   const meter = new Meter(config);
   let sum = 0;
@@ -168,3 +157,14 @@ function check(meter: Meter, sum: number, sent: number): void {
   if (meter.count !== sent || sum !== total) throw new Error("wrong answers");
   tell({ report: meter.report() });
 }
+
+const isOneWay = config.scenario.startsWith("oneway") ||
+  config.scenario === "bulk";
+const server = listen<Item, Answer>({
+  port: 0,
+  results: isOneWay ? "discard" : "keep",
+});
+tell({ port: (server.addr as Deno.NetAddr).port });
+await server.ready(config.workers);
+await scenarios[config.scenario]!(server);
+await server.close();
