@@ -19,6 +19,7 @@ export const T = {
   REJECT: 3,
   CHALLENGE: 4,
   PROOF: 5,
+  CONFIRM: 6,
   ITEM: 8,
   RESULT: 9,
   ERROR: 10,
