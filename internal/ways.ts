@@ -230,6 +230,8 @@ export class SubmitWay implements Way {
   readonly queue: Queue<Item> = new Queue();
   readonly #host: WayHost;
   readonly #waiting = new Map<Item, Submitted>();
+  /** Items in the queue that don't wait any more, perhaps. */
+  #stale = 0;
   #closed: { error: unknown } | null = null;
 
   constructor(host: WayHost) {
@@ -246,6 +248,10 @@ export class SubmitWay implements Way {
     const { signal, timeoutMs } = options;
     if (signal?.aborted) return Promise.reject(signal.reason);
     const { delivery, maxQueued } = this.#host;
+    if (
+      this.#stale > 0 &&
+      (this.queue.length >= maxQueued || this.#stale > this.queue.length / 2)
+    ) this.#dropStale();
     if (this.queue.length >= maxQueued && !delivery.hasRoom(this)) {
       return Promise.reject(queueFull("submit", this.queue.length));
     }
@@ -297,14 +303,26 @@ export class SubmitWay implements Way {
   }
 
   failed(entry: Item, error: Error): void {
+    if (entry.attempts === 0) this.#stale++;
     this.#take(entry)?.reject(error);
   }
 
   pumped(): void {}
 
   #cancel(entry: Item, reason: unknown): void {
+    if (entry.attempts === 0) this.#stale++;
     this.#take(entry)?.reject(reason);
     this.#host.delivery.discard(entry);
+  }
+
+  /** Cancelled items neither count as queued nor stay in memory. */
+  #dropStale(): void {
+    const entries = [...this.queue];
+    this.queue.clear();
+    for (const entry of entries) {
+      if (entry.state === WAITING) this.queue.push(entry);
+    }
+    this.#stale = 0;
   }
 
   #take(entry: Item): Submitted | undefined {

@@ -1,0 +1,310 @@
+/**
+ * Which worker gets what, and how much of it: design section 3, "Dispatch" and
+ * the windows of "Back pressure".
+ */
+import { assert, assertEquals } from "@std/assert";
+import { both, Kit, range } from "./_support/channel_kit.ts";
+import { Gate, moment, until } from "./_support/within.ts";
+
+const forever = () => new Promise<never>(() => {});
+
+both(
+  "Round robin is strict while all are free: item k to worker k mod n",
+  async (net) => {
+    for (const count of [1, 2, 3, 5]) {
+      await using kit = new Kit<number, [number, number]>(net);
+      await kit.workers(count, (i) => (n) => [n, i], {
+        client: { prefetch: 100 },
+      });
+      for (const n of range(60)) kit.server.send(n);
+      kit.server.end();
+      for await (const [n, worker] of kit.server) {
+        assertEquals(worker, n % count, `item ${n} of ${count} workers`);
+      }
+    }
+  },
+);
+
+both("Round robin goes on where it was, item after item", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  await kit.workers(3, (i) => () => i);
+  const results: number[] = [];
+  for (const n of range(12)) results.push(await kit.server.submit(n));
+  assertEquals(results, range(12).map((n) => n % 3));
+});
+
+both("Round robin is strict for writable and map() as well", async (net) => {
+  await using kit = new Kit<number, [number, number]>(net);
+  await kit.workers(3, (i) => (n) => [n, i], { client: { prefetch: 100 } });
+  const mapped = await Array.fromAsync(kit.server.map(range(30)));
+  assertEquals(mapped, range(30).map((n) => [n, n % 3]));
+  const written = await Array.fromAsync(
+    ReadableStream.from(range(30)).pipeThrough(kit.server),
+  );
+  assertEquals(
+    written.toSorted(([a], [b]) => a - b),
+    range(30).map((n) => [n, n % 3]),
+  );
+});
+
+both("A full worker is passed over", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const { server } = kit;
+  const full = await kit.client({ prefetch: 2 });
+  full[Symbol.asyncIterator]();
+  await kit.active(1);
+  const seen: number[] = [];
+  await kit.worker((n) => (seen.push(n), n), { client: { prefetch: 100 } });
+  for (const n of range(50)) server.send(n);
+  await until(() => seen.length === 48, "the free one does the rest");
+  assertEquals(seen, range(50).filter((n) => n !== 0 && n !== 2));
+});
+
+both("One slow worker never holds up another", async (net) => {
+  await using kit = new Kit<number, number>(net, { results: "discard" });
+  const { server } = kit;
+  await kit.worker(forever);
+  let fast = 0;
+  await kit.worker((n) => (fast++, n));
+  const producing = (async () => {
+    for (const n of range(3000)) await server.send(n);
+  })();
+  await until(() => fast >= 2990, "the fast one does nearly all");
+  await producing;
+});
+
+both("Order is kept from the server to each worker", async (net) => {
+  await using kit = new Kit<number, number>(net, { results: "discard" });
+  const { server } = kit;
+  const seen = range(3).map((): number[] => []);
+  await kit.workers(3, (i) => (n) => (seen[i]!.push(n), n));
+  for (const n of range(5000)) await server.send(n);
+  await server.close();
+  for (const items of seen) {
+    assertEquals(items, items.toSorted((a, b) => a - b));
+  }
+  assertEquals(seen.flat().length, 5000);
+});
+
+both("prefetch: at most so many items at a reader", async (net) => {
+  for (const prefetch of [1, 3, 10]) {
+    await using kit = new Kit<number, number>(net);
+    const client = await kit.client({ prefetch });
+    const items = client[Symbol.asyncIterator]();
+    await kit.active(1);
+    for (const n of range(30)) kit.server.send(n);
+    await moment();
+    assertEquals(kit.server.workers[0]!.inFlight, prefetch);
+    for (const n of range(30)) assertEquals((await items.next()).value, n);
+  }
+});
+
+both("prefetch: at most so many items at a worker", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  await kit.worker(forever, { concurrency: 2, client: { prefetch: 5 } });
+  for (const n of range(30)) kit.server.send(n);
+  await moment();
+  assertEquals(kit.server.stats().inFlight, 5);
+});
+
+both('prefetch "auto": 64 items for a reader', async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const client = await kit.client();
+  client.readable;
+  await kit.active(1);
+  for (const n of range(100)) kit.server.send(n);
+  await moment();
+  assertEquals(kit.server.stats().inFlight, 64);
+});
+
+both(
+  'prefetch "auto": concurrency + 1 items for a worker at first',
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    await kit.worker(forever, { concurrency: 3 });
+    for (const n of range(100)) kit.server.send(n);
+    await moment();
+    assertEquals(kit.server.stats().inFlight, 4);
+  },
+);
+
+both("A client grants nothing until a face is taken", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const { server } = kit;
+  const client = await kit.client();
+  server.send(1);
+  await moment();
+  assertEquals(server.stats().inFlight, 0);
+  assertEquals(server.workers[0]!.state, "idle");
+  client.send(7); // a writing face grants nothing
+  await moment();
+  assertEquals(server.stats().inFlight, 0);
+  client.readable;
+  await until(() => server.stats().inFlight === 1, "the item is sent");
+  assertEquals(server.workers[0]!.state, "active");
+});
+
+both("concurrency: so many handlers at once, and no more", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  let running = 0, most = 0;
+  const gate = new Gate();
+  await kit.worker(async (n) => {
+    most = Math.max(most, ++running);
+    await gate.pass();
+    running--;
+    return n;
+  }, { concurrency: 4, client: { prefetch: 20 } });
+  const results = range(20).map((n) => kit.server.submit(n));
+  await until(() => running === 4, "four run");
+  await moment();
+  assertEquals(running, 4);
+  gate.open();
+  assertEquals(await Promise.all(results), range(20));
+  assertEquals(most, 4);
+});
+
+both(
+  "maxInFlightBytes is strict, and an idle worker gets any item",
+  async (net) => {
+    const maxFrameBytes = 100_000;
+    await using kit = new Kit<Uint8Array, number>(net, {
+      maxFrameBytes,
+      maxInFlightBytes: 100_000,
+      results: "discard",
+    });
+    const { server } = kit;
+    const client = await kit.client({ prefetch: 1000 });
+    const items = client[Symbol.asyncIterator]();
+    await kit.active(1);
+    for (let i = 0; i < 10; i++) server.send(new Uint8Array(40_000));
+    await moment();
+    assertEquals(server.workers[0]!.inFlight, 2, "three would be 120 kB");
+    await items.next();
+    await items.next();
+    await moment();
+    assertEquals(server.workers[0]!.inFlight, 2);
+    server.send(new Uint8Array(10));
+    await moment();
+    assertEquals(server.workers[0]!.inFlight, 2, "order is kept");
+  },
+);
+
+both(
+  "maxInFlightBytes: items as large as a frame go one by one",
+  async (net) => {
+    await using kit = new Kit<Uint8Array, number>(net, {
+      maxFrameBytes: 4096,
+      maxInFlightBytes: 4096,
+    });
+    let most = 0;
+    await kit.worker((bytes) => {
+      most = Math.max(most, kit.server.stats().inFlight);
+      return bytes.length;
+    }, { client: { prefetch: 100 } });
+    const sizes = range(20).map(() => 4000);
+    assertEquals(
+      await Array.fromAsync(
+        kit.server.map(sizes.map((n) => new Uint8Array(n))),
+      ),
+      sizes,
+    );
+    assertEquals(most, 1);
+  },
+);
+
+both(
+  "Small items pass beside large ones within maxInFlightBytes",
+  async (net) => {
+    await using kit = new Kit<Uint8Array, number>(net, {
+      maxFrameBytes: 100_000,
+      maxInFlightBytes: 200_000,
+    });
+    await kit.workers(2, () => (bytes) => bytes.length);
+    const sizes = range(500).map((i) => i % 7 === 0 ? 90_000 : i);
+    assertEquals(
+      await Array.fromAsync(
+        kit.server.map(sizes.map((n) => new Uint8Array(n))),
+      ),
+      sizes,
+    );
+  },
+);
+
+both('dispatch "least-loaded" goes to the one with the fewest', async (net) => {
+  await using kit = new Kit<number, number>(net, { dispatch: "least-loaded" });
+  const gate = new Gate();
+  await kit.workers(2, (i) => async () => {
+    if (i === 0) await gate.pass();
+    return i;
+  }, { client: { prefetch: 100 } });
+  const first = kit.server.submit(0); // to the first of two that are idle
+  for (const n of range(20)) assertEquals(await kit.server.submit(n), 1);
+  gate.open();
+  assertEquals(await first, 0);
+});
+
+both("dispatch: a dispatcher of one's own is asked", async (net) => {
+  const free: number[] = [];
+  await using kit = new Kit<number, number>(net, {
+    dispatch: {
+      pick(workers, item) {
+        free.push(workers.length);
+        return item as number % workers.length;
+      },
+    },
+  });
+  await kit.workers(3, (i) => () => i);
+  assertEquals(await kit.server.submit(5), 2);
+  assertEquals(await kit.server.submit(3), 0);
+  assertEquals(free, [3, 3]);
+});
+
+both("Server.workers and stats() tell what is so", async (net) => {
+  await using kit = new Kit<number, number>(net, { onFailure: () => {} });
+  const { server } = kit;
+  assertEquals(server.workers, []);
+  await kit.worker((n) => {
+    if (n < 0) throw new Error("negative");
+    return n;
+  }, { client: { name: "ada" } });
+  server.send(1);
+  server.send(-1);
+  const results = server[Symbol.asyncIterator]();
+  await results.next();
+  await until(() => server.stats().failed === 1, "one has failed");
+  const [info] = server.workers;
+  assertEquals(info!.id, 0);
+  assertEquals(info!.name, "ada");
+  assertEquals(info!.settled, 1);
+  assertEquals(info!.failed, 1);
+  assertEquals(info!.inFlight, 0);
+  assertEquals(info!.state, "active");
+  assertEquals("hostname" in info!.addr && info!.addr.hostname, "127.0.0.1");
+  await until(() => server.workers[0]!.rttMs !== undefined, "rttMs is known");
+  const stats = server.stats();
+  assertEquals(stats.settled, 1);
+  assertEquals(stats.pending, 0);
+  assertEquals(stats.inFlight, 0);
+  assert(stats.bytesIn > 0 && stats.bytesOut > 0);
+  assertEquals(stats.workers.length, 1);
+});
+
+both(
+  "Server.ready() waits for workers whose handshake is done",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const { server } = kit;
+    await server.ready(0);
+    const one = server.ready(), two = server.ready(2);
+    const silent = await kit.dial();
+    let isTwo = false;
+    two.then(() => isTwo = true);
+    await kit.client();
+    await one;
+    assertEquals(isTwo, false);
+    await kit.client();
+    await two;
+    await server.ready(2);
+    silent.close();
+  },
+);

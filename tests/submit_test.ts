@@ -1,0 +1,334 @@
+/** `submit()`: one item, its own result. Design sections 2 and 3. */
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertRejects,
+  assertStrictEquals,
+} from "@std/assert";
+import { ItemFailure, ItemTimeoutError, RemoteError } from "../mod.ts";
+import { both, Kit, range } from "./_support/channel_kit.ts";
+import { Gate, moment, stateOf, until } from "./_support/within.ts";
+
+both("submit() returns its item's own result", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  await kit.workers(3, () => (n) => n * 2, { concurrency: 2 });
+  const results = range(200).map((n) => kit.server.submit(n));
+  assertEquals(await Promise.all(results), range(200).map((n) => n * 2));
+});
+
+both(
+  "submit() rejects with an ItemFailure around a RemoteError",
+  async (net) => {
+    await using kit = new Kit<{ n: number }, number>(net);
+    await kit.worker(() => {
+      throw new RangeError("too much", {
+        cause: new Error("the cause", { cause: new TypeError("deeper") }),
+      });
+    });
+    const item = { n: 7 };
+    const failure = await assertRejects(
+      () => kit.server.submit(item),
+      ItemFailure,
+    );
+    assertStrictEquals(failure.item, item);
+    assertEquals(failure.id, 0);
+    assertEquals(failure.attempts, 1);
+    assertStrictEquals(failure.cause, failure.error);
+    const { error } = failure;
+    assertInstanceOf(error, RemoteError);
+    assertEquals(error.name, "RangeError");
+    assertEquals(error.message, "too much");
+    const cause = error.cause as Error;
+    assertInstanceOf(cause, Error);
+    assertEquals(cause.message, "the cause");
+    assertEquals((cause.cause as Error).message, "deeper");
+    assertEquals((cause.cause as Error).name, "TypeError");
+  },
+);
+
+both(
+  "submit() rejects alike if the handler rejects, or throws no error",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    await kit.worker((n) =>
+      n === 0
+        ? Promise.reject(new SyntaxError("async"))
+        : Promise.reject("a string")
+    );
+    const first = await assertRejects(() => kit.server.submit(0), ItemFailure);
+    assertEquals(first.error.name, "SyntaxError");
+    assertEquals(first.error.message, "async");
+    const second = await assertRejects(() => kit.server.submit(1), ItemFailure);
+    assertInstanceOf(second.error, RemoteError);
+    assert(second.error.message.includes("a string"));
+  },
+);
+
+both("A failed item hurts neither the worker nor the others", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  await kit.worker((n) => {
+    if (n % 2 === 1) throw new Error("odd");
+    return n;
+  });
+  const results = await Promise.allSettled(
+    range(10).map((n) => kit.server.submit(n)),
+  );
+  assertEquals(results.map((r) => r.status), [
+    ...["fulfilled", "rejected", "fulfilled", "rejected", "fulfilled"],
+    ...["rejected", "fulfilled", "rejected", "fulfilled", "rejected"],
+  ]);
+  assertEquals(kit.server.workers.length, 1);
+});
+
+both(
+  "submit(): an aborted signal rejects with its reason and cancels",
+  async (net) => {
+    await using kit = new Kit<string, string>(net);
+    const aborted: unknown[] = [];
+    const gate = new Gate();
+    await kit.worker(async (s, { signal }) => {
+      signal.addEventListener("abort", () => aborted.push(signal.reason));
+      await gate.pass();
+      return s;
+    });
+    const controller = new AbortController();
+    const reason = new Error("changed my mind");
+    const result = kit.server.submit("a", { signal: controller.signal });
+    await until(() => gate.passing === 1, "the item is executed");
+    controller.abort(reason);
+    assertStrictEquals(await result.catch((e) => e), reason);
+    await until(() => aborted.length === 1, "the handler is told");
+    gate.open();
+    assertEquals(await kit.server.submit("b"), "b", "the slot is free again");
+  },
+);
+
+both(
+  "submit(): a signal that is aborted already sends nothing",
+  async (net) => {
+    await using kit = new Kit<string, string>(net);
+    let calls = 0;
+    await kit.worker((s) => (calls++, s));
+    const reason = new Error("no");
+    const result = kit.server.submit("a", {
+      signal: AbortSignal.abort(reason),
+    });
+    assertStrictEquals(await result.catch((e) => e), reason);
+    await moment();
+    assertEquals(calls, 0);
+  },
+);
+
+both("submit(): aborted while it waits, it is never sent", async (net) => {
+  await using kit = new Kit<string, string>(net);
+  const controller = new AbortController();
+  const result = kit.server.submit("a", { signal: controller.signal });
+  const other = kit.server.submit("b");
+  controller.abort();
+  assertEquals((await result.catch((e) => e)).name, "AbortError");
+  const seen: string[] = [];
+  await kit.worker((s) => (seen.push(s), s));
+  assertEquals(await other, "b");
+  assertEquals(seen, ["b"]);
+  assertEquals(kit.server.stats().pending, 0);
+});
+
+both(
+  "submit(): timeoutMs counts from the call, without a worker too",
+  async (net) => {
+    await using kit = new Kit<string, string>(net);
+    const failure = await assertRejects(
+      () => kit.server.submit("a", { timeoutMs: 30 }),
+      ItemFailure,
+    );
+    assertInstanceOf(failure.error, ItemTimeoutError);
+    assertEquals((failure.error as ItemTimeoutError).timeoutMs, 30);
+    assertEquals(failure.item, "a");
+    assertEquals(failure.attempts, 0);
+    const seen: string[] = [];
+    await kit.worker((s) => (seen.push(s), s));
+    await kit.server.submit("b");
+    assertEquals(seen, ["b"], "an item that expired never leaves");
+  },
+);
+
+both(
+  "submit(): timeoutMs at a worker aborts the handler's signal",
+  async (net) => {
+    await using kit = new Kit<string, string>(net);
+    let wasAborted = false;
+    await kit.worker((_, { signal }) =>
+      new Promise((_, reject) =>
+        signal.addEventListener("abort", () => {
+          wasAborted = true;
+          reject(signal.reason);
+        })
+      )
+    );
+    const failure = await assertRejects(
+      () => kit.server.submit("a", { timeoutMs: 30 }),
+      ItemFailure,
+    );
+    assertInstanceOf(failure.error, ItemTimeoutError);
+    assertEquals(failure.attempts, 1);
+    await until(() => wasAborted, "the handler is told");
+    await until(
+      () => kit.server.workers[0]!.inFlight === 0,
+      "the slot is free",
+    );
+  },
+);
+
+both(
+  "Items of submit() go only to workers in work(), and wait",
+  async (net) => {
+    await using kit = new Kit<string, string>(net);
+    const reader = await kit.client();
+    reader.readable;
+    await kit.active(1);
+    const result = kit.server.submit("a");
+    const event = await kit.event("stalled");
+    assertEquals(event.reason, "no-work-mode");
+    assertEquals(event.waiting, 1);
+    assertEquals(await stateOf(result), "pending");
+    await kit.worker((s) => s.toUpperCase());
+    assertEquals(await result, "A");
+  },
+);
+
+both("submit() past maxQueued rejects with a RangeError", async (net) => {
+  await using kit = new Kit<number, number>(net, { maxQueued: 2 });
+  const { server } = kit;
+  const waiting = [server.submit(1), server.submit(2)];
+  await assertRejects(() => server.submit(3), RangeError);
+  await kit.worker((n) => n);
+  assertEquals(await Promise.all(waiting), [1, 2]);
+  assertEquals(await server.submit(4), 4);
+});
+
+both("maxQueued counts what waits, not what was cancelled", async (net) => {
+  await using kit = new Kit<number, number>(net, { maxQueued: 2 });
+  const { server } = kit;
+  const controller = new AbortController();
+  const { signal } = controller;
+  const cancelled = [
+    server.submit(1, { signal }),
+    server.submit(2, { signal }),
+  ];
+  controller.abort();
+  await Promise.allSettled(cancelled);
+  const waiting = [server.submit(3), server.submit(4)];
+  await assertRejects(() => server.submit(5), RangeError);
+  await kit.worker((n) => n);
+  assertEquals(await Promise.all(waiting), [3, 4]);
+});
+
+both(
+  "submit() has its own queue: unread results don't hold it up",
+  async (net) => {
+    await using kit = new Kit<number, number>(net, { maxBufferedBytes: 1 });
+    const { server } = kit;
+    await kit.worker((n) => n);
+    for (const n of range(100)) server.send(n); // nobody reads
+    await until(() => server.stats().unread > 0, "results wait");
+    await moment();
+    assert(server.stats().pending > 0, "dispatch has stopped");
+    assertEquals(await server.submit(7), 7);
+  },
+);
+
+both("submit() after the end rejects with a TypeError", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  await kit.server.end();
+  await assertRejects(() => kit.server.submit(1), TypeError);
+});
+
+both(
+  "submit() after abort(r) rejects with r, and so does what waited",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const reason = new Error("stop");
+    const result = kit.server.submit(1);
+    await kit.server.abort(reason);
+    assertStrictEquals(await result.catch((e) => e), reason);
+    assertStrictEquals(await kit.server.submit(2).catch((e) => e), reason);
+  },
+);
+
+both(
+  "submit(): an item that can't be encoded or is too large fails alone",
+  async (net) => {
+    await using kit = new Kit<unknown, unknown>(net);
+    await kit.worker(() => "done", { client: { maxFrameBytes: 2048 } });
+    const encode = await assertRejects(
+      () => kit.server.submit({ jobs: [{ fn: () => {} }] }),
+      ItemFailure,
+    );
+    assertEquals(encode.error.name, "EncodeError");
+    assert(encode.error.message.includes("$.jobs[0].fn"));
+    const large = await assertRejects(
+      () => kit.server.submit("x".repeat(3000)),
+      ItemFailure,
+    );
+    assertEquals(large.error.name, "FrameTooLargeError");
+    assertEquals(await kit.server.submit("x".repeat(1500)), "done");
+  },
+);
+
+both(
+  "submit(): a result that can't be encoded or is too large fails alone",
+  async (net) => {
+    await using kit = new Kit<string, unknown>(net, { maxFrameBytes: 2048 });
+    await kit.worker((what) =>
+      what === "function"
+        ? () => {}
+        : what === "large"
+        ? "x".repeat(3000)
+        : what
+    );
+    const encode = await assertRejects(
+      () => kit.server.submit("function"),
+      ItemFailure,
+    );
+    assertInstanceOf(encode.error, RemoteError);
+    assertEquals(encode.error.name, "EncodeError");
+    const large = await assertRejects(
+      () => kit.server.submit("large"),
+      ItemFailure,
+    );
+    assertEquals(large.error.name, "FrameTooLargeError");
+    assertEquals(await kit.server.submit("fine"), "fine");
+    assertEquals(kit.server.workers.length, 1);
+  },
+);
+
+both("submit(): undefined, null and false are results", async (net) => {
+  await using kit = new Kit<number, unknown>(net);
+  const values = [undefined, null, false, 0, ""];
+  await kit.worker((n) => n < 5 ? values[n] : Promise.resolve(values[n - 5]));
+  const results = await Promise.all(
+    range(10).map((n) => kit.server.submit(n)),
+  );
+  assertEquals(results, [...values, ...values]);
+});
+
+both("submit(): a generator is that item's failure", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  await kit.worker(async function* (n) {
+    yield await Promise.resolve(n);
+  });
+  const failure = await assertRejects(() => kit.server.submit(1), ItemFailure);
+  assertEquals(failure.error.name, "TypeError");
+});
+
+both("The handler's context has the item's id and attempt", async (net) => {
+  await using kit = new Kit<number, [number, number, boolean]>(net);
+  await kit.worker((_, { id, attempt, signal }) => [
+    id,
+    attempt,
+    signal.aborted,
+  ]);
+  assertEquals(await kit.server.submit(5), [0, 1, false]);
+  assertEquals(await kit.server.submit(5), [1, 1, false]);
+});
