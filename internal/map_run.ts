@@ -187,9 +187,10 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
     }
   }
 
+  /** One item may wait: so an empty source ends, and a stall is seen. */
   #hasRoom(): boolean {
     return this.#taken - this.#yielded < this.#window &&
-      this.#host.delivery.hasRoom(this);
+      this.queue.length === 0;
   }
 
   /** Takes items from the source as long as there is room for them. */

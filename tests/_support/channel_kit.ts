@@ -14,7 +14,7 @@ import {
   type ServerOptions,
   type WorkOptions,
 } from "../../mod.ts";
-import { MemoryListener } from "./memory_pair.ts";
+import { MemoryConn, MemoryListener } from "./memory_pair.ts";
 import { until, within } from "./within.ts";
 
 /** What carries the connections. */
@@ -55,7 +55,7 @@ export class Kit<Item = unknown, Result = unknown> implements AsyncDisposable {
   /** Everything that the server told so far. */
   readonly events: ServerEvent<Item>[] = [];
   readonly #dial: () => Promise<Deno.Conn>;
-  readonly #clients: Client<Item, Result>[] = [];
+  readonly #clients = new Map<Client<Item, Result>, Deno.Conn>();
   readonly #dones: Promise<void>[] = [];
   readonly #watchers = new Set<() => void>();
 
@@ -85,7 +85,7 @@ export class Kit<Item = unknown, Result = unknown> implements AsyncDisposable {
   async client(options: ClientOptions = {}): Promise<Client<Item, Result>> {
     const conn = await this.#dial();
     const client = new Client<Item, Result>(conn, options);
-    this.#clients.push(client);
+    this.#clients.set(client, conn);
     await within(client.opened, 5000, "handshake");
     return client;
   }
@@ -120,6 +120,13 @@ export class Kit<Item = unknown, Result = unknown> implements AsyncDisposable {
       workers.push(await this.worker(handler(i), options));
     }
     return workers;
+  }
+
+  /** Ends a client's connection as the death of its process does. */
+  crash(client: Client<Item, Result>): void {
+    const conn = this.#clients.get(client)!;
+    if (conn instanceof MemoryConn) conn.reset();
+    else conn.close();
   }
 
   /** Workers that may be given items. */
@@ -157,7 +164,7 @@ export class Kit<Item = unknown, Result = unknown> implements AsyncDisposable {
     await within(
       Promise.allSettled([
         this.server.abort(),
-        ...this.#clients.map((client) => client.abort()),
+        ...[...this.#clients.keys()].map((client) => client.abort()),
         ...this.#dones,
       ]),
       10_000,

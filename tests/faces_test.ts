@@ -1,0 +1,283 @@
+/**
+ * The faces of each direction: design section 2, "Faces", and what `send()`
+ * returns.
+ */
+import {
+  assertEquals,
+  assertRejects,
+  assertStrictEquals,
+  assertThrows,
+} from "@std/assert";
+import { both, Kit, range } from "./_support/channel_kit.ts";
+import { stateOf, until, within } from "./_support/within.ts";
+
+both("Server: the same stream and the same iterator again", async (net) => {
+  await using kit = new Kit(net);
+  await using other = new Kit(net);
+  assertStrictEquals(kit.server.writable, kit.server.writable);
+  assertStrictEquals(kit.server.readable, kit.server.readable);
+  assertStrictEquals(
+    other.server[Symbol.asyncIterator](),
+    other.server[Symbol.asyncIterator](),
+  );
+});
+
+both("Client: the same stream and the same iterator again", async (net) => {
+  await using kit = new Kit(net);
+  const client = await kit.client();
+  assertStrictEquals(client.writable, client.writable);
+  assertStrictEquals(client.readable, client.readable);
+  const other = await kit.client();
+  assertStrictEquals(
+    other[Symbol.asyncIterator](),
+    other[Symbol.asyncIterator](),
+  );
+});
+
+both("Server.send() locks writable out, and only that", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const { server } = kit;
+  server.send(1);
+  assertThrows(() => server.writable, TypeError);
+  assertEquals(server.readable instanceof ReadableStream, true);
+});
+
+both("Server.end() locks writable out", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  await kit.server.end();
+  assertThrows(() => kit.server.writable, TypeError);
+});
+
+both(
+  "Server.writable locks send() and end() out, and only them",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const { server } = kit;
+    server.writable;
+    assertThrows(() => server.send(1), TypeError);
+    await assertRejects(() => server.end(), TypeError);
+    server[Symbol.asyncIterator]();
+  },
+);
+
+both("Server.readable locks iteration out", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  kit.server.readable;
+  assertThrows(() => kit.server[Symbol.asyncIterator](), TypeError);
+});
+
+both("Server iteration locks readable out", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  kit.server[Symbol.asyncIterator]();
+  assertThrows(() => kit.server.readable, TypeError);
+});
+
+both("Client: each direction is locked by its first use", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const sender = await kit.client();
+  sender.send(1);
+  assertThrows(() => sender.writable, TypeError);
+  sender.readable;
+  assertThrows(() => sender[Symbol.asyncIterator](), TypeError);
+  const writer = await kit.client();
+  writer.writable;
+  assertThrows(() => writer.send(1), TypeError);
+  await assertRejects(() => writer.end(), TypeError);
+  writer[Symbol.asyncIterator]();
+  assertThrows(() => writer.readable, TypeError);
+});
+
+both("Client.work() takes both directions", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const { client } = await kit.worker((n) => n);
+  assertThrows(() => client.readable, TypeError);
+  assertThrows(() => client.writable, TypeError);
+  assertThrows(() => client.send(1), TypeError);
+  assertThrows(() => client[Symbol.asyncIterator](), TypeError);
+  await assertRejects(() => client.work((n) => n), TypeError);
+});
+
+both("Client.work() needs both directions free", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const reader = await kit.client();
+  reader.readable;
+  await assertRejects(() => reader.work((n) => n), TypeError);
+  const sender = await kit.client();
+  sender.send(1);
+  await assertRejects(() => sender.work((n) => n), TypeError);
+});
+
+both("submit(), map() and close() go beside every face", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const { server } = kit;
+  const worker = await kit.worker((n) => n + 1);
+  const writer = server.writable.getWriter();
+  const reader = server.readable.getReader();
+  assertEquals(await server.submit(1), 2);
+  await writer.write(10);
+  assertEquals(await Array.fromAsync(server.map([2, 3])), [3, 4]);
+  assertEquals(await reader.read(), { value: 11, done: false });
+  await server.close();
+  assertEquals((await reader.read()).done, true);
+  await worker.done;
+});
+
+both("send() with readable, and writable with iteration", async (net) => {
+  await using one = new Kit<number, number>(net);
+  await one.worker((n) => n + 1);
+  one.server.send(1);
+  one.server.end();
+  assertEquals(await Array.fromAsync(one.server.readable), [2]);
+  await using two = new Kit<number, number>(net);
+  await two.worker((n) => n + 1);
+  const writer = two.server.writable.getWriter();
+  await writer.write(1);
+  writer.close();
+  assertEquals(await Array.fromAsync(two.server), [2]);
+});
+
+both("A server is a TransformStream's pair", async (net) => {
+  await using kit = new Kit<string, string>(net);
+  const worker = await kit.worker((s) => s.toUpperCase());
+  const words = ReadableStream.from(["a", "b", "c"]);
+  const results = await Array.fromAsync(words.pipeThrough(kit.server));
+  assertEquals(results, ["A", "B", "C"]);
+  await worker.done;
+  await kit.server.closed;
+});
+
+both("A client's readable pipes through into its writable", async (net) => {
+  await using kit = new Kit<string, string>(net);
+  const client = await kit.client();
+  const upper = new TransformStream<string, string>({
+    transform: (s, controller) => controller.enqueue(s.toUpperCase()),
+  });
+  const piped = client.readable.pipeThrough(upper).pipeTo(client.writable);
+  const words = ReadableStream.from(["a", "b", "c"]);
+  const results = await Array.fromAsync(words.pipeThrough(kit.server));
+  assertEquals(results, ["A", "B", "C"]);
+  await piped;
+  await client.closed;
+  await kit.server.closed;
+});
+
+both("Server.send() tells whether there is room for another", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const { server } = kit;
+  const client = await kit.client({ prefetch: 2 });
+  const items = client[Symbol.asyncIterator]();
+  await kit.active(1);
+  assertEquals(server.send(1), undefined, "taken, and room for another");
+  const second = server.send(2);
+  assertEquals(second instanceof Promise, true, "taken too, but no room");
+  assertEquals(await stateOf(second!), "pending");
+  await items.next();
+  await items.next(); // settles the first
+  await within(second!, 1000, "room again");
+  assertEquals(server.send(3) instanceof Promise, true);
+});
+
+both("Server.send() without a worker takes its item", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const room = kit.server.send(1);
+  assertEquals(room instanceof Promise, true);
+  assertEquals(await stateOf(room!), "pending");
+  await kit.worker((n) => n + 1);
+  await within(room!, 1000, "room");
+  const results = kit.server[Symbol.asyncIterator]();
+  assertEquals((await results.next()).value, 2);
+});
+
+both("A producer that awaits what send() returns is bounded", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const { server } = kit;
+  let sent = 0, most = 0;
+  const producing = (async () => {
+    for (; sent < 2000; sent++) {
+      await server.send(sent);
+      most = Math.max(most, server.stats().pending);
+    }
+    await server.end();
+  })();
+  const client = await kit.client({ prefetch: 10 });
+  const got: number[] = [];
+  for await (const n of client) got.push(n);
+  await producing;
+  assertEquals(got, range(2000));
+  assertEquals(most <= 1, true, `${most} items waited`);
+});
+
+both("A client's send() is bounded by what the server reads", async (net) => {
+  await using kit = new Kit<number, Uint8Array>(net);
+  const client = await kit.client();
+  const value = new Uint8Array(64 * 1024);
+  let sent = 0;
+  const producing = (async () => {
+    for (; sent < 1000; sent++) await client.send(value);
+    await client.end();
+  })();
+  let before = -1;
+  await until(() => {
+    const isStill = sent === before && sent > 0;
+    before = sent;
+    return isStill;
+  }, "the producer waits");
+  assertEquals(sent < 200, true, `${sent} values of 64 KiB were taken`);
+  kit.server.end();
+  let count = 0;
+  for await (const _ of kit.server) count++;
+  await producing;
+  assertEquals(count, 1000);
+});
+
+both("Client.send() before the handshake is not lost", async (net) => {
+  await using kit = new Kit<number, string>(net);
+  const { Client } = await import("../mod.ts");
+  const client = new Client<number, string>(await kit.dial());
+  client.send("early");
+  const ended = client.end();
+  assertEquals(await Array.fromAsync(kit.server.map([])), []);
+  const results = kit.server[Symbol.asyncIterator]();
+  assertEquals((await results.next()).value, "early");
+  await ended;
+  await client.closed;
+});
+
+both(
+  "Everything may be ignored: nothing is an unhandled rejection",
+  async (net) => {
+    const seen: unknown[] = [];
+    const onUnhandled = (event: PromiseRejectionEvent) => {
+      event.preventDefault();
+      seen.push(event.reason);
+    };
+    addEventListener("unhandledrejection", onUnhandled);
+    try {
+      {
+        await using kit = new Kit<unknown, unknown>(net);
+        const { server } = kit;
+        const client = await kit.client();
+        void server.closed;
+        void client.closed;
+        void client.opened;
+        server.send(1); // a promise: no room
+        server.send(() => {}); // can't be encoded
+        client.send(() => {});
+        kit.crash(client);
+        await until(() => server.workers.length === 0, "the client is lost");
+        client.send(1); // after the connection was lost
+        await server.abort(new Error("stop"));
+        server.send(2); // after the end
+        await stateOf(new Promise(() => {}));
+      }
+      const { Client } = await import("../mod.ts");
+      await using kit = new Kit<unknown, unknown>(net, { signature: "one" });
+      const client = new Client(await kit.dial(), { signature: "two" });
+      await stateOf(new Promise(() => {}));
+      await client.abort();
+    } finally {
+      removeEventListener("unhandledrejection", onUnhandled);
+    }
+    assertEquals(seen, []);
+  },
+);
