@@ -55,7 +55,7 @@ import {
   type Welcome,
   writeHello,
 } from "./internal/handshake.ts";
-import { Heartbeat, tickMs } from "./internal/heartbeat.ts";
+import { Heartbeat, LATE_MS, tickMs } from "./internal/heartbeat.ts";
 import {
   type ClientOptions,
   type ConnectOptions,
@@ -336,6 +336,7 @@ export class Client<Item = unknown, Result = unknown>
   #finishTimer: ReturnType<typeof setTimeout> | undefined;
   #openedAt: number = performance.now();
   #tickedAt: number = this.#openedAt;
+  #lateTimer: ReturnType<typeof setTimeout> | undefined;
   readonly #tickMs: number;
 
   /**
@@ -875,6 +876,7 @@ export class Client<Item = unknown, Result = unknown>
 
   #onEnd(error: ConnectionLostError): void {
     clearInterval(this.#timer);
+    clearTimeout(this.#lateTimer);
     this.#hasEnded = true;
     this.#ended.resolve();
     if (this.#phase === "closed") return;
@@ -896,6 +898,7 @@ export class Client<Item = unknown, Result = unknown>
     this.#phase = "lost";
     this.#error = error;
     clearInterval(this.#timer);
+    clearTimeout(this.#lateTimer);
     clearTimeout(this.#finishTimer);
     this.#opened.reject(error);
     this.#outlet.fail(error);
@@ -1227,9 +1230,20 @@ export class Client<Item = unknown, Result = unknown>
 
   #tick(): void {
     const now = performance.now();
-    const isLate = now - this.#tickedAt > this.#tickMs + 100;
+    const lateMs = now - this.#tickedAt - this.#tickMs;
     this.#tickedAt = now;
-    if (isLate) return;
+    if (lateMs <= LATE_MS) return this.#check(now);
+    // After a pause of this process, what the server sent is read first.
+    clearTimeout(this.#lateTimer);
+    this.#lateTimer = setTimeout(() => {
+      const now = performance.now(), { intervalMs } = this.#heartbeatOptions;
+      if (lateMs > intervalMs) this.#connection.excuse(now - intervalMs);
+      this.#check(now);
+    }, 0);
+  }
+
+  #check(now: number): void {
+    if (this.#phase === "closed" || this.#phase === "lost") return;
     const connection = this.#connection, heartbeat = this.#heartbeat;
     if (this.#phase === "handshake") {
       const { handshakeTimeoutMs = DEFAULTS.handshakeTimeoutMs } =
@@ -1249,16 +1263,21 @@ export class Client<Item = unknown, Result = unknown>
       heartbeat.suspect = false;
       this.#emit({ type: "recovered" });
     }
-    const isStalled = connection.writingSince > 0 &&
-      now - connection.writingSince >= dropMs;
-    const verdict = isStalled
+    const stalledMs = connection.stalledMs(now);
+    const verdict = stalledMs >= dropMs
       ? "drop"
       : heartbeat.judge(connection.heardAt, now);
     if (verdict === "drop") {
       connection.end(
         new ConnectionLostError(
           "timeout",
-          `nothing was heard for ${Math.round(now - connection.heardAt)} ms`,
+          stalledMs >= dropMs
+            ? `a frame was begun and not finished for ${
+              Math.round(stalledMs)
+            } ms`
+            : `nothing was heard for ${
+              Math.round(now - connection.heardAt)
+            } ms`,
         ),
       );
     } else if (verdict !== "fine") {

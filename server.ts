@@ -50,7 +50,8 @@ import {
 } from "./internal/errors.ts";
 import type { ServerEvent, StallReason } from "./internal/events.ts";
 import type { Terms } from "./internal/handshake.ts";
-import { tickMs } from "./internal/heartbeat.ts";
+import { LATE_MS, tickMs } from "./internal/heartbeat.ts";
+import { SETTLED } from "./internal/in_flight.ts";
 import { MapRun } from "./internal/map_run.ts";
 import {
   DEFAULTS,
@@ -231,6 +232,7 @@ export class Server<Item = unknown, Result = unknown>
   #timer: ReturnType<typeof setInterval> | undefined;
   readonly #tickMs: number;
   #tickedAt = 0;
+  #lateTimer: ReturnType<typeof setTimeout> | undefined;
   #progress = -1;
   #progressAt = 0;
   #stallTold = false;
@@ -340,6 +342,7 @@ export class Server<Item = unknown, Result = unknown>
       onValue: (link, value, bytes) => this.#onValue(link, value, bytes),
       onRejected: (link, code, reason) => this.#onRejected(link, code, reason),
       onGone: (link, code, reason) => this.#onGone(link, code, reason),
+      onHeard: (link) => this.#onHeard(link),
       onClosed: (link) => this.#onLinkClosed(link),
     };
     this.#accept();
@@ -634,8 +637,7 @@ export class Server<Item = unknown, Result = unknown>
     if (this.#phase === "ending") return this.#checkFinished();
     if (
       this.#phase !== "open" || !this.#channel.isClosed ||
-      this.#maps.size > 0 || this.#delivery.alive > 0 ||
-      this.#retryTimers.size > 0
+      this.#maps.size > 0 || this.#delivery.alive > 0
     ) return;
     this.#phase = "ending";
     for (const link of this.#links) link.end();
@@ -663,7 +665,6 @@ export class Server<Item = unknown, Result = unknown>
     for (const map of [...this.#maps]) map.stop(reason);
     this.#outlet.fail(reason);
     this.#inlet.fail(reason);
-    for (const timer of this.#retryTimers) clearTimeout(timer);
     for (const entry of this.#delivery.unfinished()) {
       this.#delivery.discard(entry);
     }
@@ -676,6 +677,9 @@ export class Server<Item = unknown, Result = unknown>
   #shutDown(code: "normal" | "aborted", reason: string): void {
     clearInterval(this.#timer);
     this.#timer = undefined;
+    clearTimeout(this.#lateTimer);
+    for (const timer of this.#retryTimers) clearTimeout(timer);
+    this.#retryTimers.clear();
     try {
       this.#listener.close();
     } catch {
@@ -787,7 +791,11 @@ export class Server<Item = unknown, Result = unknown>
 
   #onError(link: WorkerLink, entry: Entry, error: RemoteError): void {
     const { retry } = this.#options;
-    if (retry !== undefined && ++entry.errors < retry.attempts) {
+    if (
+      retry !== undefined && entry.state !== SETTLED &&
+      ++entry.errors < retry.attempts
+    ) {
+      if (!this.#delivery.hold(link, entry)) return;
       const delayMs = (retry.backoffMs ?? 100) * 2 ** (entry.errors - 1);
       this.#emit({ type: "retry", id: entry.id, error, delayMs });
       const timer = setTimeout(() => {
@@ -795,7 +803,6 @@ export class Server<Item = unknown, Result = unknown>
         this.#delivery.requeue(entry);
       }, delayMs);
       this.#retryTimers.add(timer);
-      this.#delivery.hold(link, entry);
       return;
     }
     this.#delivery.error(link, entry, error);
@@ -825,6 +832,13 @@ export class Server<Item = unknown, Result = unknown>
       isBlamed ? { worker: link.label, at: Date.now(), reason } : null,
     );
     this.#checkEnd();
+  }
+
+  /** What nobody took of a suspect's items stays with it. */
+  #onHeard(link: WorkerLink): void {
+    link.heartbeat.suspect = false;
+    this.#emit({ type: "recovered", worker: { ...link.info } });
+    this.#delivery.trust(link);
   }
 
   #onLinkClosed(link: WorkerLink): void {
@@ -890,10 +904,24 @@ export class Server<Item = unknown, Result = unknown>
 
   #tick(): void {
     const now = performance.now();
-    // After a pause of this process, what peers sent is read first.
-    const isLate = now - this.#tickedAt > this.#tickMs + 100;
+    const lateMs = now - this.#tickedAt - this.#tickMs;
     this.#tickedAt = now;
-    if (isLate) return;
+    if (lateMs <= LATE_MS) return this.#check(now);
+    // After a pause of this process, what peers sent is read first.
+    clearTimeout(this.#lateTimer);
+    this.#lateTimer = setTimeout(() => {
+      const now = performance.now(), { intervalMs } = this.#heartbeat;
+      if (lateMs > intervalMs) {
+        // Nobody was asked for a sign of life meanwhile: they have time again.
+        for (const { connection } of this.#links) {
+          connection.excuse(now - intervalMs);
+        }
+      }
+      this.#check(now);
+    }, 0);
+  }
+
+  #check(now: number): void {
     const handshakeTimeoutMs = this.#options.handshakeTimeoutMs ??
       DEFAULTS.handshakeTimeoutMs;
     for (const link of [...this.#links]) {
@@ -906,7 +934,10 @@ export class Server<Item = unknown, Result = unknown>
             ),
           );
         }
-      } else if (link.isWorker) this.#judge(link, now);
+      } else if (link.isWorker) {
+        link.sample(now);
+        this.#judge(link, now);
+      }
     }
     this.#checkItems(now);
     this.#channel.checkReader(now);
@@ -920,17 +951,15 @@ export class Server<Item = unknown, Result = unknown>
   #judge(link: WorkerLink, now: number): void {
     const { connection, heartbeat } = link;
     const { dropMs } = this.#heartbeat;
-    if (
-      heartbeat.suspect && connection.heardAt > now - this.#heartbeat.timeoutMs
-    ) {
-      heartbeat.suspect = false;
-      this.#emit({ type: "recovered", worker: { ...link.info } });
-      this.#delivery.trust(link);
-    }
-    const stalled = connection.writingSince > 0 &&
-      now - connection.writingSince >= dropMs;
-    const verdict = stalled ? "drop" : heartbeat.judge(connection.heardAt, now);
-    if (verdict === "drop") {
+    const stalledMs = connection.stalledMs(now);
+    const verdict = stalledMs >= dropMs
+      ? "drop"
+      : heartbeat.judge(connection.heardAt, now);
+    if (stalledMs >= dropMs) {
+      link.drop(
+        `a frame was begun and not finished for ${Math.round(stalledMs)} ms`,
+      );
+    } else if (verdict === "drop") {
       link.drop(
         `nothing was heard for ${Math.round(now - connection.heardAt)} ms; ` +
           "if its handler blocks its event loop, use isolate or a larger heartbeat.dropMs",

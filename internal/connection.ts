@@ -88,6 +88,8 @@ export class Connection {
   heardAt: number = performance.now();
   /** Since when a write waits for the peer, by `performance.now()`; 0: none. */
   writingSince = 0;
+  /** Since when the rest of a frame is missing, likewise; 0: none. */
+  partialSince = 0;
   /** Bytes read so far. */
   bytesIn = 0;
   /** Bytes written so far. */
@@ -142,9 +144,24 @@ export class Connection {
     return this.#blocked = true;
   }
 
-  /** Whether an unfinished frame has come. */
-  get partial(): boolean {
-    return this.#decoder.partial;
+  /** How long a write, or the rest of a frame, waits for the peer, in ms. */
+  stalledMs(now: number): number {
+    const { writingSince, partialSince } = this;
+    return Math.max(
+      writingSince > 0 ? now - writingSince : 0,
+      partialSince > 0 ? now - partialSince : 0,
+    );
+  }
+
+  /** Takes the peer as heard at a time, if it wasn't heard later. */
+  excuse(at: number): void {
+    this.heardAt = Math.max(this.heardAt, at);
+    if (this.writingSince > 0) {
+      this.writingSince = Math.max(this.writingSince, at);
+    }
+    if (this.partialSince > 0) {
+      this.partialSince = Math.max(this.partialSince, at);
+    }
   }
 
   /** The largest frame that is received from now on, in bytes. */
@@ -262,6 +279,7 @@ export class Connection {
           let done = 0;
           while (done < length) {
             done += await this.#duplex.write(bytes.subarray(done, length));
+            if (done < length) this.writingSince = performance.now();
           }
         } else {
           let from = 0;
@@ -298,6 +316,7 @@ export class Connection {
       done += await this.#duplex.write(
         done === 0 ? bytes : bytes.subarray(done),
       );
+      this.writingSince = performance.now();
     }
   }
 
@@ -357,6 +376,7 @@ export class Connection {
         this.bytesIn += count;
         decoder.advance(count);
         while (decoder.next()) {
+          this.partialSince = 0;
           if (this.#transforms === null) {
             reader.set(decoder.bytes, decoder.start, decoder.end);
           } else {
@@ -375,6 +395,8 @@ export class Connection {
           if (this.#ended || this.#finishing) break;
         }
         if (this.#ended) return;
+        if (!decoder.partial) this.partialSince = 0;
+        else if (this.partialSince === 0) this.partialSince = this.heardAt;
         if (!this.#finishing) this.#events.onBatch();
       }
       if (this.#finishing) this.end();

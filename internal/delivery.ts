@@ -120,11 +120,14 @@ export class Delivery {
   #nextId = 0;
   #turn = 0;
   #candidate: Item | null = null;
+  /** Gets nothing new, so that it is soon empty for a blamed item. */
+  #reserved: Worker | null = null;
   #busy = false;
   #again = false;
   readonly #fits = (worker: Worker): boolean => {
     const entry = this.#candidate!;
     if (!worker.isOpen || !worker.hasRoom || worker.isAlone) return false;
+    if (worker === this.#reserved && entry.blames === null) return false;
     if (entry.way.kind === ItemKind.CALL && worker.mode !== Mode.WORK) {
       return false;
     }
@@ -207,6 +210,7 @@ export class Delivery {
     for (const worker of this.#workers) {
       if (
         worker.isOpen && worker.hasRoom && !worker.isAlone &&
+        worker !== this.#reserved &&
         (way.kind !== ItemKind.CALL || worker.mode === Mode.WORK)
       ) return true;
     }
@@ -223,6 +227,7 @@ export class Delivery {
     do {
       this.#again = false;
       if (this.#returned.length > 0) this.#pumpReturned();
+      else this.#reserved = null;
       this.#pumpWays();
     } while (this.#again);
     this.#busy = false;
@@ -270,7 +275,7 @@ export class Delivery {
     const returned: Item[] = [];
     for (const entry of entries) {
       entry.release(worker);
-      if (entry.state !== IN_FLIGHT || entry.isHeld) continue;
+      if (entry.state !== IN_FLIGHT || isTrusted(entry)) continue;
       entry.attempts--;
       returned.push(entry);
     }
@@ -300,26 +305,23 @@ export class Delivery {
       (entry.blames ??= []).push({ ...death!, instance: worker.instance });
     }
     if (blamed.length > 0) this.#remember(worker.instance, blamed);
+    const poison = blamed.filter((e) =>
+      e.blames!.length >= this.#options.maxDeliveries
+    );
     const returned: Item[] = [];
     for (const [, entry] of worker.inFlight.entries()) {
       entry.release(worker);
-      if (entry.state !== IN_FLIGHT || entry.isHeld) continue;
-      returned.push(entry);
+      if (entry.state !== IN_FLIGHT || isTrusted(entry)) continue;
+      if (!poison.includes(entry)) returned.push(entry);
     }
     this.#return(worker, returned, death === null ? "left" : "lost");
-    for (const entry of blamed) {
-      if (entry.blames!.length >= this.#options.maxDeliveries) {
-        this.fail(
-          entry,
-          new PoisonItemError(
-            entry.blames!.map(({ worker, at, reason }) => ({
-              worker,
-              at,
-              reason,
-            })),
-          ),
-        );
-      }
+    for (const entry of poison) {
+      const attempts = entry.blames!.map(({ worker, at, reason }) => ({
+        worker,
+        at,
+        reason,
+      }));
+      this.fail(entry, new PoisonItemError(attempts));
     }
     this.pump();
   }
@@ -328,9 +330,7 @@ export class Delivery {
   suspect(worker: Worker): void {
     const returned: Item[] = [];
     for (const [, entry] of worker.inFlight.entries()) {
-      if (
-        entry.state === IN_FLIGHT && entry.holders().every((w) => w.isSuspect)
-      ) returned.push(entry);
+      if (entry.state === IN_FLIGHT && !isTrusted(entry)) returned.push(entry);
     }
     this.#return(worker, returned, "suspect");
     this.pump();
@@ -348,16 +348,20 @@ export class Delivery {
     this.pump();
   }
 
-  /** A handler failed: the item waits, apart, until it is tried again. */
-  hold(worker: Worker, entry: Item): void {
+  /**
+   * A handler failed: the item waits, apart, until it is tried again. False if
+   * there is no need to: it is on its way again already.
+   */
+  hold(worker: Worker, entry: Item): boolean {
     worker.isAlone = false;
     entry.release(worker);
-    if (entry.state !== IN_FLIGHT || entry.isHeld) return;
+    if (entry.state !== IN_FLIGHT || isTrusted(entry)) return false;
     entry.state = WAITING;
     entry.startedAt = 0;
     this.waiting++;
     this.progress++;
     this.#held.add(entry);
+    return true;
   }
 
   /** An item that waited apart goes back to the queue. */
@@ -450,6 +454,10 @@ export class Delivery {
   #remember(instance: string, blamed: Item[]): void {
     const before = this.#deaths.get(instance) ?? [];
     this.#deaths.delete(instance);
+    for (const [other, entries] of this.#deaths) {
+      // What is settled meanwhile needs no memory.
+      if (entries.every((e) => e.state === SETTLED)) this.#deaths.delete(other);
+    }
     this.#deaths.set(instance, [...before, ...blamed]);
     if (this.#deaths.size > REMEMBERED_DEATHS) {
       for (const oldest of this.#deaths.keys()) {
@@ -463,17 +471,44 @@ export class Delivery {
     const kept: Item[] = [];
     // What didn't fit for one item doesn't fit for the next of its like.
     const full = new Set<number>();
+    let isReserved = false;
     for (let i = this.#returned.length - 1; i >= 0; i--) {
       const entry = this.#returned[i]!;
       if (entry.state !== WAITING) continue;
       const like = entry.way.kind * 2 + (entry.blames === null ? 0 : 1);
       if (!full.has(like)) {
         if (this.#dispatch(entry)) continue;
+        if (entry.blames !== null && !isReserved) {
+          // Others would keep every worker busy, and it would wait for ever.
+          isReserved = true;
+          if (this.#reserved === null || !mayReserve(this.#reserved, entry)) {
+            this.#reserved = this.#reserve(entry);
+          }
+        }
         if (!this.#options.byItem && !entry.isHeld) full.add(like);
       }
       if ((entry.state as number) === WAITING) kept.push(entry);
     }
     this.#returned = kept.reverse();
+    if (!isReserved) this.#reserved = null;
+  }
+
+  #reserve(entry: Item): Worker | null {
+    const { byItem, strategy } = this.#options;
+    const may = (worker: Worker): boolean => mayReserve(worker, entry);
+    try {
+      if (byItem) return strategy.pick(this.#workers, entry.item, may);
+    } catch {
+      return null; // its dispatch will tell
+    }
+    let best: Worker | null = null;
+    for (const worker of this.#workers) {
+      if (!may(worker)) continue;
+      if (best === null || worker.inFlight.count < best.inFlight.count) {
+        best = worker;
+      }
+    }
+    return best;
   }
 
   #pumpWays(): void {
@@ -537,4 +572,15 @@ export class Delivery {
     entry.isPlaced = true;
     entry.way.dispatched(entry);
   }
+}
+
+/** Whether a worker holds it of which something was heard lately. */
+function isTrusted(entry: Item): boolean {
+  return entry.holder !== null && entry.holders().some((w) => !w.isSuspect);
+}
+
+/** Whether a worker may soon be empty, and then take a blamed item. */
+function mayReserve(worker: Worker, entry: Item): boolean {
+  return worker.isOpen && !worker.isAlone && !entry.isAt(worker) &&
+    (entry.way.kind !== ItemKind.CALL || worker.mode === Mode.WORK);
 }

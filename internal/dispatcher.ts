@@ -19,6 +19,8 @@ export interface WorkerInfo {
   readonly settled: number;
   /** Items that it settled with an error. */
   readonly failed: number;
+  /** Items that it settles a second, measured over the last second or two. */
+  readonly ratePerSecond: number;
   /** The last measured round trip, in milliseconds; undefined before it. */
   readonly rttMs: number | undefined;
   /**

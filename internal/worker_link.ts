@@ -92,6 +92,8 @@ export interface LinkHost {
   onRejected(link: WorkerLink, code: HandshakeErrorCode, reason: string): void;
   /** A worker is no longer one; `code` is "normal" after a goodbye. */
   onGone(link: WorkerLink, code: string, reason: string): void;
+  /** A suspect was heard. */
+  onHeard(link: WorkerLink): void;
   /** The connection is closed. */
   onClosed(link: WorkerLink): void;
 }
@@ -106,6 +108,8 @@ const AUTH_DELAY_MS = 100;
 const VALUE_WINDOW = 1024;
 /** Payload bytes of them. */
 const VALUE_WINDOW_BYTES = 1024 * 1024;
+/** The rate of a worker is measured over so long, in ms. */
+const SAMPLE_MS = 1000;
 
 /** The server's end of one connection. */
 export class WorkerLink implements Worker {
@@ -151,6 +155,9 @@ export class WorkerLink implements Worker {
   #settledInBatch = 0;
   #settled = 0;
   #failed = 0;
+  #sampled = 0;
+  #sampledAt = 0;
+  #rate = -1;
   #rttMs: number | undefined;
   #pong = -1;
   #ended = false;
@@ -174,6 +181,7 @@ export class WorkerLink implements Worker {
       inFlight: 0,
       settled: 0,
       failed: 0,
+      ratePerSecond: 0,
       rttMs: undefined,
       state: "idle",
     };
@@ -224,6 +232,9 @@ export class WorkerLink implements Worker {
     info.inFlight = this.inFlight.count;
     info.settled = this.#settled;
     info.failed = this.#failed;
+    info.ratePerSecond = this.#rate >= 0
+      ? this.#rate
+      : this.#rateSince(performance.now());
     info.rttMs = this.#rttMs;
     info.state = this.isSuspect
       ? "suspect"
@@ -233,6 +244,19 @@ export class WorkerLink implements Worker {
       ? "active"
       : "idle";
     return info;
+  }
+
+  /** Measures its rate, once a second; to be called from time to time. */
+  sample(now: number): void {
+    if (now - this.#sampledAt < SAMPLE_MS) return;
+    this.#rate = this.#rateSince(now);
+    this.#sampled = this.#settled + this.#failed;
+    this.#sampledAt = now;
+  }
+
+  #rateSince(now: number): number {
+    const count = this.#settled + this.#failed - this.#sampled;
+    return count === 0 ? 0 : count * 1000 / Math.max(1, now - this.#sampledAt);
   }
 
   /** What it is called in messages. */
@@ -501,7 +525,8 @@ export class WorkerLink implements Worker {
     this.instance = hello.instance.toHex();
     this.#hello = this.#transcript = null;
     this.#state = OPEN;
-    this.ping(performance.now());
+    this.#sampledAt = performance.now();
+    this.ping(this.#sampledAt);
     host.onOpen(this);
   }
 
@@ -718,6 +743,7 @@ export class WorkerLink implements Worker {
       }
       return;
     }
+    if (this.heartbeat.suspect) this.#host.onHeard(this);
     if (this.#settledInBatch > 0) {
       if (this.#adaptive !== null) {
         this.#adaptive.settled(
