@@ -68,6 +68,7 @@ import {
 } from "./internal/options.ts";
 import { PayloadCodec } from "./internal/payload.ts";
 import { Queue } from "./internal/queue.ts";
+import { type Checked, runSchema, SchemaQueue } from "./internal/schema.ts";
 import {
   plainLimit,
   type Transform,
@@ -89,6 +90,8 @@ export {
   HandshakeError,
   type HandshakeErrorCode,
   ProtocolError,
+  ValidationError,
+  type ValidationIssue,
 } from "./internal/errors.ts";
 export type { Codec } from "./codec.ts";
 export type { ClientEvent } from "./internal/events.ts";
@@ -100,6 +103,7 @@ export type {
   ReconnectOptions,
   WorkOptions,
 } from "./internal/options.ts";
+export type { SchemaResult, StandardSchemaV1 } from "./internal/schema.ts";
 export { aesGcm } from "./internal/aes_gcm.ts";
 export { gzip, type GzipOptions } from "./internal/gzip.ts";
 export {
@@ -123,7 +127,12 @@ const MAX_CAUSES = 8;
 
 /** A value, or an acknowledgement behind values, that waits for credit. */
 type Outgoing<Result> =
-  | { value: Result; left: PromiseWithResolvers<void> | null }
+  | {
+    value: Result;
+    left: PromiseWithResolvers<void> | null;
+    /** What became of it; undefined: its schema hasn't made up its mind. */
+    checked?: Checked | undefined;
+  }
   | { ack: number };
 
 /**
@@ -158,7 +167,7 @@ type Outgoing<Result> =
  * ```
  */
 export async function connect<Item, Result>(
-  options: ConnectOptions,
+  options: ConnectOptions<Item, Result>,
 ): Promise<Client<Item, Result>> {
   validate(options, "connect");
   return await attempt<Item, Result>(options);
@@ -197,7 +206,7 @@ export async function connect<Item, Result>(
  * ```
  */
 export async function work<Item, Result>(
-  options: ConnectOptions,
+  options: ConnectOptions<Item, Result>,
   handler: Handler<Item, Result> | URL,
   workOptions: WorkOptions = {},
 ): Promise<void> {
@@ -294,6 +303,8 @@ export class Client<Item = unknown, Result = unknown>
   readonly #inlet: Inlet<Result>;
   readonly #outgoing = new Queue<Outgoing<Result>>();
   readonly #credit = new CreditUse();
+  readonly #items: SchemaQueue | null;
+  readonly #results: SchemaQueue | null;
   readonly #openValue = () => this.#connection.frames.open(FrameType.VALUE);
   readonly #openResult = () => {
     const { frames } = this.#connection;
@@ -346,7 +357,7 @@ export class Client<Item = unknown, Result = unknown>
    * @throws {TypeError} If an option is unknown or of the wrong type.
    * @throws {RangeError} If an option is out of range.
    */
-  constructor(conn: Deno.Conn, options: ClientOptions = {}) {
+  constructor(conn: Deno.Conn, options: ClientOptions<Item, Result> = {}) {
     validate(options, "client");
     this.#options = options;
     const codec = options.codec ?? cbor();
@@ -358,6 +369,11 @@ export class Client<Item = unknown, Result = unknown>
       transforms: this.#transforms.map((transform) => transform.name),
     };
     this.#maxFrameBytes = options.maxFrameBytes ?? DEFAULTS.maxFrameBytes;
+    const { itemSchema, resultSchema } = options;
+    this.#items = itemSchema === undefined ? null : new SchemaQueue(itemSchema);
+    this.#results = resultSchema === undefined
+      ? null
+      : new SchemaQueue(resultSchema);
     this.#heartbeatOptions = resolveHeartbeat(options.heartbeat);
     this.#heartbeat = new Heartbeat(this.#heartbeatOptions, Math.random());
     if ("setNoDelay" in conn) (conn as Deno.TcpConn).setNoDelay(true);
@@ -486,7 +502,7 @@ export class Client<Item = unknown, Result = unknown>
       handler as Handler<never, unknown>,
       concurrency,
       {
-        isBusy: () => this.#connection.busy,
+        isBusy: () => this.#connection.busy || this.#isChecking,
         result: (item, value) => this.#answer(item, value),
         done: (item) => this.#answerDone(item),
         error: (item, error) => this.#answerError(item, error),
@@ -811,8 +827,25 @@ export class Client<Item = unknown, Result = unknown>
       this.#answerError(item, error);
       return;
     }
+    if (this.#items !== null) this.#checkItem(item, end - start);
+    else this.#pushItem(item, end - start);
+  }
+
+  #pushItem(item: WorkItem, bytes: number): void {
     if (this.#runner !== null) this.#runner.push(item);
-    else this.#outlet.push(item.value as Item, end - start, item.delivery);
+    else this.#outlet.push(item.value as Item, bytes, item.delivery);
+  }
+
+  /** Nothing more is read before it is known whether an item passes. */
+  #checkItem(item: WorkItem, bytes: number): void {
+    const items = this.#items!, { pending } = items;
+    items.check(item.value, (checked) => {
+      if (this.#phase !== "open") return;
+      if (this.#leaving) this.#handBack([item.delivery]);
+      else if (checked.error !== null) this.#answerError(item, checked.error);
+      else this.#pushItem({ ...item, value: checked.value }, bytes);
+    });
+    if (items.pending > pending) this.#connection.hold(items.last);
   }
 
   #onNoMore(): void {
@@ -1001,6 +1034,12 @@ export class Client<Item = unknown, Result = unknown>
 
   #sendNow(value: Result): Promise<void> | undefined {
     if (this.#phase === "lost") return rejected(this.#error);
+    if (this.#results !== null) {
+      const checked = runSchema(this.#options.resultSchema!, value);
+      if (checked instanceof Promise) return this.#queueChecked(checked);
+      if (checked.error !== null) return this.#refuseValue(checked.error);
+      value = checked.value as Result;
+    }
     if (this.#outgoing.length > 0 || !this.#hasCredit) {
       const left = deferred<void>();
       this.#outgoing.push({ value, left });
@@ -1009,16 +1048,45 @@ export class Client<Item = unknown, Result = unknown>
     try {
       this.#writeValue(value);
     } catch (error) {
-      this.#emit({ type: "failed", id: undefined, error: error as Error });
-      return rejected(error);
+      return this.#refuseValue(error);
     }
     if (this.#hasCredit && !this.#connection.busy) return undefined;
     return (this.#room ??= deferred<void>()).promise;
   }
 
+  #refuseValue(error: unknown): Promise<never> {
+    this.#emit({ type: "failed", id: undefined, error: error as Error });
+    return rejected(error);
+  }
+
+  /** A value takes its place in the queue, and leaves it once it has passed. */
+  #queueChecked(checked: Promise<Checked>): Promise<void> {
+    const left = deferred<void>();
+    const outgoing: Outgoing<Result> = {
+      value: undefined as Result,
+      left,
+      checked: undefined,
+    };
+    this.#outgoing.push(outgoing);
+    checked.then((checked) => {
+      outgoing.checked = checked;
+      if (checked.error === null) outgoing.value = checked.value as Result;
+      if (this.#phase === "open") this.#onRoom();
+    });
+    return left.promise;
+  }
+
   #write(value: Result): Promise<void> | undefined {
     const refused = this.#refusal();
     if (refused !== null) return refused;
+    if (this.#results !== null) {
+      const checked = runSchema(this.#options.resultSchema!, value);
+      if (checked instanceof Promise) {
+        return this.#queueChecked(checked).catch((e) => this.#failWrite(e));
+      }
+      if (checked.error !== null) return this.#failWrite(checked.error);
+      value = checked.value as Result;
+    }
     if (
       this.#outgoing.length > 0 || !this.#hasCredit || this.#connection.busy
     ) {
@@ -1093,8 +1161,10 @@ export class Client<Item = unknown, Result = unknown>
         continue;
       }
       if (!this.#hasCredit || this.#connection.busy) break;
+      if ("checked" in next && next.checked === undefined) break;
       outgoing.shift();
       try {
+        if (next.checked?.error) throw next.checked.error;
         this.#writeValue(next.value);
         next.left?.resolve();
       } catch (error) {
@@ -1117,8 +1187,31 @@ export class Client<Item = unknown, Result = unknown>
     if (this.#phase !== "open") return;
     if (!this.#wantsResults && item.kind === ItemKind.VALUE) {
       this.#answerDone(item);
-      return;
-    }
+    } else if (this.#results !== null) this.#checkAnswer(item, value);
+    else this.#writeAnswer(item, value);
+  }
+
+  #checkAnswer(item: WorkItem, value: unknown): void {
+    const results = this.#results!, { pending } = results;
+    results.check(value, (checked) => {
+      if (this.#phase !== "open") return;
+      if (checked.error !== null) this.#answerError(item, checked.error);
+      else this.#writeAnswer(item, checked.value);
+    });
+    if (results.pending === pending) return;
+    results.last.then(() => {
+      this.#runner!.run();
+      this.#finishSoon();
+    });
+  }
+
+  /** Whether as many results as items at once wait for their schema. */
+  get #isChecking(): boolean {
+    return this.#results !== null &&
+      this.#results.pending >= this.#concurrency;
+  }
+
+  #writeAnswer(item: WorkItem, value: unknown): void {
     const connection = this.#connection;
     connection.prepare();
     this.#answered = item.delivery;
@@ -1205,7 +1298,7 @@ export class Client<Item = unknown, Result = unknown>
   #finishNow(): void {
     if (this.#phase !== "open" || !this.#readingDone) return;
     if (this.#runner !== null) {
-      if (!this.#runner.isIdle) return;
+      if (!this.#runner.isIdle || this.#results?.pending) return;
     } else if (this.#inlet.isTaken && this.#inletEnd === null) return;
     if (this.#outgoing.length > 0) return;
     this.#phase = "goodbye";
@@ -1318,7 +1411,7 @@ function checkHandler(handler: unknown, options: WorkOptions): void {
 }
 
 async function attempt<Item, Result>(
-  options: ConnectOptions,
+  options: ConnectOptions<Item, Result>,
 ): Promise<Client<Item, Result>> {
   const {
     hostname = DEFAULTS.hostname,

@@ -44,7 +44,7 @@ import {
   HandshakeError,
   type HandshakeErrorCode,
   InsecureBindError,
-  type ItemFailure,
+  ItemFailure,
   ItemTimeoutError,
   type RemoteError,
 } from "./internal/errors.ts";
@@ -66,6 +66,7 @@ import {
   validate,
 } from "./internal/options.ts";
 import { PayloadCodec } from "./internal/payload.ts";
+import { ItemSchema } from "./internal/schema.ts";
 import type { Transform } from "./internal/transforms.ts";
 import { afterEnd, ChannelWay, SubmitWay } from "./internal/ways.ts";
 import { type LinkHost, WorkerLink } from "./internal/worker_link.ts";
@@ -83,6 +84,8 @@ export {
   PoisonItemError,
   ProtocolError,
   RemoteError,
+  ValidationError,
+  type ValidationIssue,
 } from "./internal/errors.ts";
 export { DecodeError, EncodeError } from "./internal/errors.ts";
 export type { Codec } from "./codec.ts";
@@ -98,6 +101,7 @@ export type {
   ServerOptions,
   SubmitOptions,
 } from "./internal/options.ts";
+export type { SchemaResult, StandardSchemaV1 } from "./internal/schema.ts";
 export { aesGcm } from "./internal/aes_gcm.ts";
 export { gzip, type GzipOptions } from "./internal/gzip.ts";
 export {
@@ -268,10 +272,14 @@ export class Server<Item = unknown, Result = unknown>
       options.itemTimeoutMs,
     );
     const { dispatch } = options;
+    const itemSchema = options.itemSchema === undefined
+      ? null
+      : new ItemSchema<Entry>(options.itemSchema);
     this.#delivery = new Delivery({
       strategy: strategyOf(dispatch),
       byItem: typeof dispatch === "object",
       maxDeliveries: options.maxDeliveries ?? DEFAULTS.maxDeliveries,
+      schema: itemSchema,
       events: {
         onRedelivered: (worker, ids, cause) =>
           this.#onRedelivered(worker, ids, cause),
@@ -335,11 +343,15 @@ export class Server<Item = unknown, Result = unknown>
       maxInFlightBytes: options.maxInFlightBytes ?? DEFAULTS.maxInFlightBytes,
       keepsResults,
       heartbeat,
+      itemSchema,
+      resultSchema: options.resultSchema ?? null,
       delivery: this.#delivery,
       refusal: () => this.#refusal(),
       onOpen: (link) => this.#onOpen(link),
       onError: (link, entry, error) => this.#onError(link, entry, error),
       onValue: (link, value, bytes) => this.#onValue(link, value, bytes),
+      onInvalidValue: (link, error, bytes) =>
+        this.#onInvalidValue(link, error, bytes),
       onRejected: (link, code, reason) => this.#onRejected(link, code, reason),
       onGone: (link, code, reason) => this.#onGone(link, code, reason),
       onHeard: (link) => this.#onHeard(link),
@@ -812,6 +824,20 @@ export class Server<Item = unknown, Result = unknown>
     if (this.#options.results === "discard" || this.#outlet.isClosed) {
       link.valueRead(bytes);
     } else this.#outlet.push(value, bytes, link);
+  }
+
+  /** It is told as a failure of the item that the worker is at. */
+  #onInvalidValue(link: WorkerLink, error: Error, bytes: number): void {
+    link.valueRead(bytes);
+    if (this.#outlet.isClosed) return;
+    const [entry] = link.inFlight.oldest(1);
+    this.#onChannelFailure(
+      new ItemFailure(entry?.item as Item, {
+        id: entry?.id ?? -1,
+        error,
+        attempts: entry?.attempts ?? 0,
+      }),
+    );
   }
 
   #onRejected(

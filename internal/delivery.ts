@@ -19,6 +19,7 @@ import {
 import { ItemKind, Mode } from "./frame.ts";
 import { ItemFailure, PoisonItemError } from "./errors.ts";
 import type { Queue } from "./queue.ts";
+import type { ItemSchema } from "./schema.ts";
 
 /** The server's end of one worker, as far as delivery is concerned. */
 export interface Worker {
@@ -72,6 +73,8 @@ export interface DeliveryEvents {
     ids: readonly number[],
     cause: RedeliveryCause,
   ): void;
+  /** An item failed. */
+  onFailed(failure: ItemFailure): void;
   /** A late duplicate was dropped. */
   onDuplicate(worker: Worker, id: number): void;
   /** An item was settled and nothing is left: maybe this was the last. */
@@ -86,6 +89,8 @@ export interface DeliveryOptions {
   byItem: boolean;
   /** At so many blames an item fails. */
   maxDeliveries: number;
+  /** What items must pass before they are sent; null: nothing. */
+  schema: ItemSchema<Entry<Worker>> | null;
   /** Whom to tell. */
   events: DeliveryEvents;
 }
@@ -110,6 +115,7 @@ export class Delivery {
   /** Counts dispatches and settlements, so that a standstill can be seen. */
   progress = 0;
   readonly #options: DeliveryOptions;
+  readonly #schema: ItemSchema<Item> | null;
   readonly #workers: Worker[] = [];
   readonly #ways: Way[] = [];
   /** Items to be dispatched again, the lowest id last. */
@@ -137,6 +143,7 @@ export class Delivery {
 
   constructor(options: DeliveryOptions) {
     this.#options = options;
+    this.#schema = options.schema;
   }
 
   /** The workers, in the order in which they came. */
@@ -188,6 +195,13 @@ export class Delivery {
     onEntry?.(entry);
     this.alive++;
     this.waiting++;
+    if (this.#schema !== null) {
+      const error = this.#schema.begin(entry, (e) => this.#checked(entry, e));
+      if (error !== null) {
+        this.#refuse(entry, error);
+        return entry;
+      }
+    }
     if (
       this.#busy || way.queue.length > 0 || this.#returned.length > 0 ||
       !way.hasPlace()
@@ -418,14 +432,10 @@ export class Delivery {
 
   #failed(entry: Item, error: Error): void {
     this.failed++;
-    entry.way.failed(
-      entry,
-      new ItemFailure(entry.item, {
-        id: entry.id,
-        error,
-        attempts: entry.attempts,
-      }),
-    );
+    const { id, item, attempts } = entry;
+    const failure = new ItemFailure(item, { id, error, attempts });
+    this.#options.events.onFailed(failure);
+    entry.way.failed(entry, failure);
     this.#checkIdle();
   }
 
@@ -530,8 +540,26 @@ export class Delivery {
     }
   }
 
+  /** An item fails before it could be sent. */
+  #refuse(entry: Item, error: Error): void {
+    this.waiting--;
+    entry.state = SETTLED;
+    this.alive--;
+    this.progress++;
+    this.#place(entry);
+    this.#failed(entry, error);
+  }
+
+  /** The schema has made up its mind. */
+  #checked(entry: Item, error: Error | null): void {
+    if (entry.state !== WAITING) return;
+    if (error !== null) this.#refuse(entry, error);
+    this.pump();
+  }
+
   /** True if the item needs no place in a queue any more. */
   #dispatch(entry: Item): boolean {
+    if (this.#schema !== null && !this.#schema.isReady(entry)) return false;
     this.#candidate = entry;
     for (;;) {
       let worker: Worker | null;
@@ -545,12 +573,7 @@ export class Delivery {
         // False: its bytes don't fit there now, which hasRoom then tells.
         if (!worker.deliver(entry)) continue;
       } catch (error) {
-        this.waiting--;
-        entry.state = SETTLED;
-        this.alive--;
-        this.progress++;
-        this.#place(entry);
-        this.#failed(
+        this.#refuse(
           entry,
           error instanceof Error ? error : new Error(String(error)),
         );

@@ -314,8 +314,11 @@ export class ValidationError extends Error {
   /** Where in the value the first issue is, as in `$.jobs[3].fn`. */
   readonly path: string;
 
-  /** @param issues What the schema found. */
-  constructor(issues: readonly ValidationIssue[]) {
+  /**
+   * @param issues What the schema found.
+   * @param options The error behind it.
+   */
+  constructor(issues: readonly ValidationIssue[], options?: ErrorOptions) {
     let path = "$";
     for (const part of issues[0]?.path ?? []) {
       const key = typeof part === "object" ? part.key : part;
@@ -323,6 +326,7 @@ export class ValidationError extends Error {
     }
     super(
       `Value is not valid at ${path}: ${issues[0]?.message ?? "unknown issue"}`,
+      options,
     );
     this.name = "ValidationError";
     this.issues = issues;

@@ -9,6 +9,7 @@ import type { Codec } from "../codec.ts";
 import type { Dispatcher } from "./dispatcher.ts";
 import type { ItemFailure } from "./errors.ts";
 import type { ClientEvent, ServerEvent } from "./events.ts";
+import type { StandardSchemaV1 } from "./schema.ts";
 import type { Transform } from "./transforms.ts";
 
 /** How silence is judged. */
@@ -89,8 +90,22 @@ export interface RetryOptions {
 }
 
 /** Options of a server. */
-export interface ServerOptions<Item = unknown, _Result = unknown>
-  extends CommonOptions {
+// deno-lint-ignore no-explicit-any
+export interface ServerOptions<Item = any, Result = any> extends CommonOptions {
+  /**
+   * What items must pass before they are sent: any Standard Schema v1, such as
+   * those of zod, valibot and arktype. What comes out of it is sent. One that
+   * doesn't pass is an `ItemFailure` with a `ValidationError`.
+   */
+  // deno-lint-ignore no-explicit-any
+  itemSchema?: StandardSchemaV1<Item, any>;
+  /**
+   * What results, and values that workers write, must pass when they come in.
+   * What comes out of it is read. A result that doesn't pass is the failure of
+   * its item; a value, of the item that its worker is at, which itself goes on.
+   */
+  // deno-lint-ignore no-explicit-any
+  resultSchema?: StandardSchemaV1<any, Result>;
   /**
    * Which worker gets an item: each in turn, the one with the fewest, always
    * the same for a key, or your own choice.
@@ -168,7 +183,8 @@ export interface ServerOptions<Item = unknown, _Result = unknown>
 }
 
 /** Options of `listen()`. */
-export interface ListenOptions<Item = unknown, Result = unknown>
+// deno-lint-ignore no-explicit-any
+export interface ListenOptions<Item = any, Result = any>
   extends ServerOptions<Item, Result> {
   /** The port; 0: any that is free. */
   port: number;
@@ -185,7 +201,21 @@ export interface ListenOptions<Item = unknown, Result = unknown>
 }
 
 /** Options of a client. */
-export interface ClientOptions extends CommonOptions {
+// deno-lint-ignore no-explicit-any
+export interface ClientOptions<Item = any, Result = any> extends CommonOptions {
+  /**
+   * What items must pass when they come in: any Standard Schema v1. What comes
+   * out of it is read. One that doesn't pass is answered with its failure.
+   */
+  // deno-lint-ignore no-explicit-any
+  itemSchema?: StandardSchemaV1<any, Item>;
+  /**
+   * What results and values must pass before they are sent. What comes out of
+   * it is sent. A result that doesn't pass is the failure of its item; a value
+   * that doesn't, a rejected promise.
+   */
+  // deno-lint-ignore no-explicit-any
+  resultSchema?: StandardSchemaV1<Result, any>;
   /**
    * Items that may be at this client. `"auto"`: adapted under `work()`, 64 for
    * `readable` and iteration.
@@ -228,7 +258,9 @@ export interface ReconnectOptions {
 }
 
 /** Options of `connect()` and the function `work()`. */
-export interface ConnectOptions extends ClientOptions {
+// deno-lint-ignore no-explicit-any
+export interface ConnectOptions<Item = any, Result = any>
+  extends ClientOptions<Item, Result> {
   /** The server's port. */
   port: number;
   /**
@@ -395,7 +427,18 @@ function isObjectWith(value: unknown, ...methods: string[]): boolean {
     );
 }
 
+/** Some libraries' schemas are functions. */
+const schema: Check = (v) => {
+  const isLike = typeof v === "object" && v !== null || typeof v === "function";
+  const standard = isLike ? (v as StandardSchemaV1)["~standard"] : undefined;
+  return isObjectWith(standard, "validate") && standard!.version === 1
+    ? null
+    : "a Standard Schema v1";
+};
+
 const COMMON: Record<string, Check> = {
+  itemSchema: schema,
+  resultSchema: schema,
   signature: text,
   codec: (v) =>
     isObjectWith(v, "encode", "decode") &&
@@ -457,14 +500,19 @@ const CLIENT: Record<string, Check> = {
   onEvent: callback,
 };
 
+const caCerts: Check = (v) =>
+  Array.isArray(v) && v.every((cert) => typeof cert === "string")
+    ? null
+    : "an array of certificates, as PEM";
+
 const CONNECT: Record<string, Check> = {
   ...CLIENT,
   port: integer(0, 65535),
   hostname: text,
   tls: (v) =>
-    typeof v === "boolean" || (typeof v === "object" && v !== null)
+    typeof v === "boolean"
       ? null
-      : "a boolean or { caCerts }",
+      : record({ caCerts }, "tls")(v) && "a boolean or { caCerts }",
   signal,
   reconnect: (v) =>
     v === false ? null : record({

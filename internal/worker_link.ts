@@ -34,6 +34,7 @@ import {
   FrameType,
   GOODBYE_CODES,
   type GoodbyeCode,
+  ItemKind,
   MAX_HANDSHAKE_BYTES,
   Mode,
 } from "./frame.ts";
@@ -53,6 +54,12 @@ import { Heartbeat } from "./heartbeat.ts";
 import { InFlight, SETTLED } from "./in_flight.ts";
 import type { HeartbeatOptions } from "./options.ts";
 import type { PayloadCodec } from "./payload.ts";
+import {
+  type Checked,
+  type ItemSchema,
+  SchemaQueue,
+  type StandardSchemaV1,
+} from "./schema.ts";
 import {
   plainLimit,
   type Transform,
@@ -78,6 +85,10 @@ export interface LinkHost {
   readonly keepsResults: boolean;
   /** When silence means what. */
   readonly heartbeat: Required<HeartbeatOptions>;
+  /** What items have passed, and what came out of it; null: nothing. */
+  readonly itemSchema: ItemSchema<Item> | null;
+  /** What results must pass; null: nothing. */
+  readonly resultSchema: StandardSchemaV1 | null;
   /** Where items come from. */
   readonly delivery: Delivery;
   /** Why there is no place for another worker, or null. */
@@ -88,6 +99,8 @@ export interface LinkHost {
   onError(link: WorkerLink, entry: Item, error: RemoteError): void;
   /** A value came. */
   onValue(link: WorkerLink, value: unknown, bytes: number): void;
+  /** A value didn't pass its schema. */
+  onInvalidValue(link: WorkerLink, error: Error, bytes: number): void;
   /** The handshake failed. */
   onRejected(link: WorkerLink, code: HandshakeErrorCode, reason: string): void;
   /** A worker is no longer one; `code` is "normal" after a goodbye. */
@@ -161,6 +174,7 @@ export class WorkerLink implements Worker {
   #rttMs: number | undefined;
   #pong = -1;
   #ended = false;
+  #results: SchemaQueue | null = null;
   readonly #grant = new CreditGrant(VALUE_WINDOW, VALUE_WINDOW_BYTES);
   readonly #use = new CreditUse();
   readonly #info: { -readonly [K in keyof WorkerInfo]: WorkerInfo[K] };
@@ -173,6 +187,9 @@ export class WorkerLink implements Worker {
   constructor(duplex: Duplex, addr: Deno.Addr, host: LinkHost) {
     this.addr = addr;
     this.#host = host;
+    if (host.resultSchema !== null) {
+      this.#results = new SchemaQueue(host.resultSchema);
+    }
     this.heartbeat = new Heartbeat(host.heartbeat, Math.random());
     this.#info = {
       id: -1,
@@ -274,9 +291,10 @@ export class WorkerLink implements Worker {
     connection.prepare();
     this.#entry = entry;
     if (inFlight.count > 0) frames.save(this.#undo);
-    const bytes = this.#host.payloads.write(
+    const { payloads, itemSchema } = this.#host;
+    const bytes = payloads.write(
       frames,
-      entry.item,
+      itemSchema === null ? entry.item : itemSchema.output(entry),
       this.#openItem,
     );
     if (inFlight.count === 0) {
@@ -580,9 +598,10 @@ export class WorkerLink implements Worker {
     this.#expectMode(Mode.WORK, "RESULT");
     const { delivery, payloads } = this.#host;
     do {
-      const entry = this.#take(reader.readUint());
+      const number = reader.readUint();
       reader.readBytesRange();
       const { rangeStart, rangeEnd } = reader;
+      const entry = this.#take(number);
       let value: unknown;
       if (entry.state !== SETTLED) {
         try {
@@ -593,16 +612,52 @@ export class WorkerLink implements Worker {
           delivery.error(this, entry, error);
           continue;
         }
+        if (this.#results !== null) {
+          this.#checkResult(entry, value, rangeEnd - rangeStart);
+          continue;
+        }
       }
       this.#settled++;
       delivery.result(this, entry, value, rangeEnd - rangeStart);
     } while (!reader.done);
   }
 
+  #checkResult(entry: Item, value: unknown, bytes: number): void {
+    const { delivery } = this.#host;
+    this.#check(value, (checked) => {
+      if (checked.error === null) {
+        this.#settled++;
+        delivery.result(this, entry, checked.value, bytes);
+      } else {
+        this.#failed++;
+        delivery.error(this, entry, checked.error);
+      }
+    });
+  }
+
+  /** Nothing more is read before it is known whether a value passes. */
+  #check(value: unknown, tell: (checked: Checked) => void): void {
+    const results = this.#results!, { pending } = results;
+    results.check(value, (checked) => {
+      tell(checked);
+      if (this.#state === GONE) this.#host.delivery.pump();
+    });
+    if (results.pending > pending) this.connection.hold(results.last);
+  }
+
   #onDone(reader: CborDecoder): void {
     this.#expectMode(Mode.WORK, "DONE");
     do {
       const entry = this.#take(reader.readUint());
+      if (entry.way.kind === ItemKind.CALL) {
+        this.#failed++;
+        this.#host.delivery.error(
+          this,
+          entry,
+          new RemoteError("TypeError", "The worker gave no result of a call"),
+        );
+        continue;
+      }
       this.#settled++;
       this.#host.delivery.done(this, entry);
     } while (!reader.done);
@@ -639,14 +694,23 @@ export class WorkerLink implements Worker {
       const bytes = rangeEnd - rangeStart;
       this.#use.sent(bytes);
       const value = payloads.read(reader.bytes, rangeStart, rangeEnd);
-      this.#host.onValue(this, value, bytes);
+      if (this.#results === null || !this.#host.keepsResults) {
+        this.#host.onValue(this, value, bytes);
+        continue;
+      }
+      this.#check(value, (checked) => {
+        if (checked.error === null) {
+          this.#host.onValue(this, checked.value, bytes);
+        } else this.#host.onInvalidValue(this, checked.error, bytes);
+      });
     } while (!reader.done);
   }
 
   #onError(reader: CborDecoder): void {
-    const entry = this.#take(reader.readUint());
+    const number = reader.readUint();
     const error = readRemoteError(reader);
     reader.finish();
+    const entry = this.#take(number);
     this.#failed++;
     this.#host.onError(this, entry, error);
   }
@@ -677,9 +741,13 @@ export class WorkerLink implements Worker {
 
   #onLeave(reader: CborDecoder): void {
     const entries: Item[] = [];
-    while (!reader.done) entries.push(this.#take(reader.readUint()));
-    this.isLeaving = true;
-    this.#host.delivery.handBack(this, entries);
+    try {
+      while (!reader.done) entries.push(this.#take(reader.readUint()));
+    } finally {
+      // Also if one of the numbers was wrong: what was taken isn't lost.
+      this.isLeaving = true;
+      this.#host.delivery.handBack(this, entries);
+    }
   }
 
   #onPong(reader: CborDecoder): void {

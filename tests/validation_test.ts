@@ -1,0 +1,440 @@
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertRejects,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
+import {
+  Client,
+  connect,
+  ItemFailure,
+  listen,
+  RemoteError,
+  Server,
+  type StandardSchemaV1,
+  ValidationError,
+  type ValidationIssue,
+  work,
+} from "../mod.ts";
+import { both, Kit, range } from "./_support/channel_kit.ts";
+import { Gate, moment, stateOf, until } from "./_support/within.ts";
+
+type Result<T> = { value: T } | { issues: ValidationIssue[] };
+
+/** A schema of a function that returns what comes out, or throws an issue. */
+function schema<Input, Output>(
+  parse: (value: Input) => Output | Promise<Output>,
+): StandardSchemaV1<Input, Output> {
+  const ok = (value: Output): Result<Output> => ({ value });
+  const bad = (error: unknown): Result<Output> => {
+    if (error instanceof Error) throw error;
+    return { issues: [error as ValidationIssue] };
+  };
+  return {
+    "~standard": {
+      version: 1,
+      vendor: "tests",
+      validate(value) {
+        try {
+          const output = parse(value as Input);
+          return output instanceof Promise ? output.then(ok, bad) : ok(output);
+        } catch (error) {
+          return bad(error);
+        }
+      },
+    },
+  };
+}
+
+/** Takes even numbers, and gives ten times as much. */
+const even = schema<number, number>((n) => {
+  if (n % 2 === 0) return n * 10;
+  throw { message: `${n} is odd`, path: ["items", 0, { key: "n" }] };
+});
+
+/** The same, later, and the later the smaller. */
+const evenLater = schema<number, number>(async (n) => {
+  await new Promise((resolve) => setTimeout(resolve, Math.max(0, 10 - n)));
+  if (n % 2 === 0) return n * 10;
+  throw { message: `${n} is odd`, path: ["items", 0, { key: "n" }] };
+});
+
+function assertOdd(error: unknown): void {
+  assertInstanceOf(error, ValidationError);
+  assertEquals(error.path, "$.items[0].n");
+  assertEquals(error.issues.length, 1);
+  assertStringIncludes(error.message, "is odd");
+}
+
+for (const [name, numbers] of [["", even], [", async", evenLater]] as const) {
+  both(`itemSchema of a server: submit() and map()${name}`, async (net) => {
+    await using kit = new Kit<number, number>(net, { itemSchema: numbers });
+    await kit.worker((n) => n + 1);
+    assertEquals(await kit.server.submit(4), 41);
+    const failure = await assertRejects(
+      () => kit.server.submit(3),
+      ItemFailure,
+    ) as ItemFailure<number>;
+    assertEquals(failure.item, 3);
+    assertEquals(failure.attempts, 0);
+    assertOdd(failure.cause);
+    const failures: number[] = [];
+    const results = await Array.fromAsync(kit.server.map(range(8), {
+      onFailure: ({ item, error }) => {
+        assertOdd(error);
+        failures.push(item);
+      },
+    }));
+    assertEquals(results, [1, 21, 41, 61]);
+    assertEquals(failures.sort(), [1, 3, 5, 7]);
+    const settled = await Array.fromAsync(
+      kit.server.map([2, 3], { settled: true }),
+    );
+    assertEquals(settled[0], { index: 0, item: 2, result: 21 });
+    assertOdd(settled[1]!.failure!.error);
+  });
+
+  both(`itemSchema of a server: send() and writable${name}`, async (net) => {
+    for (const face of ["send", "writable"]) {
+      const failures: ItemFailure<number>[] = [];
+      await using kit = new Kit<number, number>(net, {
+        itemSchema: numbers,
+        onFailure: (failure) => void failures.push(failure),
+      });
+      const { server } = kit;
+      await kit.worker((n) => n);
+      if (face === "send") {
+        for (const n of range(12)) server.send(n);
+        server.end();
+      } else {
+        ReadableStream.from(range(12)).pipeTo(server.writable);
+      }
+      assertEquals(await Array.fromAsync(server), [0, 20, 40, 60, 80, 100]);
+      assertEquals(failures.map((f) => f.item).sort((a, b) => a - b), [
+        1,
+        3,
+        5,
+        7,
+        9,
+        11,
+      ]);
+      for (const { error } of failures) assertOdd(error);
+    }
+  });
+
+  both(
+    `itemSchema of a server: without onFailure the channel fails${name}`,
+    async (net) => {
+      await using kit = new Kit<number, number>(net, { itemSchema: numbers });
+      kit.server.send(1);
+      const failure = await assertRejects(
+        () => Array.fromAsync(kit.server),
+        ItemFailure,
+      );
+      assertOdd(failure.cause);
+    },
+  );
+
+  both(`resultSchema of a server: results${name}`, async (net) => {
+    await using kit = new Kit<number, number>(net, { resultSchema: numbers });
+    await kit.worker((n) => n, { concurrency: 4 });
+    const results = await Array.fromAsync(
+      kit.server.map(range(40), { onFailure: ({ cause }) => assertOdd(cause) }),
+    );
+    assertEquals(results, range(20).map((n) => n * 20));
+    const failure = await assertRejects(
+      () => kit.server.submit(7),
+      ItemFailure,
+    );
+    assertOdd(failure.cause);
+    assertEquals(kit.server.stats().failed, 21);
+    assertEquals(kit.server.workers[0]!.failed, 21);
+  });
+
+  both(
+    `resultSchema of a server: values keep their order${name}`,
+    async (net) => {
+      const failures: ItemFailure<number>[] = [];
+      await using kit = new Kit<number, number>(net, {
+        resultSchema: numbers,
+        onFailure: (failure) => void failures.push(failure),
+      });
+      const { server } = kit;
+      const client = await kit.client();
+      server.send(5);
+      server.end();
+      for await (const n of client) {
+        for (let i = 0; i < n; i++) client.send(i);
+      }
+      client.end();
+      assertEquals(await Array.fromAsync(server), [0, 20, 40]);
+      assertEquals(failures.length, 2);
+      for (const { item, error } of failures) {
+        assertEquals(item, 5);
+        assertOdd(error);
+      }
+    },
+  );
+
+  both(
+    `itemSchema of a worker: a bad item is answered with its failure${name}`,
+    async (net) => {
+      await using kit = new Kit<number, number>(net);
+      await kit.worker((n) => n + 1, { client: { itemSchema: numbers } });
+      const results = await Array.fromAsync(
+        kit.server.map(range(20), { onFailure() {} }),
+      );
+      assertEquals(results, range(10).map((n) => n * 20 + 1));
+      const failure = await assertRejects(
+        () => kit.server.submit(1),
+        ItemFailure,
+      );
+      assertInstanceOf(failure.error, RemoteError);
+      assertEquals(failure.error.name, "ValidationError");
+      assertStringIncludes(failure.error.message, "$.items[0].n: 1 is odd");
+    },
+  );
+
+  both(
+    `itemSchema of a reader: bad items don't come out${name}`,
+    async (net) => {
+      const failures: number[] = [];
+      await using kit = new Kit<number, number>(net, {
+        onFailure: ({ item }) => void failures.push(item),
+      });
+      const { server } = kit;
+      const client = await kit.client({ itemSchema: numbers });
+      for (const n of range(12)) server.send(n);
+      server.end();
+      assertEquals(await Array.fromAsync(client), [0, 20, 40, 60, 80, 100]);
+      assertEquals(failures, [1, 3, 5, 7, 9, 11]);
+      await server.closed;
+    },
+  );
+
+  both(
+    `resultSchema of a worker: a bad result is its item's failure${name}`,
+    async (net) => {
+      await using kit = new Kit<number, number>(net);
+      await kit.worker((n) => n, { client: { resultSchema: numbers } });
+      const results = await Array.fromAsync(
+        kit.server.map(range(20), { onFailure() {} }),
+      );
+      assertEquals(results, range(10).map((n) => n * 20));
+      const failure = await assertRejects(
+        () => kit.server.submit(1),
+        ItemFailure,
+      );
+      assertEquals(failure.error.name, "ValidationError");
+      kit.server.end();
+      await kit.server.closed;
+    },
+  );
+
+  both(
+    `resultSchema of a worker: every yielded value is checked${name}`,
+    async (net) => {
+      await using kit = new Kit<number, number>(net, { onFailure() {} });
+      await kit.worker(async function* (n) {
+        for (let i = 0; i < n; i++) yield await Promise.resolve(i * 2);
+      }, { client: { resultSchema: numbers } });
+      kit.server.send(4);
+      kit.server.end();
+      assertEquals(await Array.fromAsync(kit.server), [0, 20, 40, 60]);
+    },
+  );
+
+  both(
+    `resultSchema of a client: send() rejects, in order${name}`,
+    async (net) => {
+      await using kit = new Kit<number, number>(net);
+      const client = await kit.client({ resultSchema: numbers });
+      const sent = range(8).map((n) => client.send(n));
+      for (const [n, promise] of sent.entries()) {
+        if (n % 2 === 1) {
+          assertOdd(await assertRejects(() => promise!, ValidationError));
+        } else await promise;
+      }
+      client.end();
+      kit.server.end();
+      assertEquals(await Array.fromAsync(kit.server), [0, 20, 40, 60]);
+      await client.closed;
+    },
+  );
+
+  both(
+    `resultSchema of a client: a write that fails ends the stream${name}`,
+    async (net) => {
+      await using kit = new Kit<number, number>(net);
+      const client = await kit.client({ resultSchema: numbers });
+      const writer = client.writable.getWriter();
+      writer.closed.catch(() => {});
+      await writer.write(2);
+      assertOdd(await assertRejects(() => writer.write(3), ValidationError));
+      await assertRejects(() => writer.write(4));
+    },
+  );
+}
+
+both("itemSchema: what comes out of it is what is sent again", async (net) => {
+  let checks = 0;
+  const counting = schema<number, string>((n) => `${n}:${++checks}`);
+  await using kit = new Kit<number, string>(net, { itemSchema: counting });
+  const gate = new Gate();
+  const first = await kit.client();
+  first.work(async (text) => {
+    await gate.pass();
+    return String(text);
+  }).catch(() => {});
+  await kit.active(1);
+  const result = kit.server.submit(7);
+  await until(() => gate.passing > 0, "the first worker has it");
+  await first.abort();
+  await kit.worker((text) => text as unknown as string);
+  assertEquals(await result, "7:1");
+  gate.open();
+});
+
+both(
+  "itemSchema, async: what comes first goes first, and the rest waits",
+  async (net) => {
+    const gate = new Gate();
+    const slow = schema<number, number>(async (n) => {
+      if (n === 0) await gate.pass();
+      return n;
+    });
+    await using kit = new Kit<number, number>(net, { itemSchema: slow });
+    const seen: number[] = [];
+    await kit.worker((n) => {
+      seen.push(n);
+      return n;
+    });
+    const { server } = kit;
+    const room = server.send(0);
+    assert(room instanceof Promise);
+    for (const n of [1, 2, 3]) server.send(n);
+    const ended = server.end();
+    await moment();
+    assertEquals(seen, []);
+    assertEquals(await stateOf(room), "pending");
+    assertEquals(await stateOf(ended), "pending");
+    gate.open();
+    await ended;
+    assertEquals(await Array.fromAsync(server), [0, 1, 2, 3]);
+    assertEquals(seen, [0, 1, 2, 3]);
+  },
+);
+
+both(
+  "itemSchema, async: an item that is cancelled meanwhile is gone",
+  async (net) => {
+    const gate = new Gate();
+    const slow = schema<number, number>(async (n) => {
+      if (n === 0) await gate.pass();
+      return n;
+    });
+    await using kit = new Kit<number, number>(net, { itemSchema: slow });
+    const seen: number[] = [];
+    await kit.worker((n) => seen.push(n));
+    const controller = new AbortController();
+    const first = kit.server.submit(0, { signal: controller.signal });
+    await until(() => gate.passing > 0, "the schema runs");
+    controller.abort(new Error("never mind"));
+    await assertRejects(() => first, Error, "never mind");
+    gate.open();
+    await kit.server.submit(1);
+    assertEquals(seen, [1]);
+    await kit.server.close();
+  },
+);
+
+both(
+  "resultSchema, async: results that came before a death count",
+  async (net) => {
+    const gate = new Gate();
+    const slow = schema<number, number>(async (n) => {
+      await gate.pass();
+      return n;
+    });
+    await using kit = new Kit<number, number>(net, { resultSchema: slow });
+    let runs = 0;
+    const { client } = await kit.worker((n) => {
+      runs++;
+      return n;
+    });
+    const result = kit.server.submit(7);
+    await until(() => gate.passing > 0, "the schema runs");
+    await client.abort();
+    gate.open();
+    assertEquals(await result, 7);
+    await kit.event("disconnected");
+    assertEquals(runs, 1);
+    await kit.server.close();
+  },
+);
+
+both("a schema that fails fails the item and nothing else", async (net) => {
+  const broken = [
+    schema<number, number>(() => {
+      throw new Error("oh no");
+    }),
+    schema<number, number>(() => Promise.reject(new Error("oh no"))),
+  ];
+  for (const itemSchema of broken) {
+    await using kit = new Kit<number, number>(net, { itemSchema });
+    const failure = await assertRejects(
+      () => kit.server.submit(1),
+      ItemFailure,
+    );
+    assertInstanceOf(failure.error, ValidationError);
+    assertStringIncludes(failure.error.message, "the schema failed: oh no");
+    assertInstanceOf(failure.error.cause, Error);
+  }
+});
+
+Deno.test("schemas are checked at construction", () => {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  for (const bad of [1, {}, { "~standard": { version: 2, validate() {} } }]) {
+    assertThrows(
+      () => new Server(listener, { itemSchema: bad as never }),
+      TypeError,
+      "a Standard Schema v1",
+    );
+  }
+  listener.close();
+});
+
+Deno.test("a schema may be a function", async () => {
+  const callable = Object.assign(() => {}, even);
+  await using server = listen({ port: 0, itemSchema: callable });
+  await assertRejects(() => server.submit(1), ItemFailure);
+});
+
+Deno.test("types are inferred from schemas", async () => {
+  const itemSchema = schema<{ n: number }, Map<string, number>>(({ n }) =>
+    new Map([["n", n]])
+  );
+  const resultSchema = schema<string, URL>((text) => new URL(text));
+  await using server = listen({ itemSchema, resultSchema, port: 0 });
+  const typed: Server<{ n: number }, URL> = server;
+  const { port } = typed.addr as Deno.NetAddr;
+  const workerItem = schema<unknown, Map<string, number>>((item) =>
+    item as Map<string, number>
+  );
+  const workerResult = schema<string, string>((text) => text);
+  const done = work(
+    { port, itemSchema: workerItem, resultSchema: workerResult },
+    (item) => `http://localhost/${item.get("n")!.toFixed()}`,
+  );
+  const result: URL = await server.submit({ n: 3 });
+  assertEquals(result.href, "http://localhost/3");
+  // @ts-expect-error an item has another type
+  server.submit("text").catch(() => {});
+  const client = await connect({ port, itemSchema: workerItem });
+  const typedClient: Client<Map<string, number>, unknown> = client;
+  await typedClient.close();
+  await server.close();
+  await done;
+});
