@@ -20,6 +20,8 @@ export interface RunArguments {
   warmUpMs: number;
   /** How long is measured, in ms. */
   measureMs: number;
+  /** What others may take of the machine during a run, in processors. */
+  others: number;
   /** Whether RESULTS.md is written. */
   write: boolean;
   /** Another checkout, whose distchan is one more peer. */
@@ -37,6 +39,7 @@ export function parseArgs(args: readonly string[]): RunArguments {
     runs: 5,
     warmUpMs: 600,
     measureMs: 1000,
+    others: Infinity,
     write: false,
   };
   for (const arg of args) {
@@ -52,7 +55,8 @@ export function parseArgs(args: readonly string[]): RunArguments {
       parsed.runs = 3;
       parsed.warmUpMs = 400;
       parsed.measureMs = 500;
-    } else if (name === "--write") parsed.write = true;
+    } else if (name === "--quiet") parsed.others = Number(value || 0.25);
+    else if (name === "--write") parsed.write = true;
     else if (name === "--against") parsed.against = resolve(value);
     else if (name === "--profile") {
       parsed.profileDir = resolve(value || "bench/profiles");

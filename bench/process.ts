@@ -42,6 +42,11 @@ export interface Outcome {
   serverRss: number[];
   /** The same, of the largest worker. */
   workerRss: number[];
+  /**
+   * What others took of the machine meanwhile, in processors; NaN if that
+   * can't be known.
+   */
+  others: number;
 }
 
 type Message = { port: number } | { report: Report } | { phase: number };
@@ -62,6 +67,7 @@ export async function run(
     workers: [],
     serverRss: [],
     workerRss: [],
+    others: NaN,
   };
   const port = Promise.withResolvers<number>();
   let phase = 0;
@@ -84,11 +90,14 @@ export async function run(
       }
     }
   }, TIMEOUT_MS);
-  const sampler = setInterval(() => {
+  const startedAt = performance.now();
+  const busyBefore = machineTicks();
+  const sample = () => {
     const [server, ...workers] = children.map(({ pid }) => rss(pid));
     raise(outcome.serverRss, phase, server ?? 0);
     raise(outcome.workerRss, phase, Math.max(...workers));
-  }, SAMPLE_MS);
+  };
+  const sampler = setInterval(sample, SAMPLE_MS);
   try {
     const server = start("server", config, (message) => {
       if ("port" in message) port.resolve(message.port);
@@ -103,7 +112,12 @@ export async function run(
         if ("report" in message) outcome.workers.push(message.report);
       }));
     }
+    const before = childTicks();
     await Promise.all(all);
+    const own = childTicks() - before;
+    const ms = performance.now() - startedAt;
+    const others = machineTicks() - busyBefore - own;
+    outcome.others = Math.max(0, others * 1000 / TICKS_PER_SECOND / ms);
     return outcome;
   } finally {
     clearTimeout(timer);
@@ -164,16 +178,50 @@ async function follow(
   if (!success) throw new Error(`${name} ended with ${signal ?? code}`);
 }
 
+/** The kernel's unit of time in /proc. */
+const TICKS_PER_SECOND = 100;
+
+/**
+ * Waits until others leave the machine alone, but no longer than 20 s.
+ *
+ * @param others What they may take, in processors.
+ */
+export async function waitForQuiet(others: number): Promise<void> {
+  for (let i = 0; i < 80; i++) {
+    const before = machineTicks();
+    await new Promise((resolve) => setTimeout(resolve, 250));
+    const busy = machineTicks() - before;
+    if (!(busy * 4 / TICKS_PER_SECOND > others)) return;
+  }
+}
+
+/** What all processes together have taken so far; NaN if that can't be known. */
+function machineTicks(): number {
+  const [, user = NaN, nice = NaN, system = NaN, , , irq = 0, softirq = 0] =
+    proc("stat").split("\n")[0]!.split(/\s+/).map(Number);
+  return user + nice + system + irq + softirq;
+}
+
+/** What children that have ended, and been waited for, have taken. */
+function childTicks(): number {
+  const fields = proc("self/stat").split(") ").at(-1)!.split(" ");
+  return Number(fields[13]) + Number(fields[14]);
+}
+
+function proc(path: string): string {
+  try {
+    return Deno.readTextFileSync(`/proc/${path}`);
+  } catch {
+    return "";
+  }
+}
+
 function raise(values: number[], i: number, value: number): void {
   values[i] = Math.max(values[i] ?? 0, value);
 }
 
 /** Resident memory of a process, in bytes; 0 if that can't be known. */
 function rss(pid: number): number {
-  try {
-    const status = Deno.readTextFileSync(`/proc/${pid}/status`);
-    return Number(/VmRSS:\s+(\d+) kB/.exec(status)?.[1] ?? 0) * 1024;
-  } catch {
-    return 0;
-  }
+  const status = proc(`${pid}/status`);
+  return Number(/VmRSS:\s+(\d+) kB/.exec(status)?.[1] ?? 0) * 1024;
 }

@@ -10,11 +10,14 @@
 
 import { parseArgs, type RunArguments } from "./arguments.ts";
 import { describeMachine, load } from "./machine.ts";
-import { run } from "./process.ts";
+import { type Outcome, run, type RunOptions, waitForQuiet } from "./process.ts";
 import { printProfiles } from "./prof_summary.ts";
-import { configOf, type Scenario, SCENARIOS } from "./scenarios.ts";
+import { configOf, type Peer, type Scenario, SCENARIOS } from "./scenarios.ts";
 import { type Row, rowsOf, type Series, toMarkdown, toText } from "./table.ts";
+import type { Config } from "./workload.ts";
 
+/** How often a run is made again at most, with `--quiet`. */
+const ATTEMPTS = 8;
 const RESULTS = new URL("./RESULTS.md", import.meta.url);
 
 async function main(): Promise<void> {
@@ -87,10 +90,27 @@ async function measure(
       const { peer, config } = one;
       const options = { ...scenario.options };
       if (args.profileDir !== undefined) options.profileDir = args.profileDir;
-      one.outcomes.push(await run(peer, config, options));
+      one.outcomes.push(await runQuietly(peer, config, options, args.others));
     }
   }
   return rowsOf(scenario, series);
+}
+
+/** Runs again what others were in the way of, as often as a few times. */
+async function runQuietly(
+  peer: Peer,
+  config: Config,
+  options: RunOptions,
+  others: number,
+): Promise<Outcome> {
+  let best: Outcome | null = null;
+  for (let i = 0; i < ATTEMPTS; i++) {
+    if (others !== Infinity) await waitForQuiet(others);
+    const outcome = await run(peer, config, options);
+    if (best === null || outcome.others < best.others) best = outcome;
+    if (!(best.others > others)) break;
+  }
+  return best!;
 }
 
 await main();

@@ -24,6 +24,8 @@ export interface Row {
   isReached: boolean | undefined;
   /** Processor time a value, of the server and of a worker. */
   cpu: string;
+  /** What others took of the machine, at the median, in processors. */
+  others: number;
 }
 
 /** The outcomes of one peer, in the order of the runs. */
@@ -84,6 +86,7 @@ function rowOf(
       ? middle >= goal.atLeast
       : middle <= goal.atMost,
     cpu: cpuOf(outcomes),
+    others: median(outcomes.map(({ others }) => others)),
   };
 }
 
@@ -115,7 +118,9 @@ export function toText(rows: readonly Row[]): string {
     lines.push(
       `  ${row.peer.padEnd(28)} ${row.figure.padStart(10)}  ${
         row.ratio.padEnd(22)
-      } ${row.goal.padEnd(13)} ${verdict(row).padEnd(5)} cpu ${row.cpu} µs`,
+      } ${row.goal.padEnd(13)} ${
+        verdict(row).padEnd(5)
+      } cpu ${row.cpu} µs, others ${row.others.toFixed(2)}`,
     );
   }
   return lines.join("\n");

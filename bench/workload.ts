@@ -63,6 +63,9 @@ export interface Report {
   heapBytes?: number[];
 }
 
+/** A sender goes on for so long after its reader has measured, in ms. */
+const END_MS = 300;
+
 const IDS = Array.from({ length: 4096 }, () => crypto.randomUUID());
 
 /** The `i`th item. */
@@ -148,6 +151,20 @@ export function cpuMicros(): number {
   return user + system;
 }
 
+/** Sends one way for as long as it takes, and says what that cost. */
+export async function sendOneWay(
+  config: Config,
+  send: (isOver: () => boolean) => Promise<number>,
+): Promise<Report> {
+  const from = performance.now(), fromCpu = cpuMicros();
+  const until = from + config.warmUpMs + config.measureMs + END_MS;
+  const count = await send(() => performance.now() >= until);
+  return {
+    rate: count / (performance.now() - from) * 1000,
+    cpuMicros: (cpuMicros() - fromCpu) / count,
+  };
+}
+
 /** The configuration of this program. */
 export function readConfig(): Config {
   return JSON.parse(Deno.args[0] ?? "{}");
@@ -156,11 +173,6 @@ export function readConfig(): Config {
 /** Tells `bench/run.ts` something. */
 export function tell(message: Record<string, unknown>): void {
   console.log(JSON.stringify(message));
-}
-
-/** How long a sender of one way traffic goes on, in ms. */
-export function sendMs(config: Config): number {
-  return config.warmUpMs + config.measureMs + 300;
 }
 
 /** Round trips before, and those of which the time is taken. */

@@ -5,7 +5,7 @@ import {
   makeItem,
   Meter,
   readConfig,
-  sendMs,
+  sendOneWay,
   tell,
 } from "../workload.ts";
 import { JsonChannel } from "./json_channel.ts";
@@ -21,8 +21,7 @@ for (let i = 0; i < config.workers; i++) {
 listener.close();
 
 if (config.scenario === "oneway") {
-  const until = performance.now() + sendMs(config);
-  await send(() => performance.now() >= until);
+  tell({ report: await sendOneWay(config, send) });
 } else {
   const meter = new Meter(config);
   let sum = 0;

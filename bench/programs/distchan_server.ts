@@ -9,7 +9,7 @@ import {
   makeItem,
   Meter,
   readConfig,
-  sendMs,
+  sendOneWay,
   takeTrips,
   tell,
 } from "../workload.ts";
@@ -66,24 +66,31 @@ async function streams(server: Server<Item, Answer>): Promise<void> {
 }
 
 async function oneway(server: Server<Item, Answer>): Promise<void> {
-  const until = performance.now() + sendMs(config);
-  await send(server, () => performance.now() >= until);
+  const report = await sendOneWay(config, (isOver) => send(server, isOver));
+  tell({ report });
 }
 
 async function onewayStreams(server: Server<Item, Answer>): Promise<void> {
-  const until = performance.now() + sendMs(config);
-  const items = new Source(() => performance.now() >= until);
-  await items.stream.pipeTo(server.writable);
+  const report = await sendOneWay(config, async (isOver) => {
+    const items = new Source(isOver);
+    await items.stream.pipeTo(server.writable);
+    return items.count;
+  });
+  tell({ report });
 }
 
 async function bulk(server: Server<Item, Answer>): Promise<void> {
   const bytes: unknown = new Uint8Array(config.bytes).fill(1);
-  const until = performance.now() + sendMs(config);
-  while (performance.now() < until) {
-    const room = server.send(bytes as Item);
-    if (room !== undefined) await room;
-  }
-  await server.end();
+  const report = await sendOneWay(config, async (isOver) => {
+    let count = 0;
+    for (; !isOver(); count++) {
+      const room = server.send(bytes as Item);
+      if (room !== undefined) await room;
+    }
+    await server.end();
+    return count;
+  });
+  tell({ report });
 }
 
 async function serial(server: Server<Item, Answer>): Promise<void> {

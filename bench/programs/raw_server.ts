@@ -1,5 +1,5 @@
 /** The writing end of raw bytes: what a socket can do at most in Deno. */
-import { readConfig, sendMs, takeTrips, tell } from "../workload.ts";
+import { readConfig, sendOneWay, takeTrips, tell } from "../workload.ts";
 
 /** What an item is on the wire, about. */
 const PING_BYTES = 64;
@@ -20,10 +20,16 @@ if (config.scenario === "serial") {
   tell({ report });
 } else {
   const bytes = new Uint8Array(config.bytes).fill(1);
-  const until = performance.now() + sendMs(config);
-  while (performance.now() < until) {
-    let done = await conn.write(bytes);
-    while (done < bytes.length) done += await conn.write(bytes.subarray(done));
-  }
+  const report = await sendOneWay(config, async (isOver) => {
+    let count = 0;
+    for (; !isOver(); count++) {
+      let done = await conn.write(bytes);
+      while (done < bytes.length) {
+        done += await conn.write(bytes.subarray(done));
+      }
+    }
+    return count;
+  });
+  tell({ report });
 }
 conn.close();
