@@ -55,6 +55,11 @@ import {
   type Welcome,
   writeHello,
 } from "./internal/handshake.ts";
+import {
+  FunctionSource,
+  type HandlerSource,
+  openModule,
+} from "./internal/handler_source.ts";
 import { Heartbeat, LATE_MS, tickMs } from "./internal/heartbeat.ts";
 import {
   type ClientOptions,
@@ -69,18 +74,14 @@ import {
 import { PayloadCodec } from "./internal/payload.ts";
 import { Queue } from "./internal/queue.ts";
 import { type Checked, runSchema, SchemaQueue } from "./internal/schema.ts";
+import { toError } from "./internal/thrown.ts";
 import {
   plainLimit,
   type Transform,
   TransformChain,
   TransformError,
 } from "./internal/transforms.ts";
-import {
-  type Handler,
-  type Runner,
-  type WorkItem,
-  WorkLoop,
-} from "./internal/work_loop.ts";
+import type { Handler, Runner, WorkItem } from "./internal/work_loop.ts";
 
 export {
   ConnectionLostError,
@@ -211,7 +212,7 @@ export async function work<Item, Result>(
   workOptions: WorkOptions = {},
 ): Promise<void> {
   validate(options, "connect");
-  checkHandler(handler, workOptions);
+  checkHandler(handler, workOptions, options);
   const { reconnect = {} } = options;
   const settings = reconnect === false ? null : reconnect;
   const {
@@ -225,23 +226,34 @@ export async function work<Item, Result>(
     s !== undefined
   );
   const signal = AbortSignal.any(signals);
+  let source: HandlerSource;
+  try {
+    source = await openSource(handler, { ...workOptions, signal }, options);
+  } catch (error) {
+    if (workOptions.signal?.aborted) return;
+    throw error;
+  }
+  // Kept over reconnections, and gone when this function returns.
+  await using _closing = { [Symbol.asyncDispose]: () => source.close() };
   let lostAt = performance.now();
   let authFailures = 0;
   for (;;) {
     if (workOptions.signal?.aborted) return;
     options.signal?.throwIfAborted();
+    if (source.error !== null) throw source.error;
     try {
       const client = await attempt<Item, Result>({ ...options, signal });
       backoff.reset();
       authFailures = 0;
       try {
-        return await client.work(handler, workOptions);
+        return await workWith(client as Client, source, workOptions);
       } finally {
         lostAt = performance.now();
       }
     } catch (error) {
       if (workOptions.signal?.aborted) return;
       options.signal?.throwIfAborted();
+      if (source.error !== null) throw source.error;
       if (error instanceof HandshakeError && error.code === "auth") {
         authFailures++;
       }
@@ -261,6 +273,13 @@ export async function work<Item, Result>(
     }
   }
 }
+
+/** `Client.work()`, with a handler that outlives the connection. */
+let workWith: (
+  client: Client,
+  source: HandlerSource,
+  options: WorkOptions,
+) => Promise<void>;
 
 /**
  * The end of one connection that does the work. Items come out of it; values
@@ -340,6 +359,10 @@ export class Client<Item = unknown, Result = unknown>
   /** The delivery that a result is being written for. */
   #answered = 0;
   #runner: Runner | null = null;
+  /** Whether `work()` was called; its handler may not be loaded yet. */
+  #isWork = false;
+  /** Whether the runner takes and gives payloads, not values. */
+  #takesPayloads = false;
   #workOptions: WorkOptions = {};
   #concurrency = 1;
   #pong = -1;
@@ -492,30 +515,58 @@ export class Client<Item = unknown, Result = unknown>
     handler: Handler<Item, Result> | URL,
     options: WorkOptions = {},
   ): Promise<void> {
-    checkHandler(handler, options);
+    checkHandler(handler, options, this.#options);
+    this.#takeForWork();
+    // Leaving begins with a runner: loading isn't interrupted for it.
+    const { signal: _, ...staying } = options;
+    const source = typeof handler === "function"
+      ? new FunctionSource(handler as Handler<never, unknown>, options)
+      : await openSource(handler, staying, this.#options);
+    try {
+      await this.#work(source, options);
+    } finally {
+      await source.close();
+    }
+  }
+
+  static {
+    workWith = (client, source, options) => {
+      client.#takeForWork();
+      return client.#work(source, options);
+    };
+  }
+
+  #takeForWork(): void {
     this.#outlet.takeForWork();
     this.#inlet.takeForWork();
-    this.#workOptions = options;
+    this.#isWork = true;
+  }
+
+  async #work(source: HandlerSource, options: WorkOptions): Promise<void> {
     const { concurrency = 1, signal } = options;
+    this.#workOptions = options;
     this.#concurrency = concurrency;
-    this.#runner = new WorkLoop(
-      handler as Handler<never, unknown>,
-      concurrency,
-      {
-        isBusy: () => this.#connection.busy || this.#isChecking,
-        result: (item, value) => this.#answer(item, value),
-        done: (item) => this.#answerDone(item),
-        error: (item, error) => this.#answerError(item, error),
-        value: (value) => this.#sendNow(value as Result),
-        onIdle: () => this.#finishSoon(),
-      },
-    );
+    this.#takesPayloads = source.takesPayloads;
+    this.#runner = source.runner({
+      isBusy: () => this.#connection.busy || this.#isChecking,
+      result: (item, value) => this.#answer(item, value),
+      done: (item) => this.#answerDone(item),
+      error: (item, error) => this.#answerError(item, error),
+      value: (value) => this.#sendNow(value as Result),
+      onIdle: () => this.#finishSoon(),
+      wantsResult: (item) => this.#wantsResults || item.kind === ItemKind.CALL,
+      onCrash: (error) => this.#emit({ type: "failed", id: undefined, error }),
+      onUnusable: (error) => void this.abort(error),
+    });
     this.#grant();
+    this.#finishSoon();
     const leave = () => this.#leave();
     if (signal?.aborted) leave();
     else signal?.addEventListener("abort", leave);
     try {
       await this.#closed.promise;
+    } catch (error) {
+      throw source.error ?? error;
     } finally {
       signal?.removeEventListener("abort", leave);
       this.#runner.close();
@@ -822,7 +873,9 @@ export class Client<Item = unknown, Result = unknown>
       return;
     }
     try {
-      item.value = this.#payloads.read(bytes, start, end);
+      item.value = this.#takesPayloads
+        ? bytes.slice(start, end)
+        : this.#payloads.read(bytes, start, end);
     } catch (error) {
       this.#answerError(item, error);
       return;
@@ -850,7 +903,7 @@ export class Client<Item = unknown, Result = unknown>
 
   #onNoMore(): void {
     this.#noMore = true;
-    const isRead = this.#runner === null && this.#outlet.isTaken;
+    const isRead = !this.#isWork && this.#outlet.isTaken;
     this.#outlet.end();
     if (isRead) return;
     this.#readingDone = true;
@@ -994,8 +1047,9 @@ export class Client<Item = unknown, Result = unknown>
   #ack(delivery: number): void {
     this.#acked = delivery;
     this.#isAckDue = true;
-    this.#connection.prepare();
-    this.#connection.schedule();
+    // Many asks of a turn share an acknowledgement, until nothing is here.
+    if (this.#outlet.length > 0) this.#connection.scheduleLater();
+    else this.#connection.schedule();
   }
 
   #isAckDue = false;
@@ -1131,7 +1185,12 @@ export class Client<Item = unknown, Result = unknown>
     const connection = this.#connection;
     connection.prepare();
     this.#credit.sent(
-      this.#payloads.write(connection.frames, value, this.#openValue),
+      this.#payloads.write(
+        connection.frames,
+        value,
+        this.#openValue,
+        this.#takesPayloads,
+      ),
     );
     connection.schedule();
   }
@@ -1216,7 +1275,12 @@ export class Client<Item = unknown, Result = unknown>
     connection.prepare();
     this.#answered = item.delivery;
     try {
-      this.#payloads.write(connection.frames, value, this.#openResult);
+      this.#payloads.write(
+        connection.frames,
+        value,
+        this.#openResult,
+        this.#takesPayloads,
+      );
     } catch (error) {
       this.#answerError(item, error);
       return;
@@ -1274,9 +1338,11 @@ export class Client<Item = unknown, Result = unknown>
     const { frames } = this.#connection;
     if (this.#isAckDue) {
       this.#isAckDue = false;
+      this.#connection.prepare();
       frames.uints(FrameType.ACK, [this.#acked]);
     }
     if (this.#pong >= 0) {
+      this.#connection.prepare();
       frames.uints(FrameType.PONG, [this.#pong]);
       this.#pong = -1;
     }
@@ -1313,6 +1379,7 @@ export class Client<Item = unknown, Result = unknown>
     const connection = this.#connection;
     if (connection.ended) return;
     connection.prepare();
+    this.#onFlush();
     connection.frames.farewell(
       FrameType.GOODBYE,
       GOODBYE_CODES.indexOf(code),
@@ -1401,13 +1468,41 @@ function tell(
   }
 }
 
-function checkHandler(handler: unknown, options: WorkOptions): void {
-  validate(options, "work");
-  if (typeof handler !== "function") {
+function checkHandler(
+  handler: unknown,
+  workOptions: WorkOptions,
+  { itemSchema, resultSchema }: ClientOptions,
+): void {
+  validate(workOptions, "work");
+  const isFunction = typeof handler === "function";
+  if (!isFunction && !(handler instanceof URL)) {
     throw new TypeError(
-      `Cannot work: handler is ${typeof handler}, expected a function`,
+      `Cannot work: handler is ${typeof handler}, expected a function or the URL of a module`,
     );
   }
+  if (!workOptions.isolate) return;
+  if (isFunction) {
+    throw new TypeError(
+      'Cannot work in isolates: handler is a function, expected the URL of a module: new URL("./handler.ts", import.meta.url)',
+    );
+  }
+  if (itemSchema !== undefined || resultSchema !== undefined) {
+    throw new TypeError(
+      "Cannot work in isolates: itemSchema and resultSchema can't be taken into them, expected the handler to check",
+    );
+  }
+}
+
+function openSource<Item, Result>(
+  handler: Handler<Item, Result> | URL,
+  workOptions: WorkOptions,
+  options: ClientOptions,
+): Promise<HandlerSource> {
+  return typeof handler === "function"
+    ? Promise.resolve(
+      new FunctionSource(handler as Handler<never, unknown>, workOptions),
+    )
+    : openModule(handler, workOptions, options.codec ?? cbor());
 }
 
 async function attempt<Item, Result>(
@@ -1422,27 +1517,83 @@ async function attempt<Item, Result>(
     ...clientOptions
   } = options;
   signal?.throwIfAborted();
-  const connecting = dial(hostname, port, tls);
-  const conn = await orAbort(connecting, signal, (conn) => conn.close());
+  const connecting = dial(hostname, port);
+  const tcp = await orAbort(connecting, signal, (conn) => conn.close());
+  const conn = tls === false ? tcp : await startTls(tcp, options);
   const client = new Client<Item, Result>(conn, clientOptions);
   await orAbort(client.opened, signal, () => {}, () => client.abort());
   return client;
 }
 
-async function dial(
-  hostname: string,
-  port: number,
-  tls: boolean | { caCerts?: string[] },
-): Promise<Deno.Conn> {
+async function dial(hostname: string, port: number): Promise<Deno.TcpConn> {
   const conn = await Deno.connect({ hostname, port });
   conn.setNoDelay(true);
   conn.setKeepAlive(true);
-  if (tls === false) return conn;
+  return conn;
+}
+
+/** TLS on a connection, its handshake included: only then errors have names. */
+async function startTls(
+  tcp: Deno.TcpConn,
+  options: ConnectOptions,
+): Promise<Deno.Conn> {
+  const {
+    hostname = DEFAULTS.hostname,
+    tls,
+    signal,
+    handshakeTimeoutMs = DEFAULTS.handshakeTimeoutMs,
+  } = options;
   const caCerts = typeof tls === "object" ? tls.caCerts : undefined;
-  return await Deno.startTls(
-    conn,
+  const conn = await Deno.startTls(
+    tcp,
     caCerts === undefined ? { hostname } : { hostname, caCerts },
   );
+  let isLate = false;
+  // Closing it is what ends a handshake that hangs.
+  const stop = () => {
+    try {
+      conn.close();
+    } catch {
+      // Closed already.
+    }
+  };
+  const timer = setTimeout(() => {
+    isLate = true;
+    stop();
+  }, Math.min(handshakeTimeoutMs, 0x7fff_ffff));
+  signal?.addEventListener("abort", stop);
+  try {
+    signal?.throwIfAborted();
+    await conn.handshake();
+    return conn;
+  } catch (error) {
+    stop();
+    if (signal?.aborted) throw signal.reason;
+    throw tlsError(error, isLate ? handshakeTimeoutMs : null);
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener("abort", stop);
+  }
+}
+
+function tlsError(cause: unknown, lateMs: number | null): HandshakeError {
+  if (lateMs !== null) {
+    return new HandshakeError(
+      "timeout",
+      `Handshake failed: TLS was not done within ${lateMs} ms`,
+    );
+  }
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  // Whom the certificate doesn't vouch for isn't the server that was meant.
+  return reason.startsWith("invalid peer certificate")
+    ? new HandshakeError(
+      "auth",
+      `Handshake failed: the server's certificate is not accepted: ${reason}`,
+      { cause },
+    )
+    : new HandshakeError("protocol", `Handshake failed: TLS: ${reason}`, {
+      cause,
+    });
 }
 
 /** Waits for a promise or a signal; what comes too late is disposed of. */
@@ -1489,18 +1640,6 @@ function delay(ms: number, signal: AbortSignal): Promise<void> {
     signal.addEventListener("abort", done);
     if (signal.aborted) done();
   });
-}
-
-/** Whatever was thrown, as an error. */
-function toError(error: unknown): Error {
-  if (error instanceof Error) return error;
-  let text: string;
-  try {
-    text = typeof error === "string" ? error : Deno.inspect(error);
-  } catch {
-    text = "something that can't be shown was thrown";
-  }
-  return new Error(text);
 }
 
 /** Writes the cause of an error: null, or [name, message, cause]. */

@@ -501,7 +501,11 @@ const CLIENT: Record<string, Check> = {
 };
 
 const caCerts: Check = (v) =>
-  Array.isArray(v) && v.every((cert) => typeof cert === "string")
+  // What isn't PEM would be passed over in silence.
+  Array.isArray(v) &&
+    v.every((cert) =>
+      typeof cert === "string" && cert.includes("-----BEGIN CERTIFICATE-----")
+    )
     ? null
     : "an array of certificates, as PEM";
 

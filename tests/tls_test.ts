@@ -1,0 +1,251 @@
+import {
+  assert,
+  assertEquals,
+  assertRejects,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
+import {
+  Client,
+  type ClientEvent,
+  connect,
+  HandshakeError,
+  InsecureBindError,
+  listen,
+  Server,
+  type ServerEvent,
+  work,
+} from "../mod.ts";
+import { Authority } from "./_support/certificates.ts";
+import { until, within } from "./_support/within.ts";
+
+const authority = await Authority.create("distchan test authority");
+const other = await Authority.create("another authority");
+const certificate = await authority.issue();
+const caCerts = [authority.cert];
+
+function portOf(server: { addr: Deno.Addr }): number {
+  return (server.addr as Deno.NetAddr).port;
+}
+
+Deno.test("TLS: listen() with cert and key, work() and connect() with caCerts", async () => {
+  const server = listen<string, string>({ port: 0, ...certificate });
+  const port = portOf(server);
+  for (const hostname of ["127.0.0.1", "localhost"]) {
+    const client = await connect({ port, hostname, tls: { caCerts } });
+    await client.close();
+  }
+  const done = work<string, string>(
+    { port, tls: { caCerts } },
+    (text) => text.toUpperCase(),
+  );
+  const long = "x".repeat(1_000_000);
+  assertEquals(await server.submit(long), long.toUpperCase());
+  const bytes = "y".repeat(100);
+  const results = await Array.fromAsync(
+    server.map(new Array(1000).fill(bytes)),
+  );
+  assertEquals(results.length, 1000);
+  await server.close();
+  await done;
+});
+
+Deno.test("TLS: a listener and a connection that are handed in", async () => {
+  const listener = Deno.listenTls({
+    hostname: "127.0.0.1",
+    port: 0,
+    ...certificate,
+  });
+  const server = new Server<number, number>(listener);
+  const conn = await Deno.connectTls({
+    hostname: "localhost",
+    port: listener.addr.port,
+    caCerts,
+  });
+  const client = new Client<number, number>(conn);
+  const done = client.work((n) => n + 1);
+  assertEquals(await server.submit(1), 2);
+  await server.close();
+  await done;
+});
+
+Deno.test("TLS: with a secret, both ends are known to each other", async () => {
+  const events: ServerEvent[] = [];
+  const server = listen<number, number>({
+    port: 0,
+    ...certificate,
+    secret: "sesame",
+    onEvent: (event) => events.push(event),
+  });
+  const options = { port: portOf(server), tls: { caCerts } };
+  for (const secret of [{}, { secret: "guess" }]) {
+    const error = await assertRejects(
+      () => connect({ ...options, ...secret }),
+      HandshakeError,
+    );
+    assertEquals(error.code, "auth");
+  }
+  assertEquals(
+    events.map((e) => e.type === "rejected" && e.code),
+    ["auth", "auth"],
+  );
+  const done = work<number, number>(
+    { ...options, secret: "sesame" },
+    (n) => n + 1,
+  );
+  assertEquals(await server.submit(1), 2);
+  await server.close();
+  await done;
+});
+
+Deno.test("TLS: a certificate that isn't trusted is an error with a name", async () => {
+  const events: ServerEvent[] = [];
+  await using server = listen({
+    port: 0,
+    ...certificate,
+    onEvent: (event) => events.push(event),
+  });
+  const port = portOf(server);
+  for (const tls of [true, { caCerts: [other.cert] }]) {
+    const error = await assertRejects(
+      () => connect({ port, tls }),
+      HandshakeError,
+      "the server's certificate is not accepted",
+    );
+    assertEquals(error.code, "auth");
+    assertStringIncludes(error.message, "UnknownIssuer");
+  }
+  await until(() => events.length >= 2, "the server tells of both");
+  for (const event of events) assertEquals(event.type, "rejected");
+});
+
+Deno.test("TLS: a certificate for another name is an error with a name", async () => {
+  const elsewhere = await authority.issue("elsewhere.example");
+  await using server = listen({ port: 0, ...elsewhere });
+  const error = await assertRejects(
+    () =>
+      connect({
+        port: portOf(server),
+        hostname: "localhost",
+        tls: { caCerts },
+      }),
+    HandshakeError,
+  );
+  assertEquals(error.code, "auth");
+  assertStringIncludes(error.message, "not valid for name");
+});
+
+Deno.test("TLS: work() gives up on a certificate that isn't trusted, at the second time", async () => {
+  await using server = listen({ port: 0, ...certificate });
+  const events: ClientEvent[] = [];
+  const error = await assertRejects(
+    () =>
+      within(
+        work({
+          port: portOf(server),
+          tls: true,
+          reconnect: { minDelayMs: 1 },
+          onEvent: (event) => events.push(event),
+        }, (x) => x),
+        10_000,
+        "work() gives up",
+      ),
+    HandshakeError,
+  );
+  assertEquals(error.code, "auth");
+  assertEquals(events.map((event) => event.type), ["reconnecting"]);
+});
+
+Deno.test("TLS on one end only is an error on both, and the server goes on", async () => {
+  const events: ServerEvent[] = [];
+  const onEvent = (event: ServerEvent) => void events.push(event);
+  await using secure = listen<number, number>({
+    port: 0,
+    ...certificate,
+    onEvent,
+  });
+  await using plain = listen({ port: 0, onEvent });
+  await assertRejects(
+    () => connect({ port: portOf(plain), tls: { caCerts } }),
+    HandshakeError,
+    "TLS",
+  );
+  await assertRejects(
+    () => connect({ port: portOf(secure) }),
+    HandshakeError,
+  );
+  await until(() => events.length >= 2, "both servers tell of it");
+  work<number, number>(
+    { port: portOf(secure), tls: { caCerts } },
+    (n) => n + 1,
+  );
+  assertEquals(await secure.submit(1), 2);
+});
+
+Deno.test("TLS: connect() waits no longer than handshakeTimeoutMs, and its signal", async () => {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const options = { port: listener.addr.port, tls: true };
+  const accepted: Promise<Deno.Conn>[] = [];
+  accepted.push(listener.accept());
+  const error = await assertRejects(
+    () => connect({ ...options, handshakeTimeoutMs: 50 }),
+    HandshakeError,
+  );
+  assertEquals(error.code, "timeout");
+  accepted.push(listener.accept());
+  const controller = new AbortController();
+  const connecting = connect({ ...options, signal: controller.signal });
+  await accepted[1];
+  controller.abort(new Error("never mind"));
+  await assertRejects(() => connecting, Error, "never mind");
+  for (const conn of accepted) (await conn).close();
+});
+
+Deno.test("TLS: a peer that says nothing doesn't hold up the others", async () => {
+  await using server = listen<number, number>({ port: 0, ...certificate });
+  const port = portOf(server);
+  const silent = await Promise.all(
+    new Array(8).fill(0).map(() =>
+      Deno.connect({ hostname: "127.0.0.1", port })
+    ),
+  );
+  work<number, number>({ port, tls: { caCerts } }, (n) => n + 1);
+  assertEquals(await server.submit(1), 2);
+  for (const conn of silent) conn.close();
+});
+
+Deno.test("TLS options are checked", async () => {
+  const port = 0;
+  assertThrows(() => listen({ port, cert: certificate.cert }), TypeError);
+  assertThrows(() => listen({ port, key: certificate.key }), TypeError);
+  assertThrows(() => listen({ port, cert: "no", key: "none" }));
+  for (
+    const tls of ["yes", { caCerts: "text" }, { caCerts: ["text"] }, { ca: [] }]
+  ) {
+    await assertRejects(
+      () => connect({ port: 1, tls: tls as never }),
+      TypeError,
+    );
+  }
+});
+
+Deno.test("InsecureBindError: an open address needs a secret, TLS or insecure", async () => {
+  const options = { hostname: "0.0.0.0", port: 0 };
+  const error = assertThrows(() => listen(options), InsecureBindError);
+  assertEquals(error.hostname, "0.0.0.0");
+  for (
+    const enough of [{ secret: "s" }, certificate, { insecure: true }]
+  ) {
+    await using server = listen({ ...options, ...enough });
+    assert(portOf(server) > 0);
+  }
+  const plain = Deno.listen(options);
+  assertThrows(() => new Server(plain), InsecureBindError);
+  await using _insecure = new Server(plain, { insecure: true });
+  await using _tls = new Server(
+    Deno.listenTls({ ...options, ...certificate }),
+  );
+  for (const hostname of ["127.0.0.1", "localhost"]) {
+    await using _server = listen({ hostname, port: 0 });
+  }
+});
