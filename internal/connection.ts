@@ -55,8 +55,12 @@ export interface ConnectionEvents {
 
 /** Output above this many bytes is written at once, and pushes back. */
 const HIGH_WATER_BYTES = 64 * 1024;
-/** The size of an output buffer. */
-const BUFFER_BYTES = 256 * 1024;
+/** The size of an output buffer that little is written to at a time. */
+const SMALL_BUFFER_BYTES = 8 * 1024;
+/** The size of one that much is. */
+const LARGE_BUFFER_BYTES = 256 * 1024;
+/** How many bytes of each size are kept for connections that will need them. */
+const SPARE_BYTES = 4 * 1024 * 1024;
 /** How long an ended connection waits for the peer to close, in ms. */
 const LINGER_MS = 1000;
 /** So many values in a write are serial traffic, not load. */
@@ -66,16 +70,23 @@ const IDLE = 0, SCHEDULED = 1, WRITING = 2;
 const EMPTY = new Uint8Array(0);
 
 /** Output buffers that no connection uses now: idle ones hold none. */
-const spareBuffers: Uint8Array<ArrayBuffer>[] = [];
+const smallBuffers: Uint8Array<ArrayBuffer>[] = [];
+const largeBuffers: Uint8Array<ArrayBuffer>[] = [];
 
-function takeBuffer(): Uint8Array<ArrayBuffer> {
-  return spareBuffers.pop() ?? new Uint8Array(BUFFER_BYTES);
+function takeBuffer(isLarge: boolean): Uint8Array<ArrayBuffer> {
+  return isLarge
+    ? largeBuffers.pop() ?? new Uint8Array(LARGE_BUFFER_BYTES)
+    : smallBuffers.pop() ?? new Uint8Array(SMALL_BUFFER_BYTES);
 }
 
 function giveBuffer(buffer: Uint8Array<ArrayBuffer>): void {
-  if (buffer.length === BUFFER_BYTES && spareBuffers.length < 8) {
-    spareBuffers.push(buffer);
-  }
+  const { length } = buffer;
+  const spare = length === SMALL_BUFFER_BYTES
+    ? smallBuffers
+    : length === LARGE_BUFFER_BYTES
+    ? largeBuffers
+    : null; // It grew, or there was none.
+  if (spare !== null && spare.length * length < SPARE_BYTES) spare.push(buffer);
 }
 
 /** One framed duplex. */
@@ -106,6 +117,8 @@ export class Connection {
   #held: Promise<void> | null = null;
   #state: number = IDLE;
   #blocked = false;
+  /** Whether the last write was too much for a small buffer. */
+  #isLarge = false;
   /** Values since the last write. */
   #values = 0;
   /** Something came up since the flush, perhaps only due at the next one. */
@@ -193,7 +206,9 @@ export class Connection {
 
   /** Gives the output a buffer if it has none. Call before writing to it. */
   prepare(): void {
-    if (this.out.bytes.length === 0) this.out.swap(takeBuffer());
+    if (this.out.bytes.length === 0) {
+      this.out.swap(takeBuffer(this.#isLarge));
+    }
   }
 
   /** Sees to it that what is in the output gets written soon. */
@@ -206,6 +221,17 @@ export class Connection {
       const out = this.out;
       if (out.length + out.segmentBytes >= HIGH_WATER_BYTES) this.flush();
     } else this.#due = true;
+  }
+
+  /**
+   * Sees to it that `onFlush` is told, and what it adds gets written, once in
+   * this turn of the event loop: for what can wait for company.
+   */
+  scheduleLater(): void {
+    if (this.#state === IDLE) {
+      this.#state = SCHEDULED;
+      setImmediate(this.#kick);
+    } else if (this.#state === WRITING) this.#due = true;
   }
 
   /** Writes what is in the output now. */
@@ -263,7 +289,8 @@ export class Connection {
         const { length, segments } = out;
         const isSerial = this.#values <= SERIAL_VALUES;
         this.#values = 0;
-        const bytes = out.swap(takeBuffer());
+        const bytes = out.swap(EMPTY);
+        this.#isLarge = length > SMALL_BUFFER_BYTES / 2;
         if (this.#blocked) {
           this.#blocked = false;
           // Not here: whoever is told may be the one who called flush().

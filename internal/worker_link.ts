@@ -829,6 +829,7 @@ export class WorkerLink implements Worker {
   #onFlush(): void {
     if (this.#pong < 0) return;
     // The last of several: an answer a flush, however many are asked for.
+    this.connection.prepare();
     this.connection.frames.uints(FrameType.PONG, [this.#pong]);
     this.#pong = -1;
   }
