@@ -52,6 +52,8 @@ export interface CborOptions {
 export class CborCodec<T = unknown> {
   /** The codec's name, which both ends must agree on. */
   readonly name: string = "cbor";
+  /** How deep values may nest. */
+  readonly maxDepth: number;
   readonly #encoder: CborEncoder;
   readonly #decoder: CborDecoder;
   /** The output of {@linkcode encode}; none while a call is under way. */
@@ -59,7 +61,7 @@ export class CborCodec<T = unknown> {
 
   /** @param options The options of `cbor()`. */
   constructor(options: CborOptions = {}) {
-    const maxDepth = checkOptions(options);
+    const maxDepth = this.maxDepth = checkOptions(options);
     this.#encoder = new CborEncoder(maxDepth);
     this.#decoder = new CborDecoder(maxDepth);
   }

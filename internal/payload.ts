@@ -7,6 +7,7 @@
  */
 
 import type { Codec } from "../codec.ts";
+import { ByteWriter } from "./byte_writer.ts";
 import { CborCodec } from "./cbor_codec.ts";
 import { DecodeError, EncodeError, FrameTooLargeError } from "./errors.ts";
 import { FrameState, type FrameWriter, SEGMENT_BYTES } from "./frame.ts";
@@ -30,23 +31,29 @@ export class PayloadCodec {
    * Writes a value as a payload, in a frame that `open` opens or goes on with.
    * On failure nothing is left of it.
    *
+   * @param isPayload Whether the value is a payload already.
    * @returns The payload's length in bytes.
    * @throws {EncodeError} If it can't be encoded.
    * @throws {FrameTooLargeError} If it is larger than the peer's limit.
    */
-  write(frames: FrameWriter, value: unknown, open: () => void): number {
+  write(
+    frames: FrameWriter,
+    value: unknown,
+    open: () => void,
+    isPayload = false,
+  ): number {
     const undo = this.#undo ?? new FrameState();
     // A getter of the value may get here again: that call makes its own.
     this.#undo = null;
     frames.save(undo);
     try {
-      let bytes = this.#write(frames, value, open);
+      let bytes = this.#write(frames, value, open, isPayload);
       if (frames.size > frames.limit) {
         // Too much after others in one frame: alone, perhaps.
         frames.restore(undo);
         frames.close();
         frames.save(undo);
-        bytes = this.#write(frames, value, open);
+        bytes = this.#write(frames, value, open, isPayload);
         if (frames.size > frames.limit) {
           throw new FrameTooLargeError(frames.size, frames.limit);
         }
@@ -78,16 +85,34 @@ export class PayloadCodec {
     }
   }
 
-  #write(frames: FrameWriter, value: unknown, open: () => void): number {
+  /**
+   * Encodes a value into a buffer of its own.
+   *
+   * @throws {EncodeError} If it can't be encoded.
+   */
+  encode(value: unknown): Uint8Array<ArrayBuffer> {
+    if (this.#cbor === null) return new Uint8Array(this.#encode(value));
+    const out = new ByteWriter(256);
+    this.#cbor.encodeInto(out, value);
+    return out.toBytes();
+  }
+
+  #write(
+    frames: FrameWriter,
+    value: unknown,
+    open: () => void,
+    isPayload: boolean,
+  ): number {
     open();
     const { segmentBytes } = frames.out;
     const at = frames.beginPayload();
-    if (this.#cbor !== null) this.#cbor.encodeInto(frames.out, value);
-    else this.#writeBytes(frames, value);
+    if (isPayload) writeBytes(frames, value as Uint8Array);
+    else if (this.#cbor !== null) this.#cbor.encodeInto(frames.out, value);
+    else writeBytes(frames, this.#encode(value));
     return frames.endPayload(at, segmentBytes);
   }
 
-  #writeBytes(frames: FrameWriter, value: unknown): void {
+  #encode(value: unknown): Uint8Array {
     let bytes: Uint8Array;
     try {
       bytes = this.#codec.encode(value);
@@ -103,15 +128,19 @@ export class PayloadCodec {
         `Cannot encode value: codec "${this.name}" returned ${typeof bytes}, expected a Uint8Array`,
       );
     }
-    const { out } = frames;
-    if (bytes.length >= SEGMENT_BYTES) {
-      out.segments.push({ at: out.length, bytes });
-      out.segmentBytes += bytes.length;
-    } else {
-      out.reserve(bytes.length);
-      out.bytes.set(bytes, out.length);
-      out.length += bytes.length;
-    }
+    return bytes;
+  }
+}
+
+function writeBytes(frames: FrameWriter, bytes: Uint8Array): void {
+  const { out } = frames;
+  if (bytes.length >= SEGMENT_BYTES) {
+    out.segments.push({ at: out.length, bytes });
+    out.segmentBytes += bytes.length;
+  } else {
+    out.reserve(bytes.length);
+    out.bytes.set(bytes, out.length);
+    out.length += bytes.length;
   }
 }
 

@@ -1,0 +1,259 @@
+/**
+ * One isolate, seen from outside: a worker thread that has loaded the handler's
+ * module and executes one item at a time.
+ *
+ * ```text
+ *   LOADING ──ready──► FREE ◄──────────┐
+ *      │                │ execute()    │ the item is settled
+ *      │                └──► BUSY ─────┘
+ *      │                │      │ crash, exit, grace is over
+ *      └────────────────┴──────┴──► GONE
+ * ```
+ *
+ * It is a `Worker` of `node:worker_threads`: a Web Worker, with an event for
+ * its exit. Deno 2.9.6 tells nothing of a Web Worker's exit, and stops neither
+ * kind in the middle of an endless loop; but a Web Worker in one keeps the
+ * whole process from ending, and this kind doesn't.
+ *
+ * @module
+ */
+
+import { SHARE_ENV, Worker } from "node:worker_threads";
+import {
+  type FromIsolate,
+  ISOLATE_MODULE,
+  type IsolateSetup,
+  type ToIsolate,
+} from "./isolate_worker.ts";
+import { fromThrown, toThrown } from "./thrown.ts";
+import type { WorkItem } from "./work_loop.ts";
+
+/**
+ * The isolate's first code. A data: URL, so that whatever goes wrong with the
+ * rest is told and not printed; and `self`, because many libraries know a
+ * worker by it.
+ */
+const BOOTSTRAP = new URL(
+  `data:text/javascript,${
+    encodeURIComponent(`
+      import { workerData } from "node:worker_threads";
+      globalThis.self ??= globalThis;
+      import(${JSON.stringify(ISOLATE_MODULE)}).then(
+        ({ serve }) => serve(workerData),
+        ({ name, message }) => workerData.port.postMessage(
+          { type: "unusable", error: { name, message } },
+        ),
+      );`)
+  }`,
+);
+
+/** Who waits for an item. */
+export interface IsolateJob {
+  /** The item, with its payload as its value. */
+  readonly item: WorkItem;
+  /** Whether its result is wanted. */
+  readonly wantsResult: boolean;
+  /** It has a result, as a payload; null: it is done and has none. */
+  onResult(payload: Uint8Array | null): void;
+  /** It failed. */
+  onError(error: Error): void;
+  /** The handler yields a value; a promise until there is room for the next. */
+  onValue(payload: Uint8Array): Promise<void> | undefined;
+}
+
+/** What an isolate tells its pool. */
+export interface IsolateEvents {
+  /** It is free. */
+  onFree(isolate: Isolate): void;
+  /** It is no more. The error, if it was nobody's item that ended it. */
+  onGone(isolate: Isolate, error: Error | null): void;
+  /** The module can't be used. */
+  onUnusable(isolate: Isolate, error: Error): void;
+}
+
+/** One isolate. */
+export class Isolate {
+  readonly #worker: Worker;
+  readonly #port: MessagePort;
+  readonly #url: string;
+  readonly #graceMs: number;
+  readonly #events: IsolateEvents;
+  #state: "loading" | "free" | "busy" | "gone" = "loading";
+  #job: IsolateJob | null = null;
+  #grace: ReturnType<typeof setTimeout> | undefined;
+  /** Whether its event loop has run since it was told to abort. */
+  #isResponsive = false;
+
+  /**
+   * Starts it.
+   *
+   * @param setup What it is started with.
+   * @param options How long an aborted handler may go on, and whom to tell.
+   */
+  constructor(
+    setup: Omit<IsolateSetup, "port">,
+    options: { graceMs: number; events: IsolateEvents },
+  ) {
+    this.#url = setup.url;
+    this.#graceMs = options.graceMs;
+    this.#events = options.events;
+    const { port1, port2 } = new MessageChannel();
+    this.#port = port1;
+    port1.onmessage = ({ data }: MessageEvent<FromIsolate>) => this.#on(data);
+    this.#worker = new Worker(BOOTSTRAP, {
+      name: "distchan isolate",
+      // Without it the environment is read, and the permission asked for.
+      env: SHARE_ENV,
+      workerData: { ...setup, port: port2 } satisfies IsolateSetup,
+      // deno-lint-ignore no-explicit-any
+      transferList: [port2 as any],
+    });
+    this.#worker.on("error", (error: Error) => this.#end(error));
+    this.#worker.on("exit", (code: number) =>
+      this.#end(
+        new Error(
+          `The handler ended its isolate: Deno.exit() or the like, exit code ${code}`,
+        ),
+      ));
+  }
+
+  /** Whether it waits for an item. */
+  get isFree(): boolean {
+    return this.#state === "free";
+  }
+
+  /** Whether its module isn't loaded yet. */
+  get isLoading(): boolean {
+    return this.#state === "loading";
+  }
+
+  /** Whether it executes an item. */
+  get isBusy(): boolean {
+    return this.#state === "busy";
+  }
+
+  /** Executes an item. It must be free. */
+  execute(job: IsolateJob): void {
+    this.#state = "busy";
+    this.#job = job;
+    const { item, wantsResult } = job;
+    const { buffer } = item.value as Uint8Array<ArrayBuffer>;
+    this.#send({ type: "item", item, wantsResult }, [buffer]);
+  }
+
+  /**
+   * Tells the handler to stop, and ends the isolate if it doesn't in time.
+   *
+   * @param reason Why; null: the item was cancelled.
+   */
+  abort(reason: unknown): void {
+    if (this.#state !== "busy" || this.#grace !== undefined) return;
+    this.#isResponsive = false;
+    this.#send({
+      type: "abort",
+      reason: reason === null ? null : toThrown(reason),
+    });
+    this.#grace = setTimeout(() => {
+      const why = `it went on for ${this.#graceMs} ms after its item was ${
+        reason === null ? "cancelled" : "given up"
+      }`;
+      this.#end(
+        new Error(
+          this.#isResponsive
+            ? `The handler was terminated: ${why}`
+            : `The handler was terminated: ${why}, and it blocks its thread, which Deno stops only when the handler lets go of it or this process ends`,
+        ),
+      );
+    }, this.#graceMs);
+  }
+
+  /** Ends it. An item in it gets no answer. */
+  terminate(): void {
+    if (this.#state === "gone") return;
+    this.#state = "gone";
+    this.#job = null;
+    clearTimeout(this.#grace);
+    this.#port.close();
+    this.#worker.terminate();
+  }
+
+  #send(told: ToIsolate, transfer: Transferable[] = []): void {
+    if (this.#state !== "gone") this.#port.postMessage(told, transfer);
+  }
+
+  #on(told: FromIsolate): void {
+    if (this.#state === "gone") return;
+    switch (told.type) {
+      case "ready":
+        return this.#free();
+      case "unusable": {
+        const { message, cause } = told.error;
+        this.terminate();
+        return this.#events.onUnusable(
+          this,
+          new TypeError(
+            message,
+            cause === undefined ? undefined : { cause: fromThrown(cause) },
+          ),
+        );
+      }
+      case "aborting":
+        this.#isResponsive = true;
+        return;
+      case "crash":
+        return this.#end(fromThrown(told.error));
+      case "value":
+        return this.#value(told.payload);
+      case "result":
+        return this.#settle((job) => job.onResult(told.payload));
+      case "error":
+        return this.#settle((job) => job.onError(fromThrown(told.error)));
+    }
+  }
+
+  #settle(tell: (job: IsolateJob) => void): void {
+    const job = this.#job!;
+    this.#job = null;
+    clearTimeout(this.#grace);
+    this.#grace = undefined;
+    tell(job);
+    this.#free();
+  }
+
+  #free(): void {
+    this.#state = "free";
+    this.#events.onFree(this);
+  }
+
+  #value(payload: Uint8Array): void {
+    const room = this.#job!.onValue(payload);
+    if (room === undefined) this.#send({ type: "room", error: null });
+    else {
+      room.then(
+        () => this.#send({ type: "room", error: null }),
+        (error) => this.#send({ type: "room", error: toThrown(error) }),
+      );
+    }
+  }
+
+  /** It has ended, or has to: that is the failure of the item in it. */
+  #end(error: Error): void {
+    if (this.#state === "gone") return;
+    const job = this.#job, { isLoading } = this;
+    this.terminate();
+    if (isLoading) {
+      this.#events.onUnusable(
+        this,
+        new TypeError(
+          `Cannot load the handler ${this.#url}: ${error.message}`,
+          {
+            cause: error,
+          },
+        ),
+      );
+      return;
+    }
+    job?.onError(error);
+    this.#events.onGone(this, job === null ? error : null);
+  }
+}

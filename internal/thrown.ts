@@ -1,0 +1,82 @@
+/**
+ * What was thrown, made an `Error`, and carried between threads: structured
+ * clones of errors lose their names, and not everything that is thrown can be
+ * cloned.
+ *
+ * @module
+ */
+
+/** Longest texts that are carried, in UTF-16 units. */
+const MAX_TEXT = 20_000;
+/** How many causes are carried. */
+const MAX_CAUSES = 8;
+
+/** An error as plain data. */
+export interface Thrown {
+  /** Its name. */
+  readonly name: string;
+  /** Its message. */
+  readonly message: string;
+  /** Its stack, if it has one. */
+  readonly stack: string | undefined;
+  /** Its cause, if it has one. */
+  readonly cause: Thrown | undefined;
+}
+
+/** Whatever was thrown, as an error whose name and message are text. */
+export function toError(thrown: unknown): Error {
+  let text: string;
+  try {
+    if (thrown instanceof Error) {
+      const { name, message } = thrown;
+      if (typeof name === "string" && typeof message === "string") {
+        return thrown;
+      }
+    }
+    text = typeof thrown === "string" ? thrown : Deno.inspect(thrown);
+  } catch {
+    text = "something that can't be shown was thrown";
+  }
+  return new Error(text);
+}
+
+/** Turns what was thrown into plain data. */
+export function toThrown(thrown: unknown, depth: number = MAX_CAUSES): Thrown {
+  const error = toError(thrown);
+  let stack: unknown, cause: unknown;
+  try {
+    ({ stack, cause } = error);
+  } catch {
+    // A getter of its own: it goes without.
+  }
+  return {
+    name: clip(error.name),
+    message: clip(error.message),
+    stack: typeof stack === "string" ? clip(stack) : undefined,
+    cause: cause === undefined || depth === 0
+      ? undefined
+      : toThrown(cause, depth - 1),
+  };
+}
+
+/** Turns plain data back into an error. */
+export function fromThrown(thrown: Thrown): Error {
+  const { name, message, stack, cause } = thrown;
+  const error = new Error(
+    message,
+    cause === undefined ? undefined : { cause: fromThrown(cause) },
+  );
+  for (const [key, value] of Object.entries({ name, stack })) {
+    Object.defineProperty(error, key, {
+      value,
+      writable: true,
+      enumerable: false,
+      configurable: true,
+    });
+  }
+  return error;
+}
+
+function clip(text: string): string {
+  return text.length > MAX_TEXT ? text.slice(0, MAX_TEXT) : text;
+}
