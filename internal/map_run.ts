@@ -36,6 +36,9 @@ class Thrown {
   }
 }
 
+/** How long whoever leaves waits for a source that waits itself, in ms. */
+const SOURCE_MS = 1000;
+
 const DONE: Result = { value: undefined, done: true };
 
 /** One `map()`. */
@@ -67,7 +70,8 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
   #sourceDone = false;
   /** The source has ended by itself. */
   #exhausted = false;
-  #feeding = false;
+  /** An async source was asked for an item and has not answered. */
+  #pulling = false;
   #room: (() => void) | null = null;
   #state: "new" | "running" | "over" = "new";
   #error: { reason: unknown } | null = null;
@@ -105,8 +109,9 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
     }
     const value = this.#shift();
     if (value !== EMPTY) return Promise.resolve({ value, done: false });
-    if (this.#error !== null) return this.#throw();
-    if (this.#state === "over") return Promise.resolve(DONE);
+    if (this.#state === "over") {
+      return this.#error === null ? Promise.resolve(DONE) : this.#throw();
+    }
     const waiter = Promise.withResolvers<Result>();
     this.#waiters.push(waiter);
     return waiter.promise;
@@ -197,7 +202,6 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
   async #feed(): Promise<void> {
     const { delivery } = this.#host;
     const source = this.#source;
-    this.#feeding = true;
     try {
       const isAsync = Symbol.asyncIterator in source;
       const iterator = this.#iterator = isAsync
@@ -208,9 +212,11 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
           await new Promise<void>((resolve) => this.#room = resolve);
         }
         if (!this.#running) break;
+        this.#pulling = isAsync;
         const step = isAsync
           ? await (iterator as AsyncIterator<unknown>).next()
           : (iterator as Iterator<unknown>).next();
+        this.#pulling = false;
         if (step.done) this.#exhausted = true;
         if (!this.#running) break;
         if (step.done) {
@@ -224,7 +230,6 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
       this.#exhausted = true;
       if (this.#running) this.#endSource(error);
     }
-    this.#feeding = false;
     this.#advance();
   }
 
@@ -283,7 +288,7 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
     }
     if (this.#room !== null) this.#wake();
     if (
-      this.#sourceDone && this.#yielded === this.#taken && !this.#feeding
+      this.#sourceDone && this.#yielded === this.#taken
     ) this.#end();
     return EMPTY;
   }
@@ -296,7 +301,7 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
       this.#waiters.shift()!.resolve({ value, done: false });
     }
     if (
-      this.#sourceDone && this.#yielded === this.#taken && !this.#feeding
+      this.#sourceDone && this.#yielded === this.#taken
     ) this.#end();
   }
 
@@ -353,6 +358,14 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
   async #returnSource(): Promise<void> {
     if (this.#exhausted) return;
     this.#exhausted = true;
-    await this.#iterator?.return?.();
+    const returned = this.#iterator?.return?.();
+    if (!this.#pulling) return void await returned;
+    // A generator answers in order: first it must come to its next yield, and
+    // whoever leaves a loop isn't held up by a source that never does.
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const late = new Promise((resolve) => {
+      timer = setTimeout(resolve, SOURCE_MS);
+    });
+    await Promise.race([returned, late]).finally(() => clearTimeout(timer));
   }
 }

@@ -1,0 +1,525 @@
+/** `map()`: items to results. Design sections 2 and 3. */
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertRejects,
+  assertStrictEquals,
+  assertThrows,
+} from "@std/assert";
+import { ItemFailure, RemoteError } from "../mod.ts";
+import { both, Kit, range } from "./_support/channel_kit.ts";
+import { Gate, moment, stateOf, until } from "./_support/within.ts";
+
+/** A source that tells how far it was taken and whether it was closed. */
+class Source implements Iterable<number> {
+  taken = 0;
+  closed = 0;
+  readonly #count: number;
+
+  constructor(count = Infinity) {
+    this.#count = count;
+  }
+
+  *[Symbol.iterator](): IterableIterator<number> {
+    try {
+      while (this.taken < this.#count) yield this.taken++;
+    } finally {
+      this.closed++;
+    }
+  }
+
+  async *slowly(): AsyncIterableIterator<number> {
+    for (const n of this) yield await Promise.resolve(n);
+  }
+}
+
+/** Settles out of order: every third item is late. */
+async function jumble(n: number): Promise<number> {
+  if (n % 3 === 0) await new Promise((resolve) => setTimeout(resolve, 2));
+  return n * 2;
+}
+
+both("map() yields results in the order of their items", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  await kit.workers(3, () => jumble, { concurrency: 4 });
+  const results = await Array.fromAsync(kit.server.map(range(300)));
+  assertEquals(results, range(300).map((n) => n * 2));
+});
+
+both(
+  "map() takes a sync generator, an async one, a Set and a stream",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    await kit.worker(jumble, { concurrency: 4 });
+    const sources = [
+      new Source(20),
+      new Source(20).slowly(),
+      new Set(range(20)),
+      ReadableStream.from(range(20)),
+    ];
+    for (const source of sources) {
+      const results = await Array.fromAsync(kit.server.map(source));
+      assertEquals(results, range(20).map((n) => n * 2));
+    }
+  },
+);
+
+both("map() of nothing ends, without a worker too", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  assertEquals(await Array.fromAsync(kit.server.map([])), []);
+  await kit.worker((n) => n);
+  assertEquals(await Array.fromAsync(kit.server.map([])), []);
+});
+
+both("map() refuses what isn't iterable", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const { server } = kit;
+  for (const source of [undefined, null, 5, {}]) {
+    assertThrows(() => server.map(source as unknown as number[]), TypeError);
+  }
+});
+
+both("map({ ordered: false }) yields as results come", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const gate = new Gate();
+  await kit.worker(async (n) => {
+    if (n === 0) await gate.pass();
+    return n;
+  }, { concurrency: 2 });
+  const results = kit.server.map(range(50), { ordered: false });
+  const got: number[] = [];
+  for await (const n of results) {
+    got.push(n);
+    if (got.length === 49) gate.open();
+  }
+  assertEquals(got, [...range(50).slice(1), 0]);
+});
+
+both("map() starts with the first next(), and not before", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  await kit.worker((n) => n);
+  const source = new Source(3);
+  const results = kit.server.map(source);
+  await moment();
+  assertEquals(source.taken, 0);
+  assertEquals(await Array.fromAsync(results), range(3));
+});
+
+both(
+  "map(): the window counts from the oldest that isn't yielded",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const gate = new Gate();
+    let done = 0;
+    await kit.worker(async (n) => {
+      if (n === 0) await gate.pass();
+      done++;
+      return n;
+    }, { concurrency: 2, client: { prefetch: 100 } });
+    const source = new Source(1000);
+    const results = kit.server.map(source, { window: 10 });
+    const first = results.next();
+    await until(() => done === 9, "nine are done behind the first");
+    await moment();
+    assertEquals(done, 9);
+    assertEquals(source.taken, 10);
+    assertEquals(await stateOf(first), "pending");
+    gate.open();
+    assertEquals((await first).value, 0);
+    assertEquals(await Array.fromAsync(results), range(1000).slice(1));
+  },
+);
+
+both("map(): a consumer that stops reading stops the source", async (net) => {
+  for (const ordered of [true, false]) {
+    await using kit = new Kit<number, number>(net);
+    await kit.workers(2, () => (n) => n);
+    const source = new Source();
+    const results = kit.server.map(source, { window: 20, ordered });
+    for (let i = 0; i < 5; i++) await results.next();
+    await moment();
+    assert(source.taken <= 26, `${source.taken} were taken, 5 were yielded`);
+    await results.return!();
+  }
+});
+
+both("map(): leaving the loop closes the source and cancels", async (net) => {
+  for (const ordered of [true, false]) {
+    await using kit = new Kit<number, number>(net);
+    let aborted = 0;
+    await kit.worker((n, { signal }) => {
+      if (n < 3) return n;
+      return new Promise((_, reject) => {
+        signal.addEventListener("abort", () => {
+          aborted++;
+          reject(signal.reason);
+        });
+      });
+    }, { concurrency: 4 });
+    const source = new Source();
+    for await (const n of kit.server.map(source, { ordered })) {
+      if (n === 2) break;
+    }
+    assertEquals(source.closed, 1);
+    await until(
+      () => kit.server.stats().inFlight + kit.server.stats().pending === 0,
+      "nothing is left",
+    );
+    await until(() => aborted > 0, "handlers are told");
+    await until(() => kit.server.workers[0]!.inFlight === 0, "slots are free");
+    assertEquals(await kit.server.submit(1), 1);
+  }
+});
+
+both("map(): leaving the loop closes an async source", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  await kit.worker((n) => n);
+  const source = new Source();
+  for await (const n of kit.server.map(source.slowly())) if (n === 5) break;
+  assertEquals(source.closed, 1);
+});
+
+both("map(): an error in the loop closes the source", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  await kit.worker((n) => n);
+  const source = new Source();
+  await assertRejects(
+    async () => {
+      for await (const _ of kit.server.map(source)) throw new Error("mine");
+    },
+    Error,
+    "mine",
+  );
+  assertEquals(source.closed, 1);
+});
+
+both(
+  "map() throws a failure at its position, and closes the source",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    await kit.worker(async (n) => {
+      if (n === 5) throw new RangeError("five");
+      return await jumble(n);
+    }, { concurrency: 8 });
+    const source = new Source();
+    const got: number[] = [];
+    const failure = await assertRejects(async () => {
+      for await (const n of kit.server.map(source)) got.push(n);
+    }, ItemFailure);
+    assertEquals(got, range(5).map((n) => n * 2));
+    assertEquals(failure.item, 5);
+    assertInstanceOf(failure.cause, RemoteError);
+    assertEquals((failure.cause as Error).name, "RangeError");
+    await until(() => source.closed === 1, "the source is closed");
+    assertEquals(kit.server.workers.length, 1);
+    assertEquals(await kit.server.submit(1), 2, "the server goes on");
+  },
+);
+
+both("map({ ordered: false }) throws a failure too", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  await kit.worker((n) => {
+    if (n === 3) throw new Error("three");
+    return n;
+  });
+  const got: number[] = [];
+  await assertRejects(async () => {
+    const results = kit.server.map(range(10), { ordered: false });
+    for await (const n of results) got.push(n);
+  }, ItemFailure);
+  assertEquals(got, [0, 1, 2]);
+});
+
+both("map(): after its error the iterator is done", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  await kit.worker(() => {
+    throw new Error("always");
+  });
+  const results = kit.server.map(range(3));
+  await assertRejects(() => results.next(), ItemFailure);
+  assertEquals((await results.next()).done, true);
+});
+
+both("map({ onFailure }) skips failures and goes on, in order", async (net) => {
+  for (const ordered of [true, false]) {
+    await using kit = new Kit<number, number>(net);
+    await kit.worker((n) => {
+      if (n % 4 === 1) throw new Error(`no ${n}`);
+      return n;
+    });
+    const failed: unknown[] = [];
+    const results = await Array.fromAsync(kit.server.map(range(40), {
+      ordered,
+      onFailure: (failure) => failed.push(failure.item),
+    }));
+    assertEquals(results, range(40).filter((n) => n % 4 !== 1));
+    assertEquals(failed, range(40).filter((n) => n % 4 === 1));
+  }
+});
+
+both("map({ settled: true }) yields an outcome for every item", async (net) => {
+  await using kit = new Kit<number, string>(net);
+  await kit.worker((n) => {
+    if (n === 1) throw new Error("one");
+    return `${n}`;
+  });
+  const outcomes = await Array.fromAsync(
+    kit.server.map([0, 1, 2], { settled: true }),
+  );
+  assertEquals(outcomes[0], { index: 0, item: 0, result: "0" });
+  assertEquals(outcomes[2], { index: 2, item: 2, result: "2" });
+  const { index, item, failure } = outcomes[1]!;
+  assertEquals([index, item], [1, 1]);
+  assertInstanceOf(failure, ItemFailure);
+  assertEquals("result" in outcomes[1]!, false);
+  assertEquals("failure" in outcomes[0]!, false);
+});
+
+both(
+  "map({ settled: true, ordered: false }) tells each item's index",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    await kit.worker(jumble, { concurrency: 5 });
+    const outcomes = await Array.fromAsync(
+      kit.server.map(range(30).map((n) => n + 100), {
+        settled: true,
+        ordered: false,
+      }),
+    );
+    outcomes.sort((a, b) => a.index - b.index);
+    assertEquals(
+      outcomes.map(({ index, item, result }) => [index, item, result]),
+      range(30).map((n) => [n, n + 100, (n + 100) * 2]),
+    );
+  },
+);
+
+both(
+  "map(): a source that throws ends it with that error, after what it gave",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    await kit.worker(jumble, { concurrency: 3 });
+    const error = new Error("the source broke");
+    const sources: (Iterable<number> | AsyncIterable<number>)[] = [
+      (function* () {
+        yield* range(7);
+        throw error;
+      })(),
+      (async function* () {
+        for (const n of range(7)) yield await Promise.resolve(n);
+        throw error;
+      })(),
+      ReadableStream.from((function* () {
+        yield* range(7);
+        throw error;
+      })()),
+    ];
+    for (const source of sources) {
+      const got: number[] = [];
+      const caught = await (async () => {
+        for await (const n of kit.server.map(source)) got.push(n);
+      })().catch((e) => e);
+      assertStrictEquals(caught, error);
+      assertEquals(got, range(7).map((n) => n * 2));
+    }
+    assertEquals(await kit.server.submit(1), 2, "the server goes on");
+  },
+);
+
+both(
+  "map({ signal }) throws the signal's reason and closes the source",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    await kit.worker((n) => n < 5 ? n : new Promise<never>(() => {}));
+    const controller = new AbortController();
+    const reason = new Error("enough");
+    const source = new Source();
+    const got: number[] = [];
+    const caught = await (async () => {
+      const { signal } = controller;
+      for await (const n of kit.server.map(source, { signal })) {
+        got.push(n);
+        if (n === 4) setTimeout(() => controller.abort(reason));
+      }
+    })().catch((e) => e);
+    assertStrictEquals(caught, reason);
+    assertEquals(got, range(5));
+    await until(() => source.closed === 1, "the source is closed");
+  },
+);
+
+both(
+  "map({ signal }): a signal that is aborted already takes nothing",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    await kit.worker((n) => n);
+    const source = new Source(3);
+    const reason = new Error("no");
+    const results = kit.server.map(source, {
+      signal: AbortSignal.abort(reason),
+    });
+    assertStrictEquals(await results.next().catch((e) => e), reason);
+    assertEquals(source.taken, 0);
+  },
+);
+
+both(
+  "Several maps at once, and send() and submit() beside them",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const { server } = kit;
+    await kit.workers(2, () => jumble, { concurrency: 3 });
+    const [a, b, c] = await Promise.all([
+      Array.fromAsync(server.map(range(100))),
+      Array.fromAsync(server.map(range(100).map((n) => n + 1000))),
+      Promise.all(range(50).map((n) => server.submit(n + 2000))),
+      (async () => {
+        for (const n of range(50)) await server.send(n + 3000);
+      })(),
+    ]);
+    assertEquals(a, range(100).map((n) => n * 2));
+    assertEquals(b, range(100).map((n) => (n + 1000) * 2));
+    assertEquals(c, range(50).map((n) => (n + 2000) * 2));
+    server.end();
+    const sent = await Array.fromAsync(server);
+    assertEquals(
+      sent.toSorted((a, b) => a - b),
+      range(50).map((n) => (n + 3000) * 2),
+      "only what was sent comes out of the channel",
+    );
+  },
+);
+
+both("A map that isn't read never holds up another", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  await kit.worker((n) => n);
+  const idle = kit.server.map(new Source(), { window: 5 });
+  await idle.next();
+  const results = await Array.fromAsync(kit.server.map(range(100)));
+  assertEquals(results, range(100));
+  await idle.return!();
+});
+
+both(
+  "map() waits for workers in work(), and says that it is stalled",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const reader = await kit.client();
+    reader.readable;
+    const results = Array.fromAsync(kit.server.map(range(10)));
+    const event = await kit.event("stalled");
+    assertEquals(event.reason, "no-work-mode");
+    assertEquals(await stateOf(results), "pending");
+    await kit.worker((n) => n);
+    assertEquals(await results, range(10));
+  },
+);
+
+both("map() goes on when its worker is lost", async (net) => {
+  await using kit = new Kit<number, number>(net, { maxDeliveries: 100 });
+  const results = Array.fromAsync(kit.server.map(range(200)));
+  for (let i = 0; i < 5; i++) {
+    let done = 0;
+    const stuck = Promise.withResolvers<void>();
+    const { client } = await kit.worker((n) => {
+      if (++done <= 20) return n * 2;
+      stuck.resolve();
+      return new Promise<never>(() => {});
+    }, { concurrency: 2 });
+    await stuck.promise;
+    kit.crash(client);
+  }
+  await kit.worker((n) => n * 2);
+  assertEquals(await results, range(200).map((n) => n * 2));
+});
+
+both("end(): a running map() holds the end open", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const { server } = kit;
+  const worker = await kit.worker((n) => n);
+  const results = server.map(range(100), { window: 5 });
+  assertEquals((await results.next()).value, 0);
+  await server.end();
+  assertEquals(await stateOf(server.closed), "pending");
+  assertEquals(await Array.fromAsync(results), range(100).slice(1));
+  await server.closed;
+  await worker.done;
+});
+
+both("map() after the end throws a TypeError", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  await kit.server.end();
+  await assertRejects(() => kit.server.map([1]).next(), TypeError);
+});
+
+both("close() stops a running map(): what it took is finished", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const { server } = kit;
+  await kit.worker((n) => n);
+  const source = new Source();
+  const results = server.map(source, { window: 10 });
+  assertEquals((await results.next()).value, 0);
+  await moment();
+  const closing = server.close();
+  const got: number[] = [];
+  await assertRejects(async () => {
+    for await (const n of results) got.push(n);
+  }, TypeError);
+  assertEquals(got, range(source.taken).slice(1));
+  assertEquals(source.closed, 1);
+  await closing;
+});
+
+both("abort(r): a running map() throws r", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  await kit.worker(() => new Promise<never>(() => {}));
+  const source = new Source();
+  const next = kit.server.map(source).next().catch((e) => e);
+  await until(() => source.taken > 0, "the source is taken from");
+  const reason = new Error("stop");
+  await kit.server.abort(reason);
+  assertStrictEquals(await next, reason);
+  await until(() => source.closed === 1, "the source is closed");
+});
+
+both("map(): next() may be called ahead", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  await kit.worker(jumble, { concurrency: 3 });
+  const results = kit.server.map(range(5));
+  const steps = await Promise.all(range(7).map(() => results.next()));
+  assertEquals(steps.map(({ value }) => value), [
+    ...[0, 2, 4, 6, 8],
+    ...[undefined, undefined],
+  ]);
+});
+
+/** Gives two items, and then waits until it is released. */
+async function* waiting(
+  released: Promise<void>,
+): AsyncIterableIterator<number> {
+  yield 1;
+  yield 2;
+  await released;
+}
+
+both("map(): leaving is not held up by a source that waits", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  await kit.worker((n) => n);
+  const { promise, resolve } = Promise.withResolvers<void>();
+  for await (const n of kit.server.map(waiting(promise))) if (n === 2) break;
+  resolve();
+});
+
+both("close() is not held up by a map() whose source waits", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  await kit.worker((n) => n);
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const results = kit.server.map(waiting(promise));
+  await results.next();
+  await results.next();
+  const third = results.next().catch((e) => e);
+  await kit.server.close();
+  assertInstanceOf(await third, TypeError);
+  resolve();
+});
