@@ -77,7 +77,10 @@ export class ChannelWay implements Way {
     if (
       outlet === null ||
       (this.#places < DEFAULTS.window && outlet.bytes <= maxBufferedBytes)
-    ) return true;
+    ) {
+      this.#starved = false;
+      return true;
+    }
     if (!this.#starved) {
       this.#starved = true;
       this.#starvedAt = performance.now();
@@ -104,7 +107,8 @@ export class ChannelWay implements Way {
     const refused = this.#refusal();
     if (refused !== null) return refused;
     const entry = this.#host.delivery.offer(item, this, 0);
-    if (entry.state !== WAITING) return undefined;
+    // The item may have failed, and the channel with it.
+    if (entry.state !== WAITING) return this.#refusal() ?? undefined;
     const left = deferred<void>();
     this.#write = { entry, left };
     return left.promise;
@@ -131,10 +135,7 @@ export class ChannelWay implements Way {
 
   dispatched(entry: Item): void {
     this.#places++;
-    if (this.#write?.entry === entry) {
-      this.#write.left.resolve();
-      this.#write = null;
-    }
+    if (entry.state !== SETTLED) this.#written(entry);
   }
 
   result(_entry: Item, value: unknown, bytes: number): void {
@@ -147,9 +148,10 @@ export class ChannelWay implements Way {
     this.#places--;
   }
 
-  failed(_entry: Item, error: Error): void {
+  failed(entry: Item, error: Error): void {
     this.#places--;
     this.#host.onChannelFailure(error as ItemFailure);
+    this.#written(entry);
   }
 
   /** A result was read: its place is free. */
@@ -199,6 +201,12 @@ export class ChannelWay implements Way {
       this.#host.delivery.discard(write.entry);
       write.left.reject(error);
     }
+  }
+
+  #written(entry: Item): void {
+    if (this.#write?.entry !== entry) return;
+    this.#write.left.resolve();
+    this.#write = null;
   }
 
   #refusal(): Promise<void> | null {

@@ -1,0 +1,342 @@
+/** Failures are per item: design section 3, "Failures". */
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertRejects,
+  assertStrictEquals,
+} from "@std/assert";
+import {
+  cbor,
+  type Codec,
+  DecodeError,
+  EncodeError,
+  ItemFailure,
+  RemoteError,
+} from "../mod.ts";
+import { both, Kit, range } from "./_support/channel_kit.ts";
+import { moment, until } from "./_support/within.ts";
+
+both(
+  "onFailure is told of each failed item, and the channel goes on",
+  async (net) => {
+    const failures: ItemFailure<number>[] = [];
+    await using kit = new Kit<number, number>(net, {
+      onFailure: (failure) => failures.push(failure),
+    });
+    await kit.worker((n) => {
+      if (n === 2) throw new Error("two");
+      return n;
+    });
+    const results = await Array.fromAsync(
+      ReadableStream.from(range(5)).pipeThrough(kit.server),
+    );
+    assertEquals(results, [0, 1, 3, 4]);
+    assertEquals(failures.length, 1);
+    assertInstanceOf(failures[0], ItemFailure);
+    assertEquals(failures[0]!.item, 2);
+    assertInstanceOf(failures[0]!.error, RemoteError);
+    await kit.server.closed;
+  },
+);
+
+both("Without onFailure both sides error with the failure", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const { server } = kit;
+  const { done } = await kit.worker((n) => {
+    if (n === 1) throw new Error("one");
+    return n;
+  });
+  const writer = server.writable.getWriter();
+  const reader = server.readable.getReader();
+  await writer.write(0);
+  assertEquals((await reader.read()).value, 0);
+  await writer.write(1);
+  const failure = await assertRejects(() => reader.read(), ItemFailure);
+  assertEquals(failure.item, 1);
+  assertStrictEquals(await writer.closed.catch((e) => e), failure);
+  assertStrictEquals(await writer.write(2).catch((e) => e), failure);
+  assertStrictEquals(await server.closed.catch((e) => e), failure);
+  await assertRejects(() => done);
+});
+
+both("Without onFailure iteration and send() fail with it too", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const { server } = kit;
+  await kit.worker(() => {
+    throw new Error("always");
+  });
+  server.send(1);
+  const failure = await assertRejects(async () => {
+    for await (const _ of server);
+  }, ItemFailure);
+  assertStrictEquals(await server.send(2)!.catch((e) => e), failure);
+});
+
+both("A failing pipe through the server ends with the failure", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  await kit.worker((n) => {
+    if (n === 3) throw new Error("three");
+    return n;
+  });
+  let cancelled: unknown;
+  const source = new ReadableStream<number>({
+    pull: (controller) => controller.enqueue(3),
+    cancel: (reason) => {
+      cancelled = reason;
+    },
+  });
+  const failure = await assertRejects(
+    () => Array.fromAsync(source.pipeThrough(kit.server)),
+    ItemFailure,
+  );
+  await until(() => cancelled !== undefined, "the source is cancelled");
+  assertStrictEquals(cancelled, failure);
+});
+
+both(
+  "writable: an item that can't be encoded fails alone, worker or not",
+  async (net) => {
+    const failures: ItemFailure[] = [];
+    await using kit = new Kit<unknown, unknown>(net, {
+      onFailure: (failure) => failures.push(failure),
+    });
+    const { server } = kit;
+    const writer = server.writable.getWriter();
+    await kit.workers(2, () => (value) => value);
+    const values = [1, () => {}, 2, Symbol("x"), 3, "\ud800", 4];
+    for (const value of values) await writer.write(value);
+    writer.close();
+    assertEquals(await Array.fromAsync(server.readable), [1, 2, 3, 4]);
+    assertEquals(failures.map(({ item }) => item), [
+      values[1],
+      values[3],
+      values[5],
+    ]);
+    for (const { error } of failures) assertInstanceOf(error, EncodeError);
+  },
+);
+
+both("send() never throws for a failure of its item", async (net) => {
+  const failures: ItemFailure[] = [];
+  await using kit = new Kit<unknown, unknown>(net, {
+    onFailure: (failure) => failures.push(failure),
+    maxFrameBytes: 4096,
+  });
+  await kit.worker((value) => value, { client: { maxFrameBytes: 2048 } });
+  await kit.server.send(() => {});
+  await kit.server.send("x".repeat(3000));
+  await kit.server.send(1);
+  kit.server.end();
+  assertEquals(await Array.fromAsync(kit.server), [1]);
+  assertEquals(failures.map(({ error }) => error.name), [
+    "EncodeError",
+    "FrameTooLargeError",
+  ]);
+});
+
+both(
+  "Without onFailure an unencodable item ends the channel loudly",
+  async (net) => {
+    await using kit = new Kit<unknown, unknown>(net);
+    await kit.worker((value) => value);
+    const writer = kit.server.writable.getWriter();
+    const failure = await assertRejects(
+      () => writer.write(() => {}),
+      ItemFailure,
+    );
+    assertInstanceOf(failure.error, EncodeError);
+    assertStrictEquals(
+      await kit.server.readable.getReader().read().catch((e) => e),
+      failure,
+    );
+  },
+);
+
+both(
+  "An onFailure that throws ends the channel with that error",
+  async (net) => {
+    const error = new Error("mine");
+    await using kit = new Kit<number, number>(net, {
+      onFailure: () => {
+        throw error;
+      },
+    });
+    await kit.worker(() => {
+      throw new Error("always");
+    });
+    kit.server.send(1);
+    assertStrictEquals(
+      await kit.server[Symbol.asyncIterator]().next().catch((e) => e),
+      error,
+    );
+  },
+);
+
+both(
+  "A result that can't be encoded fails its item, and the worker goes on",
+  async (net) => {
+    const failures: ItemFailure[] = [];
+    await using kit = new Kit<number, unknown>(net, {
+      onFailure: (failure) => failures.push(failure),
+    });
+    await kit.worker((n) => n === 1 ? Symbol("no") : n);
+    const results = await Array.fromAsync(
+      ReadableStream.from(range(4)).pipeThrough(kit.server),
+    );
+    assertEquals(results, [0, 2, 3]);
+    assertEquals(failures.map(({ item }) => item), [1]);
+    assertEquals(failures[0]!.error.name, "EncodeError");
+  },
+);
+
+both(
+  "Client.send() of what can't be encoded rejects, and the client goes on",
+  async (net) => {
+    await using kit = new Kit<number, unknown>(net);
+    const client = await kit.client();
+    await assertRejects(async () => await client.send(() => {}), EncodeError);
+    client.send("fine");
+    await client.end();
+    await client.closed;
+    const { value } = await kit.server[Symbol.asyncIterator]().next();
+    assertEquals(value, "fine");
+  },
+);
+
+both(
+  "Client.send() of what is too large rejects, and the client goes on",
+  async (net) => {
+    await using kit = new Kit<number, unknown>(net, { maxFrameBytes: 2048 });
+    const client = await kit.client();
+    await assertRejects(async () => await client.send("x".repeat(3000)));
+    client.send("fine");
+    await client.end();
+    await client.closed;
+    const { value } = await kit.server[Symbol.asyncIterator]().next();
+    assertEquals(value, "fine");
+  },
+);
+
+both("Client.writable errors with what can't be encoded", async (net) => {
+  await using kit = new Kit<number, unknown>(net);
+  const client = await kit.client();
+  const writer = client.writable.getWriter();
+  await assertRejects(() => writer.write(() => {}), EncodeError);
+  await assertRejects(() => client.closed);
+  await until(() => kit.server.workers.length === 0, "the client is gone");
+});
+
+/** A codec with gaps: it can't do some strings in one direction or the other. */
+const gaps: Codec<unknown> = {
+  name: "gaps",
+  encode(value) {
+    if (value === "no encode") throw new Error("gap");
+    return cbor().encode(value);
+  },
+  decode(payload) {
+    const value = cbor().decode(payload);
+    if (value === "no decode") throw new Error("gap");
+    return value;
+  },
+};
+
+both("A codec of one's own is used by both ends", async (net) => {
+  const json: Codec<unknown> = {
+    name: "json",
+    encode: (value) => new TextEncoder().encode(JSON.stringify(value)),
+    decode: (payload) => JSON.parse(new TextDecoder().decode(payload)),
+  };
+  await using kit = new Kit<unknown, unknown>(net, { codec: json });
+  await kit.worker((value) => value, { client: { codec: json } });
+  const values = [1, "a", { b: [null, true] }, "x".repeat(100_000)];
+  assertEquals(await Array.fromAsync(kit.server.map(values)), values);
+});
+
+both(
+  "A codec that fails is the item's failure, at each of its four places",
+  async (net) => {
+    await using kit = new Kit<string, string>(net, { codec: gaps });
+    await kit.worker((s) => s.startsWith("return ") ? s.slice(7) : s, {
+      client: { codec: gaps },
+    });
+    const errors: Error[] = [];
+    for (
+      const item of [
+        "no encode",
+        "no decode",
+        "return no encode",
+        "return no decode",
+      ]
+    ) {
+      const failure = await assertRejects(
+        () => kit.server.submit(item),
+        ItemFailure,
+      );
+      errors.push(failure.error);
+    }
+    assertEquals(errors.map(({ name }) => name), [
+      "EncodeError",
+      "DecodeError",
+      "EncodeError",
+      "DecodeError",
+    ]);
+    assertInstanceOf(errors[3], DecodeError);
+    assertEquals(await kit.server.submit("fine"), "fine");
+    assertEquals(kit.server.workers.length, 1, "nobody was dropped for it");
+  },
+);
+
+both(
+  "An item that a reader can't decode fails; the next is read",
+  async (net) => {
+    const failures: ItemFailure[] = [];
+    await using kit = new Kit<string, string>(net, {
+      codec: gaps,
+      onFailure: (failure) => failures.push(failure),
+    });
+    const client = await kit.client({ codec: gaps });
+    const items = client[Symbol.asyncIterator]();
+    for (const s of ["a", "no decode", "b"]) kit.server.send(s);
+    assertEquals((await items.next()).value, "a");
+    assertEquals((await items.next()).value, "b");
+    await until(() => failures.length === 1, "the failure is told");
+    assertEquals(failures[0]!.item, "no decode");
+    kit.server.end();
+    assertEquals((await items.next()).done, true);
+  },
+);
+
+both(
+  "onEvent tells of failures; one that throws breaks nothing",
+  async (net) => {
+    const seen: unknown[] = [];
+    const onError = (event: ErrorEvent) => {
+      event.preventDefault();
+      seen.push(event.error);
+    };
+    addEventListener("error", onError);
+    try {
+      const error = new Error("mine");
+      await using kit = new Kit<number, number>(net, {
+        onFailure: () => {},
+        onEvent: (event) => {
+          if (event.type === "failed") throw error;
+        },
+      });
+      await kit.worker((n) => {
+        if (n === 0) throw new Error("zero");
+        return n;
+      });
+      kit.server.send(0);
+      kit.server.send(1);
+      await kit.server.end();
+      assertEquals(await Array.fromAsync(kit.server), [1]);
+      await moment();
+      assertEquals(seen, [error], "it is reported as uncaught, not swallowed");
+      assert(kit.events.some(({ type }) => type === "failed"));
+    } finally {
+      removeEventListener("error", onError);
+    }
+  },
+);
