@@ -36,6 +36,9 @@ interface Waiter<T> {
 
 const OPEN = 0, ENDED = 1, FAILED = 2;
 
+/** Bytes of payload after which a stream takes no more at a pull. */
+const BURST_BYTES = 64 * 1024;
+
 /** Values on their way out to the user. */
 export class Outlet<T, From = null> {
   /** Bytes of payload of the values that weren't read. */
@@ -219,7 +222,11 @@ export class Outlet<T, From = null> {
   /** True if the pull is over. */
   #fill(controller: ReadableStreamDefaultController<T>): boolean {
     let count = 0;
-    while (count < this.#options.burst && this.#values.length > 0) {
+    const enough = this.bytes - BURST_BYTES;
+    while (
+      count < this.#options.burst && this.#values.length > 0 &&
+      (count === 0 || this.bytes > enough)
+    ) {
       controller.enqueue(this.#take());
       count++;
     }
