@@ -649,13 +649,11 @@ export class WorkerLink implements Worker {
     this.#expectMode(Mode.WORK, "DONE");
     do {
       const entry = this.#take(reader.readUint());
-      if (entry.way.kind === ItemKind.CALL) {
-        this.#failed++;
-        this.#host.delivery.error(
-          this,
-          entry,
-          new RemoteError("TypeError", "The worker gave no result of a call"),
-        );
+      if (
+        this.#results !== null && entry.way.kind === ItemKind.CALL &&
+        entry.state !== SETTLED
+      ) {
+        this.#checkResult(entry, undefined, 0);
         continue;
       }
       this.#settled++;

@@ -19,8 +19,11 @@ import {
   type Transform,
   work,
 } from "../mod.ts";
+import { CborDecoder } from "../internal/cbor_decoder.ts";
+import { readHello, readWelcome, Transcript } from "../internal/handshake.ts";
 import { plainLimit, TransformChain } from "../internal/transforms.ts";
 import { both, Kit } from "./_support/channel_kit.ts";
+import { golden } from "./_support/golden.ts";
 import { relay } from "./_support/relay.ts";
 import { seeded } from "./_support/rng.ts";
 import { within } from "./_support/within.ts";
@@ -277,6 +280,42 @@ Deno.test("fromTransformStream bounds what comes out", async () => {
     Error,
     "more than 1000 bytes come out of it",
   );
+});
+
+Deno.test("aesGcm makes the bytes of PROTOCOL.md", async () => {
+  const body = (name: string) => golden(`aes ${name}`).slice(4);
+  const read = (name: string) => {
+    const reader = new CborDecoder();
+    const bytes = body(name);
+    reader.set(bytes, 0, bytes.length);
+    reader.readUint();
+    return reader;
+  };
+  const id = new Uint8Array([
+    ...readHello(read("1 worker")).nonce,
+    ...readWelcome(read("2 server")).nonce,
+  ]);
+  const transcript = new Transcript(null);
+  transcript.add(body("1 worker"));
+  transcript.add(body("2 server"));
+  const transform = aesGcm(Uint8Array.from({ length: 32 }, (_, i) => i));
+  const client = chain([transform], { role: "client", id });
+  const server = chain([transform], { role: "server", id });
+  const sent = await client.encode(transcript.digest("client"));
+  assertEquals(sent.toHex(), read("3 worker").readBytes().toHex());
+  const answered = await server.encode(transcript.digest("server"));
+  assertEquals(answered.toHex(), read("4 server").readBytes().toHex());
+  const text = await Deno.readTextFile(
+    new URL("../PROTOCOL.md", import.meta.url),
+  );
+  const ping = (await server.encode(new Uint8Array([20, 1]))).toHex();
+  for (
+    const hex of [
+      transcript.digest("client").toHex(),
+      transcript.digest("server").toHex(),
+      `00000012${ping}`,
+    ]
+  ) assertStringIncludes(text, hex);
 });
 
 both("transforms carry everything, with a secret too", async (net) => {
