@@ -1396,9 +1396,8 @@ export class Client<Item = unknown, Result = unknown>
     // After a pause of this process, what the server sent is read first.
     clearTimeout(this.#lateTimer);
     this.#lateTimer = setTimeout(() => {
-      const now = performance.now(), { intervalMs } = this.#heartbeatOptions;
-      if (lateMs > intervalMs) this.#connection.excuse(now - intervalMs);
-      this.#check(now);
+      this.#connection.excuse(lateMs);
+      this.#check(performance.now());
     }, 0);
   }
 

@@ -936,14 +936,8 @@ export class Server<Item = unknown, Result = unknown>
     // After a pause of this process, what peers sent is read first.
     clearTimeout(this.#lateTimer);
     this.#lateTimer = setTimeout(() => {
-      const now = performance.now(), { intervalMs } = this.#heartbeat;
-      if (lateMs > intervalMs) {
-        // Nobody was asked for a sign of life meanwhile: they have time again.
-        for (const { connection } of this.#links) {
-          connection.excuse(now - intervalMs);
-        }
-      }
-      this.#check(now);
+      for (const { connection } of this.#links) connection.excuse(lateMs);
+      this.#check(performance.now());
     }, 0);
   }
 

@@ -166,15 +166,10 @@ export class Connection {
     );
   }
 
-  /** Takes the peer as heard at a time, if it wasn't heard later. */
-  excuse(at: number): void {
-    this.heardAt = Math.max(this.heardAt, at);
-    if (this.writingSince > 0) {
-      this.writingSince = Math.max(this.writingSince, at);
-    }
-    if (this.partialSince > 0) {
-      this.partialSince = Math.max(this.partialSince, at);
-    }
+  /** This end stood still for so long, in ms: what waits has that much more. */
+  excuse(ms: number): void {
+    if (this.writingSince > 0) this.writingSince += ms;
+    if (this.partialSince > 0) this.partialSince += ms;
   }
 
   /** The largest frame that is received from now on, in bytes. */

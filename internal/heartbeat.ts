@@ -22,6 +22,9 @@ export class Heartbeat {
   readonly #options: Required<HeartbeatOptions>;
   readonly #jitter: number;
   #pingedAt = -Infinity;
+  /** The last sign of life that was judged, and the first ping since. */
+  #heardAt = -Infinity;
+  #askedAt = Infinity;
   #token = 0;
 
   /**
@@ -40,11 +43,20 @@ export class Heartbeat {
    * @param now The time, in ms.
    */
   judge(heardAt: number, now: number): Verdict {
-    const silence = now - heardAt;
+    if (heardAt !== this.#heardAt) {
+      this.#heardAt = heardAt;
+      this.#askedAt = Infinity;
+    }
     const { intervalMs, timeoutMs, dropMs } = this.#options;
+    const interval = intervalMs * this.#jitter;
+    // Past the interval only who was asked is silent: if this end's own loop
+    // stood still, it must ask first.
+    const silence = Math.min(
+      now - heardAt,
+      interval + Math.max(0, now - this.#askedAt),
+    );
     if (silence >= dropMs) return "drop";
     if (silence >= timeoutMs && !this.suspect) return "suspect";
-    const interval = intervalMs * this.#jitter;
     if (silence >= interval && now - this.#pingedAt >= interval) return "ping";
     return "fine";
   }
@@ -52,6 +64,7 @@ export class Heartbeat {
   /** A ping is sent now; returns its token. */
   ping(now: number): number {
     this.#pingedAt = now;
+    this.#askedAt = Math.min(this.#askedAt, now);
     return ++this.#token;
   }
 

@@ -1,0 +1,352 @@
+/**
+ * Liveness: what silence means, and who may take a silent worker's items
+ * (design section 3, "Liveness").
+ */
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { Client, ConnectionLostError, HandshakeError } from "../mod.ts";
+import { Heartbeat } from "../internal/heartbeat.ts";
+import { both, Kit } from "./_support/channel_kit.ts";
+import { ScriptedPeer, T } from "./_support/scripted_peer.ts";
+import {
+  answer,
+  itemsOf,
+  PATIENT,
+  QUICK,
+  scripted,
+  takeItems,
+} from "./_support/task_kit.ts";
+import { moment, until, within } from "./_support/within.ts";
+import { startWorker } from "./_support/worker_process.ts";
+
+function block(ms: number): void {
+  const end = performance.now() + ms;
+  while (performance.now() < end);
+}
+
+Deno.test("Heartbeat asks with jitter, so that peers aren't asked all at once", () => {
+  const options = { intervalMs: 100, timeoutMs: 300, dropMs: 1200 };
+  for (const [random, at] of [[0, 80], [0.5, 90], [1, 100]] as const) {
+    const heartbeat = new Heartbeat(options, random);
+    assertEquals(heartbeat.judge(0, at - 1), "fine");
+    assertEquals(heartbeat.judge(0, at), "ping");
+    heartbeat.ping(at);
+    assertEquals(heartbeat.judge(0, at + 1), "fine", "not asked twice");
+    assertEquals(heartbeat.judge(0, at * 2), "ping", "asked again");
+    assertEquals(heartbeat.judge(0, 300), "suspect");
+    heartbeat.suspect = true;
+    assertEquals(heartbeat.judge(0, 301), "ping");
+    heartbeat.ping(301);
+    assertEquals(heartbeat.judge(0, 1200), "drop");
+    assertEquals(heartbeat.judge(1200, 1201), "fine", "it was heard");
+  }
+});
+
+Deno.test("Heartbeat takes nobody for silent who wasn't asked", () => {
+  const options = { intervalMs: 100, timeoutMs: 300, dropMs: 1200 };
+  const heartbeat = new Heartbeat(options, 1);
+  // This end stood still for an hour.
+  assertEquals(heartbeat.judge(0, 3_600_000), "ping");
+  heartbeat.ping(3_600_000);
+  assertEquals(heartbeat.judge(0, 3_600_199), "ping");
+  assertEquals(heartbeat.judge(0, 3_600_200), "suspect");
+  heartbeat.suspect = true;
+  assertEquals(heartbeat.judge(0, 3_601_100), "drop");
+});
+
+both("Any traffic counts as a sign of life", async (net) => {
+  await using kit = new Kit<number, number>(net, { heartbeat: PATIENT });
+  await using peer = await scripted(kit);
+  peer.answersPings = false;
+  for (let i = 0; i < 20; i++) {
+    await moment(20);
+    await peer.say(T.PONG, 999_999); // nobody asked: traffic all the same
+  }
+  assertEquals(kit.events.filter((e) => e.type === "suspect"), []);
+  await kit.event("suspect"); // and without any it is
+});
+
+both(
+  "A suspect's item goes to another, the first result wins, the copy is cancelled",
+  async (net) => {
+    await using kit = new Kit<string, string>(net, { heartbeat: PATIENT });
+    const { server } = kit;
+    await using silent = await scripted(kit, { name: "silent" });
+    const result = server.submit("item");
+    assertEquals(await takeItems(silent, 1), [
+      { delivery: 0, id: 0, attempt: 1 },
+    ]);
+    const { worker, cause, ids } = await kit.event("redelivered");
+    assertEquals([worker.name, cause, ids], ["silent", "suspect", [0]]);
+    assertEquals(worker.state, "suspect");
+    assertEquals(server.stats().pending, 1, "available to others");
+    await kit.worker((item, { attempt }) => `${item} ${attempt}`);
+    assertEquals(await result, "item 2");
+    assertEquals((await silent.until(T.CANCEL)).fields, [0]);
+    await answer(silent, 0, "late");
+    assertEquals((await kit.event("duplicate")).id, 0);
+    assertEquals((await kit.event("recovered")).worker.name, "silent");
+    const { duplicates, settled, redelivered } = server.stats();
+    assertEquals({ duplicates, settled, redelivered }, {
+      duplicates: 1,
+      settled: 1,
+      redelivered: 1,
+    });
+  },
+);
+
+both("A suspect's late result wins when nobody else has one", async (net) => {
+  await using kit = new Kit<string, string>(net, { heartbeat: PATIENT });
+  await using silent = await scripted(kit, { name: "silent" });
+  const result = kit.server.submit("item");
+  await takeItems(silent, 1);
+  await kit.event("suspect");
+  let cancelled = false;
+  const { client } = await kit.worker((_, { signal }) =>
+    new Promise((_, reject) => {
+      signal.addEventListener("abort", () => {
+        cancelled = true;
+        reject(signal.reason);
+      });
+    })
+  );
+  await until(
+    () => kit.server.workers.some((w) => w.name === "" && w.inFlight === 1),
+    "another has it",
+  );
+  await answer(silent, 0, "late");
+  assertEquals(await result, "late");
+  await until(() => cancelled, "the other copy is cancelled");
+  assertEquals(kit.server.stats().duplicates, 0);
+  assertEquals(kit.server.stats().failed, 0);
+  await client.abort();
+});
+
+both(
+  "A suspect gets no new items; heard again, it keeps what nobody took",
+  async (net) => {
+    await using kit = new Kit<number, number>(net, { heartbeat: PATIENT });
+    const { server } = kit;
+    await using peer = await scripted(kit);
+    const results = [server.submit(10)];
+    await takeItems(peer, 1);
+    await kit.event("suspect");
+    results.push(server.submit(11));
+    await moment();
+    assertEquals(server.stats().pending, 2);
+    assertEquals(server.workers[0]!.inFlight, 1, "nothing new");
+    await peer.say(T.PONG, 0);
+    const recovered = await kit.event("recovered");
+    assertEquals(recovered.worker.state, "active");
+    // Not the first item again: it is still there.
+    assertEquals(await takeItems(peer, 1), [{
+      delivery: 1,
+      id: 1,
+      attempt: 1,
+    }]);
+    assertEquals(server.stats().pending, 0);
+    await answer(peer, 0, 100);
+    await answer(peer, 1, 110);
+    assertEquals(await Promise.all(results), [100, 110]);
+    assertEquals(server.stats().duplicates, 0);
+  },
+);
+
+both(
+  "A silent worker is dropped at dropMs, and the event says why",
+  async (net) => {
+    await using kit = new Kit<number, number>(net, { heartbeat: QUICK });
+    await using silent = await scripted(kit, { name: "silent" });
+    const result = kit.server.submit(1);
+    await takeItems(silent, 1);
+    const { code, reason, worker } = await kit.event("disconnected");
+    assertEquals([code, worker.name], ["timeout", "silent"]);
+    assert(/isolate.*dropMs/.test(reason), reason);
+    const types = kit.events.map((e) => e.type);
+    assert(types.indexOf("suspect") < types.indexOf("disconnected"));
+    await kit.worker((n) => n * 2);
+    assertEquals(await result, 2);
+  },
+);
+
+both(
+  "An item whose trusted copy is lost is available again at once",
+  async (net) => {
+    await using kit = new Kit<number, number>(net, { heartbeat: PATIENT });
+    await using silent = await scripted(kit, { name: "silent" });
+    const result = kit.server.submit(1);
+    await takeItems(silent, 1);
+    await kit.event("suspect");
+    const second = await scripted(kit, { name: "second" });
+    await takeItems(second, 1);
+    second.close(); // the copy is lost, and who has it else is silent
+    await until(() => kit.server.stats().pending === 1, "it waits again");
+    await kit.worker((n) => n * 2);
+    assertEquals(await result, 2);
+    await second[Symbol.asyncDispose]();
+  },
+);
+
+both("Suspects are sent END, and not waited for", async (net) => {
+  await using kit = new Kit<number, number>(net, { heartbeat: PATIENT });
+  await using silent = await scripted(kit, { name: "silent" });
+  const result = kit.server.submit(1);
+  await takeItems(silent, 1);
+  await kit.event("suspect");
+  const other = await kit.worker((n) => n);
+  await result;
+  await within(kit.server.close(), 5000, "the server is closed");
+  await other.done;
+  await silent.until(T.END);
+});
+
+both(
+  "A write that a worker doesn't read is a stall, however much it sends",
+  async (net) => {
+    await using kit = new Kit<Uint8Array, number>(net, {
+      heartbeat: { intervalMs: 40, timeoutMs: 200, dropMs: 600 },
+      onFailure: () => {},
+    });
+    await using peer = await scripted(kit, { name: "slow" });
+    const big = new Uint8Array(3 * 1024 * 1024);
+    for (let i = 0; i < 8; i++) kit.server.send(big);
+    while (!kit.events.some((e) => e.type === "disconnected")) {
+      await moment(20);
+      await peer.say(T.PONG, 0);
+    }
+    const { code, reason } = await kit.event("disconnected");
+    assertEquals(code, "timeout");
+    assert(/begun and not finished/.test(reason), reason);
+    assertEquals(kit.events.filter((e) => e.type === "suspect"), []);
+  },
+);
+
+both(
+  "A frame that is begun must be finished, whatever trickles in",
+  async (net) => {
+    await using kit = new Kit<number, number>(net, {
+      heartbeat: { intervalMs: 40, timeoutMs: 200, dropMs: 600 },
+    });
+    await using peer = await scripted(kit, { name: "half" });
+    await peer.send(new Uint8Array([0, 0, 255, 0, T.RESULT]));
+    while (!kit.events.some((e) => e.type === "disconnected")) {
+      await moment(20);
+      await peer.send(new Uint8Array(1));
+    }
+    const { code, reason } = await kit.event("disconnected");
+    assertEquals(code, "timeout");
+    assert(/begun and not finished/.test(reason), reason);
+    assertEquals(kit.events.filter((e) => e.type === "suspect"), []);
+  },
+);
+
+both("A handshake that stalls has a deadline, on both ends", async (net) => {
+  await using kit = new Kit<number, number>(net, { handshakeTimeoutMs: 100 });
+  await using peer = new ScriptedPeer(await kit.dial());
+  assertEquals((await kit.event("rejected")).code, "timeout");
+  await peer.until(T.REJECT);
+
+  const [server, conn] = ScriptedPeer.pair();
+  const client = new Client(conn, { handshakeTimeoutMs: 100 });
+  const error = await assertRejects(() => client.opened, HandshakeError);
+  assertEquals(error.code, "timeout");
+  await server[Symbol.asyncDispose]();
+});
+
+Deno.test("The client judges the server in the same way", async () => {
+  const events: string[] = [];
+  const [server, conn] = ScriptedPeer.pair();
+  await using peer = server;
+  peer.answersPings = false;
+  const client = new Client(conn, {
+    heartbeat: QUICK,
+    onEvent: (event) => events.push(event.type),
+  });
+  await peer.greet();
+  await client.opened;
+  await peer.until(T.PING); // the client asks
+  await until(() => events.includes("suspect"), "the server is suspect");
+  await peer.say(T.PING, 7);
+  await until(() => events.includes("recovered"), "it was heard");
+  const error = await assertRejects(() => client.closed, ConnectionLostError);
+  assertEquals(error.code, "timeout");
+  assertEquals(events, [
+    "connected",
+    "suspect",
+    "recovered",
+    "suspect",
+    "disconnected",
+  ]);
+});
+
+Deno.test("A loop that was late reads first and judges after", async () => {
+  const heartbeat = { intervalMs: 100, timeoutMs: 300, dropMs: 700 };
+  await using kit = new Kit<number, number>("tcp", { heartbeat });
+  const { port } = kit.server.addr as Deno.NetAddr;
+  await using worker = startWorker({
+    port,
+    // It never asks by itself: the server's own loop has to be fair.
+    heartbeat: { intervalMs: 60_000, timeoutMs: 60_000 },
+  });
+  await within(kit.active(1), 20_000, "the worker is there");
+  for (let i = 0; i < 3; i++) {
+    block(900); // longer than dropMs
+    assertEquals(await kit.server.submit(i), i * 3 + 1);
+    await moment(400);
+  }
+  const types = kit.events.map((e) => e.type);
+  assertEquals(types, ["connected"]);
+  await kit.server.close();
+  assertEquals((await worker.exit).code, 0);
+});
+
+Deno.test("A loop that is late at every tick judges all the same", async () => {
+  await using kit = new Kit<number, number>("tcp", { heartbeat: QUICK });
+  await using silent = await scripted(kit);
+  kit.server.submit(1).catch(() => {});
+  await takeItems(silent, 1);
+  const deadline = performance.now() + 15_000;
+  while (!kit.events.some((e) => e.type === "disconnected")) {
+    assert(performance.now() < deadline, "never judged");
+    block(150);
+    await new Promise((resolve) => setTimeout(resolve, 0));
+  }
+  assertEquals((await kit.event("disconnected")).code, "timeout");
+});
+
+Deno.test("A handler that blocks its loop for three timeouts loses nothing and runs once", async () => {
+  await using kit = new Kit<unknown, number>("tcp", {
+    heartbeat: { intervalMs: 100, timeoutMs: 300, dropMs: 30_000 },
+  });
+  const { server } = kit;
+  const { port } = server.addr as Deno.NetAddr;
+  await using worker = startWorker({
+    port,
+    heartbeat: { intervalMs: 100, timeoutMs: 300, dropMs: 30_000 },
+  });
+  await within(kit.active(1), 20_000, "the worker is there");
+  const results = await Promise.all([
+    server.submit({ n: 1, act: "block", ms: 900 }),
+    server.submit(2),
+    server.submit({ n: 3, act: "block", ms: 900 }),
+    server.submit(4),
+  ]);
+  assertEquals(results, [4, 7, 10, 13]);
+  await until(
+    () => kit.events.some((e) => e.type === "recovered"),
+    "it is heard",
+  );
+  const { duplicates, settled } = server.stats();
+  assertEquals({ duplicates, settled }, { duplicates: 0, settled: 4 });
+  assert(kit.events.some((e) => e.type === "suspect"));
+  assert(!kit.events.some((e) => e.type === "disconnected"));
+  await server.close();
+  const { code } = await worker.exit;
+  assertEquals(code, 0);
+});
+
+Deno.test("itemsOf() of the support reads a frame of several items", () => {
+  assertEquals(itemsOf([1, 0, 5, 7, "a", 8, "b"]), [
+    { delivery: 5, id: 7, attempt: 1 },
+    { delivery: 6, id: 8, attempt: 1 },
+  ]);
+});
