@@ -73,12 +73,16 @@ export interface Codec<T> {
  * `NaN` and the infinities), bigints, well-formed strings, `Uint8Array` and the
  * other typed arrays, `ArrayBuffer`, `Date`, `Map`, `Set`, `RegExp`, `URL`,
  * `Error` (class, name, message, cause and, of an `AggregateError`, errors; no
- * stack), plain objects with any text keys, objects without a prototype, arrays
+ * stack and no other properties), plain objects with any text keys, objects without a prototype, arrays
  * (holes become `undefined`), {@linkcode CborTag}, {@linkcode CborSimple}, and
  * all of these inside one another. Getters are called; symbol keys and
- * properties that aren't enumerable are left out. A Node `Buffer` comes back as
- * a `Uint8Array`, and a view or buffer that is resizable or shared comes back
- * with a buffer of its own that is neither.
+ * properties that aren't enumerable are left out, and so is the `lastIndex` of a
+ * `RegExp`. A Node `Buffer` comes back as a `Uint8Array`, and a view of a
+ * resizable or shared buffer comes back with a buffer of its own that is
+ * neither. What is in two places of a value comes back as two.
+ *
+ * A small payload may be a part of a larger buffer, which other payloads share,
+ * as with Node's `Buffer`: copy it before you transfer its buffer.
  *
  * Anything else, such as a function, a symbol, an instance of a class or a
  * cycle, throws an {@linkcode EncodeError} with the path to it. Bytes that

@@ -190,38 +190,44 @@ export class ByteWriter {
    */
   tryWriteText(text: string): boolean {
     const length = text.length;
-    // A UTF-16 unit is at most 3 bytes of UTF-8.
-    const most = length * 3 + 9;
-    if (this.length + most > this.bytes.length) this.#growForText(text);
+    let at = this.length;
     const bytes = this.bytes;
-    const start = this.length;
-    if (length < LOOP_LENGTH) {
-      let at = start;
-      if (length < 24) {
-        bytes[at++] = 0x60 | length;
-      } else {
-        bytes[at] = 0x78;
-        bytes[at + 1] = length;
-        at += 2;
-      }
-      let i = 0;
-      for (; i < length; i++) {
-        const unit = text.charCodeAt(i);
-        if (unit > 0x7f) break;
-        bytes[at + i] = unit;
-      }
-      if (i === length) {
-        this.length = at + length;
-        return true;
-      }
+    if (length >= LOOP_LENGTH || at + length + 2 > bytes.length) {
+      return this.#writeLongText(text);
+    }
+    if (length < 24) {
+      bytes[at++] = 0x60 | length;
+    } else {
+      bytes[at] = 0x78;
+      bytes[at + 1] = length;
+      at += 2;
+    }
+    for (let i = 0; i < length; i++) {
+      const unit = text.charCodeAt(i);
+      if (unit > 0x7f) return this.#writeLongText(text);
+      bytes[at++] = unit;
+    }
+    this.length = at;
+    return true;
+  }
+
+  #writeLongText(text: string): boolean {
+    const length = text.length;
+    // A UTF-16 unit is at most 3 bytes of UTF-8.
+    if (this.length + length * 3 + 9 > this.bytes.length) {
+      this.#growForText(text);
     }
     // The head's size is guessed from the length in UTF-16 units, right for
     // ASCII; what is longer moves up.
+    const bytes = this.bytes;
+    const start = this.length;
     const guess = headSize(length);
-    const { written } = encoder.encodeInto(
+    // "| 0" for the sake of speed: without it `length` becomes a field of
+    // doubles, and everything that writes takes twice as long.
+    const written = encoder.encodeInto(
       text,
       bytes.subarray(start + guess),
-    );
+    ).written | 0;
     if (written !== length) {
       if (!text.isWellFormed()) return false;
       const size = headSize(written);

@@ -91,8 +91,12 @@ export class CborCodec<T = unknown> {
    * Decodes a payload, all of which must be one value.
    *
    * @throws {DecodeError} If it is anything else.
+   * @throws {TypeError} If the payload is no Uint8Array.
    */
   decode(payload: Uint8Array): T {
+    if (!(payload instanceof Uint8Array)) {
+      throw new TypeError("Cannot decode value: expected a Uint8Array");
+    }
     return this.#decoder.decode(payload, 0, payload.length) as T;
   }
 

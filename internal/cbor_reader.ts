@@ -260,7 +260,7 @@ export abstract class CborReader {
 
   /** The length of a string, all of which must be here. */
   length(info: number): number {
-    const length = this.argument(info);
+    const length = info < 24 ? info : this.argument(info);
     if (length > this.end - this.pos) this.truncated();
     return length;
   }

@@ -244,3 +244,12 @@ Deno.test("DecodeError carries the error behind it", () => {
   );
   assertEquals(error.cause instanceof TypeError, true);
 });
+
+Deno.test("cbor() refuses to decode what is no Uint8Array", () => {
+  for (const payload of ["00", new ArrayBuffer(1), [0], undefined, null]) {
+    assertThrows(
+      () => codec.decode(payload as unknown as Uint8Array),
+      TypeError,
+    );
+  }
+});
