@@ -20,12 +20,14 @@ import { until, within } from "./within.ts";
 /** What carries the connections. */
 export type Net = "tcp" | "memory";
 
-interface Listening {
+/** A listener, and how to connect to it. */
+export interface Listening {
   listener: Deno.Listener;
   dial(): Promise<Deno.Conn>;
 }
 
-function listenOn(net: Net): Listening {
+/** Where to listen, and how to connect there. */
+export function listenOn(net: Net): Listening {
   if (net === "memory") {
     const listener = new MemoryListener();
     return { listener, dial: () => Promise.resolve(listener.connect()) };

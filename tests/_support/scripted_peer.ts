@@ -112,6 +112,9 @@ export class ScriptedPeer implements AsyncDisposable {
   readonly conn: Deno.Conn;
   /** Whether PINGs are answered, and otherwise passed over, by the waits. */
   answersPings = true;
+  /** Undoes the transforms of frames that come, if there are any. */
+  undo: (body: Uint8Array<ArrayBuffer>) => Uint8Array<ArrayBuffer> = (body) =>
+    body;
   /** The session's nonce of this end. */
   readonly nonce: Uint8Array = new Uint8Array(16).fill(0xa5);
   /** Every frame that came, PINGs included. */
@@ -330,6 +333,11 @@ export class ScriptedPeer implements AsyncDisposable {
 
   // --- Ending ---
 
+  /** Whether this end was closed. */
+  get isClosed(): boolean {
+    return this.#closed;
+  }
+
   /** Closes the connection without a goodbye. */
   close(): void {
     if (this.#closed) return;
@@ -375,7 +383,7 @@ export class ScriptedPeer implements AsyncDisposable {
     if (buffer.length < 4 + length) return null;
     const body = buffer.slice(4, 4 + length);
     this.#buffer = buffer.slice(4 + length);
-    return readFrame(body, this.#decoder);
+    return readFrame(this.undo(body), this.#decoder);
   }
 
   #seen(from: number): string {
