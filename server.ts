@@ -246,6 +246,8 @@ export class Server<Item = unknown, Result = unknown>
     | null = null;
 
   /**
+   * Makes a server of a listener.
+   *
    * @param listener Where workers connect: TCP, TLS or anything alike. It
    * belongs to the server from now on.
    * @param options The options.

@@ -26,6 +26,8 @@ export class EncodeError extends Error {
   readonly path: string;
 
   /**
+   * Makes the error.
+   *
    * @param message What was expected and what came.
    * @param options Where, and the error behind it.
    */
@@ -56,6 +58,8 @@ export class DecodeError extends Error {
   readonly offset: number;
 
   /**
+   * Makes the error.
+   *
    * @param message What was expected and what came.
    * @param options Where, and the error behind it.
    */
@@ -71,7 +75,11 @@ export class DecodeError extends Error {
 
 /** A peer broke the rules of PROTOCOL.md. Its connection is dropped. */
 export class ProtocolError extends Error {
-  /** @param message What was expected and what came. */
+  /**
+   * Makes the error.
+   *
+   * @param message What was expected and what came.
+   */
   constructor(message: string, options?: ErrorOptions) {
     super(message, options);
     this.name = "ProtocolError";
@@ -98,6 +106,8 @@ export class HandshakeError extends Error {
   readonly code: HandshakeErrorCode;
 
   /**
+   * Makes the error.
+   *
    * @param code Which part failed.
    * @param message Both sides' values, where they differ.
    */
@@ -126,6 +136,8 @@ export class ConnectionLostError extends Error {
   readonly reason: string;
 
   /**
+   * Makes the error.
+   *
    * @param code How the connection ended.
    * @param reason What is known of why.
    */
@@ -145,6 +157,8 @@ export class FrameTooLargeError extends RangeError {
   readonly limit: number;
 
   /**
+   * Makes the error.
+   *
    * @param bytes The size of the frame, in bytes.
    * @param limit The limit, in bytes.
    */
@@ -175,6 +189,8 @@ export class ItemFailure<Item = unknown> extends Error {
   readonly attempts: number;
 
   /**
+   * Makes the error.
+   *
    * @param item The item itself.
    * @param details Its id, why it failed, how often it was delivered.
    */
@@ -195,6 +211,8 @@ export class ItemFailure<Item = unknown> extends Error {
 /** What a handler threw, on another machine. */
 export class RemoteError extends Error {
   /**
+   * Makes the error.
+   *
    * @param name The name of the error that was thrown there.
    * @param message Its message.
    * @param options Its cause, and its stack if the worker sends stacks.
@@ -228,7 +246,11 @@ export class PoisonItemError extends Error {
   /** The deaths, oldest first. */
   readonly attempts: readonly PoisonAttempt[];
 
-  /** @param attempts The deaths, oldest first. */
+  /**
+   * Makes the error.
+   *
+   * @param attempts The deaths, oldest first.
+   */
   constructor(attempts: readonly PoisonAttempt[]) {
     super(
       `Item is poison: ${attempts.length} workers died executing it (${
@@ -246,6 +268,8 @@ export class ItemTimeoutError extends Error {
   readonly timeoutMs: number;
 
   /**
+   * Makes the error.
+   *
    * @param timeoutMs The timeout, in milliseconds.
    * @param message What timed out.
    */
@@ -266,6 +290,8 @@ export class DrainTimeoutError<Item = unknown> extends Error {
   readonly unfinished: readonly { id: number; item: Item }[];
 
   /**
+   * Makes the error.
+   *
    * @param drainMs The time that ran out, in milliseconds.
    * @param unfinished The items that weren't settled.
    */
@@ -286,7 +312,11 @@ export class InsecureBindError extends Error {
   /** The address. */
   readonly hostname: string;
 
-  /** @param hostname The address. */
+  /**
+   * Makes the error.
+   *
+   * @param hostname The address.
+   */
   constructor(hostname: string) {
     super(
       `Cannot listen on ${hostname}: it is open to other machines and neither \`secret\` nor TLS is set; ` +
@@ -315,6 +345,8 @@ export class ValidationError extends Error {
   readonly path: string;
 
   /**
+   * Makes the error.
+   *
    * @param issues What the schema found.
    * @param options The error behind it.
    */
