@@ -10,6 +10,8 @@ export interface Segment {
   at: number;
   /** The bytes; not copied. */
   readonly bytes: Uint8Array;
+  /** How many there were: none are left in a buffer that was transferred. */
+  readonly size: number;
 }
 
 const encoder = new TextEncoder();
@@ -258,7 +260,7 @@ export class ByteWriter {
 
   /** Adds bytes that are sent from where they are. Their head comes first. */
   addSegment(bytes: Uint8Array): void {
-    this.segments.push({ at: this.length, bytes });
+    this.segments.push({ at: this.length, bytes, size: bytes.length });
     this.segmentBytes += bytes.length;
   }
 
@@ -271,7 +273,7 @@ export class ByteWriter {
   truncate(length: number, segmentCount: number): void {
     this.length = length;
     while (this.segments.length > segmentCount) {
-      this.segmentBytes -= this.segments.pop()!.bytes.length;
+      this.segmentBytes -= this.segments.pop()!.size;
     }
   }
 

@@ -18,7 +18,7 @@
  */
 
 import { setImmediate } from "node:timers";
-import { ByteWriter } from "./byte_writer.ts";
+import { ByteWriter, type Segment } from "./byte_writer.ts";
 import { CborDecoder } from "./cbor_decoder.ts";
 import { ConnectionLostError, DecodeError, ProtocolError } from "./errors.ts";
 import { FrameWriter } from "./frame.ts";
@@ -307,7 +307,7 @@ export class Connection {
           let from = 0;
           for (const segment of segments) {
             await this.#writeAll(bytes.subarray(from, segment.at));
-            await this.#writeAll(segment.bytes);
+            await this.#writeAll(segmentBytes(segment));
             from = segment.at;
           }
           await this.#writeAll(bytes.subarray(from, length));
@@ -346,12 +346,12 @@ export class Connection {
   async #writeTransformed(
     bytes: Uint8Array,
     length: number,
-    segments: { at: number; bytes: Uint8Array }[],
+    segments: readonly Segment[],
   ): Promise<number> {
     const parts: Uint8Array[] = [];
     let from = 0;
     for (const segment of segments) {
-      parts.push(bytes.subarray(from, segment.at), segment.bytes);
+      parts.push(bytes.subarray(from, segment.at), segmentBytes(segment));
       from = segment.at;
     }
     parts.push(bytes.subarray(from, length));
@@ -456,6 +456,14 @@ export class Connection {
     const code = error instanceof TransformError ? "transforms" : "reset";
     this.end(new ConnectionLostError(code, reason, { cause: error }));
   }
+}
+
+/** A buffer that was transferred away is empty now: its frame can't be sent. */
+function segmentBytes({ bytes, size }: Segment): Uint8Array {
+  if (bytes.length === size) return bytes;
+  throw new TypeError(
+    `Cannot send value: ${size} of its bytes were transferred away before it was settled`,
+  );
 }
 
 function join(parts: readonly Uint8Array[]): Uint8Array {

@@ -135,8 +135,7 @@ export class PayloadCodec {
 function writeBytes(frames: FrameWriter, bytes: Uint8Array): void {
   const { out } = frames;
   if (bytes.length >= SEGMENT_BYTES) {
-    out.segments.push({ at: out.length, bytes });
-    out.segmentBytes += bytes.length;
+    out.addSegment(bytes);
   } else {
     out.reserve(bytes.length);
     out.bytes.set(bytes, out.length);
