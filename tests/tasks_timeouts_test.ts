@@ -1,0 +1,426 @@
+/**
+ * Retries, timeouts and cancellation across the wire, and generators (design
+ * section 3, "Failures are per item", "Liveness").
+ */
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { ItemFailure, ItemTimeoutError, RemoteError } from "../mod.ts";
+import { both, Kit, range } from "./_support/channel_kit.ts";
+import { payload, T } from "./_support/scripted_peer.ts";
+import { answer, scripted, takeItems } from "./_support/task_kit.ts";
+import { Gate, moment, until, within } from "./_support/within.ts";
+
+const untilAborted = (signal: AbortSignal) =>
+  new Promise<never>((_, reject) =>
+    signal.addEventListener("abort", () => reject(signal.reason))
+  );
+
+both(
+  "retry: a handler that throws is tried again, with growing delays",
+  async (net) => {
+    await using kit = new Kit<number, number>(net, {
+      retry: { attempts: 3, backoffMs: 20 },
+    });
+    const times: number[] = [];
+    await kit.worker((n, { attempt, id }) => {
+      times.push(performance.now());
+      assertEquals([attempt, id], [times.length, 0]);
+      if (attempt < 3) throw new Error(`attempt ${attempt}`);
+      return n * 2;
+    });
+    assertEquals(await kit.server.submit(21), 42);
+    assert(times[1]! - times[0]! >= 19, "backoffMs");
+    assert(times[2]! - times[1]! >= 38, "twice as long");
+    const retries = kit.events.filter((e) => e.type === "retry");
+    assertEquals(
+      retries.map((e) => [e.id, e.delayMs, e.error.message]),
+      [[0, 20, "attempt 1"], [0, 40, "attempt 2"]],
+    );
+  },
+);
+
+both(
+  "retry: past its attempts the item fails with the last error",
+  async (net) => {
+    await using kit = new Kit<number, number>(net, {
+      retry: { attempts: 2, backoffMs: 1 },
+    });
+    await kit.worker((_, { attempt }) => {
+      throw new RangeError(`attempt ${attempt}`);
+    });
+    const failure = await assertRejects(
+      () => kit.server.submit(1),
+      ItemFailure,
+    );
+    assertEquals(failure.attempts, 2);
+    assert(failure.error instanceof RemoteError);
+    assertEquals(failure.error.name, "RangeError");
+    assertEquals(failure.error.message, "attempt 2");
+  },
+);
+
+both(
+  "Without retry a handler that throws fails its item at once",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    await kit.worker(() => {
+      throw new Error("no");
+    });
+    const failure = await assertRejects(
+      () => kit.server.submit(1),
+      ItemFailure,
+    );
+    assertEquals(failure.attempts, 1);
+  },
+);
+
+both(
+  "retry: the channel's own items are tried again too, others go meanwhile",
+  async (net) => {
+    await using kit = new Kit<number, number>(net, {
+      retry: { attempts: 2, backoffMs: 50 },
+    });
+    await kit.worker((n, { attempt }) => {
+      if (n === 0 && attempt === 1) throw new Error("once");
+      return n;
+    });
+    for (const n of range(3)) kit.server.send(n);
+    kit.server.end();
+    assertEquals(await Array.fromAsync(kit.server), [1, 2, 0]);
+  },
+);
+
+both(
+  "retry: nobody waits for an item that was cancelled meanwhile",
+  async (net) => {
+    await using kit = new Kit<number, number>(net, {
+      retry: { attempts: 2, backoffMs: 60_000 },
+    });
+    const { done } = await kit.worker(() => {
+      throw new Error("no");
+    });
+    const controller = new AbortController();
+    const result = kit.server.submit(1, { signal: controller.signal });
+    await kit.event("retry");
+    assertEquals(kit.server.stats().pending, 1);
+    controller.abort();
+    await assertRejects(() => result, DOMException);
+    assertEquals(kit.server.stats().pending, 0);
+    await within(kit.server.close(), 5000, "the end is not held up");
+    await done;
+  },
+);
+
+both(
+  "retry: the error with which a cancelled item is answered is no retry",
+  async (net) => {
+    await using kit = new Kit<number, number>(net, {
+      retry: { attempts: 5, backoffMs: 1 },
+    });
+    await kit.worker((_, { signal }) => untilAborted(signal));
+    const controller = new AbortController();
+    const result = kit.server.submit(1, { signal: controller.signal });
+    await until(() => kit.server.stats().inFlight === 1, "it is executed");
+    controller.abort();
+    await assertRejects(() => result, DOMException);
+    await until(() => kit.server.workers[0]!.inFlight === 0, "it is answered");
+    assertEquals(kit.events.filter((e) => e.type === "retry"), []);
+  },
+);
+
+both(
+  "submit(): an abort sends CANCEL, and the handler's signal aborts",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    let reason: unknown, isBegun = false;
+    await kit.worker((_, { signal }) => {
+      isBegun = true;
+      return untilAborted(signal).catch((error) => {
+        reason = error;
+        return 0;
+      });
+    });
+    const controller = new AbortController();
+    const result = kit.server.submit(1, { signal: controller.signal });
+    await until(() => isBegun, "it is executed");
+    controller.abort(new Error("not wanted"));
+    await assertRejects(() => result, Error, "not wanted");
+    await until(() => reason !== undefined, "the signal aborts");
+    assertEquals((reason as DOMException).name, "AbortError");
+  },
+);
+
+both("map(): an abort cancels all that is under way", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  let running = 0, aborted = 0;
+  await kit.worker((_, { signal }) => {
+    running++;
+    return untilAborted(signal).finally(() => aborted++);
+  }, { concurrency: 3 });
+  const controller = new AbortController();
+  const map = kit.server.map(range(10), { signal: controller.signal });
+  const next = map.next();
+  await until(() => running === 3, "three are executed");
+  controller.abort(new Error("enough"));
+  await assertRejects(() => next, Error, "enough");
+  await until(() => aborted === 3, "all three are cancelled");
+  await until(() => kit.server.workers[0]!.inFlight === 0, "and answered");
+  assertEquals(running, 3, "none was begun that nobody wants");
+});
+
+both(
+  "itemTimeoutMs: the item fails, its worker is told, and goes on",
+  async (net) => {
+    await using kit = new Kit<number, number>(net, { itemTimeoutMs: 60 });
+    const { server } = kit;
+    let aborted = 0;
+    await kit.worker((n, { signal }) => {
+      if (n > 0) return n;
+      return untilAborted(signal).finally(() => aborted++);
+    });
+    const slow = server.submit(0), quick = server.submit(1);
+    const failure = await assertRejects(() => slow, ItemFailure);
+    assert(failure.error instanceof ItemTimeoutError);
+    assertEquals(failure.error.timeoutMs, 60);
+    assertEquals(await quick, 1);
+    assertEquals(aborted, 1);
+    const { failed, settled } = server.stats();
+    assertEquals({ failed, settled }, { failed: 1, settled: 1 });
+  },
+);
+
+both(
+  "itemTimeoutMs runs only for a worker's oldest concurrency items",
+  async (net) => {
+    await using kit = new Kit<number, number>(net, { itemTimeoutMs: 400 });
+    const { server } = kit;
+    await using peer = await scripted(kit, { concurrency: 2 });
+    const results = range(4).map((n) => server.submit(n));
+    results.forEach((result) => result.catch(() => {}));
+    await takeItems(peer, 4);
+    await moment(300);
+    await answer(peer, 0, 0); // now 1 and 2 are executed, and 2 has just begun
+    await until(() => server.stats().failed === 1, "the second is too late");
+    assertEquals(server.stats().inFlight, 2);
+    assertEquals((await peer.until(T.CANCEL)).fields, [1]);
+    await answer(peer, 2, 20);
+    assertEquals(await results[2], 20);
+    await answer(peer, 3, 30);
+    assertEquals(await results[3], 30);
+    await assertRejects(() => results[1]!, ItemFailure);
+  },
+);
+
+both(
+  "A cancelled item keeps its slot until the worker answers",
+  async (net) => {
+    await using kit = new Kit<number, number>(net, { itemTimeoutMs: 60 });
+    const { server } = kit;
+    await using peer = await scripted(kit, { window: 1 });
+    const first = server.submit(0);
+    await takeItems(peer, 1);
+    await assertRejects(() => first, ItemFailure);
+    const second = server.submit(1);
+    second.catch(() => {});
+    await moment(150);
+    assertEquals(server.workers[0]!.inFlight, 1);
+    assertEquals(server.stats().pending, 1, "there is no room for it");
+    await answer(peer, 0, 0); // too late, and dropped
+    assertEquals((await takeItems(peer, 1))[0]!.id, 1);
+    await answer(peer, 1, 10);
+    assertEquals(await second, 10);
+    assertEquals(server.stats().duplicates, 1);
+  },
+);
+
+both(
+  "timeoutMs counts from the call: an item that expires before never leaves",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const { server } = kit;
+    const failure = await assertRejects(
+      () => server.submit(1, { timeoutMs: 30 }),
+      ItemFailure,
+    );
+    assert(failure.error instanceof ItemTimeoutError);
+    assertEquals(failure.attempts, 0, "it never left");
+    const seen: number[] = [];
+    await kit.worker((n) => (seen.push(n), n));
+    await server.submit(2);
+    assertEquals(seen, [2]);
+  },
+);
+
+both("timeoutMs: an item that is executed is cancelled", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  let aborted = false;
+  await kit.worker((_, { signal }) =>
+    untilAborted(signal).finally(() => aborted = true)
+  );
+  const failure = await assertRejects(
+    () => kit.server.submit(1, { timeoutMs: 50 }),
+    ItemFailure,
+  );
+  assert(failure.error instanceof ItemTimeoutError);
+  await until(() => aborted, "the handler's signal aborts");
+});
+
+both(
+  "timeoutMs: it settles the item once, whatever comes later",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    await using peer = await scripted(kit);
+    const result = kit.server.submit(1, { timeoutMs: 30 });
+    await takeItems(peer, 1);
+    await assertRejects(() => result, ItemFailure);
+    await answer(peer, 0, 5);
+    assertEquals((await kit.event("duplicate")).id, 0);
+  },
+);
+
+both(
+  "A waiting item at the worker is cancelled without being begun",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const gate = new Gate();
+    const seen: number[] = [];
+    await kit.worker(async (n) => {
+      seen.push(n);
+      await gate.pass();
+      return n;
+    }, { client: { prefetch: 4 } });
+    const controller = new AbortController();
+    const first = kit.server.submit(0);
+    const second = kit.server.submit(1, { signal: controller.signal });
+    await until(() => kit.server.stats().inFlight === 2, "both are there");
+    controller.abort();
+    await assertRejects(() => second, DOMException);
+    await until(
+      () => kit.server.workers[0]!.inFlight === 1,
+      "answered at once",
+    );
+    gate.open();
+    assertEquals(await first, 0);
+    assertEquals(await kit.server.submit(2), 2);
+    assertEquals(seen, [0, 2]);
+  },
+);
+
+both("A generator yields several values for one item", async (net) => {
+  await using kit = new Kit<number, string>(net);
+  const { server } = kit;
+  const { done } = await kit.worker(async function* (n, { id, attempt }) {
+    for (let i = 0; i < n; i++) {
+      await Promise.resolve();
+      yield `${id}.${attempt}.${i}`;
+    }
+  });
+  for (const n of [2, 0, 3]) server.send(n);
+  server.end();
+  assertEquals(await Array.fromAsync(server), [
+    "0.1.0",
+    "0.1.1",
+    "2.1.0",
+    "2.1.1",
+    "2.1.2",
+  ]);
+  assertEquals(server.stats().settled, 3);
+  await done;
+});
+
+both(
+  "A generator's values wait for credit: unread results hold it",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const { server } = kit;
+    let yielded = 0;
+    await kit.worker(async function* (n) {
+      for (let i = 0; i < n; i++) {
+        yielded++;
+        yield i;
+      }
+    });
+    server.send(10_000);
+    server.end();
+    await until(() => yielded >= 1000, "it has begun");
+    let before = -1;
+    while (before !== yielded) {
+      before = yielded;
+      await moment(100);
+    }
+    assert(yielded < 3000, `${yielded} values wait, and nobody reads`);
+    const values = await Array.fromAsync(server);
+    assertEquals(values, range(10_000));
+  },
+);
+
+both(
+  "A generator's values come at least once when its worker is lost",
+  async (net) => {
+    await using kit = new Kit<number, string>(net);
+    const { server } = kit;
+    await using doomed = await scripted(kit);
+    server.send(1);
+    server.end();
+    await takeItems(doomed, 1);
+    await doomed.say(T.VALUE, payload("first"));
+    await until(() => server.stats().unread === 1, "a value is here");
+    doomed.close();
+    await kit.worker(async function* () {
+      yield "first";
+      yield "second";
+    });
+    assertEquals(await Array.fromAsync(server), ["first", "first", "second"]);
+  },
+);
+
+both(
+  "A generator that throws fails its item; what it yielded stays",
+  async (net) => {
+    const failures: string[] = [];
+    await using kit = new Kit<number, number>(net, {
+      onFailure: (failure) => failures.push(failure.error.message),
+    });
+    await kit.worker(async function* () {
+      yield 1;
+      await Promise.resolve();
+      throw new Error("in the middle");
+    });
+    kit.server.send(0);
+    kit.server.end();
+    assertEquals(await Array.fromAsync(kit.server), [1]);
+    assertEquals(failures, ["in the middle"]);
+  },
+);
+
+both("A generator is a TypeError for submit() and for map()", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  await kit.worker(async function* (n) {
+    yield n;
+  });
+  const failure = await assertRejects(() => kit.server.submit(1), ItemFailure);
+  assertEquals(failure.error.name, "TypeError");
+  const [outcome] = await Array.fromAsync(
+    kit.server.map([1], { settled: true }),
+  );
+  assertEquals(outcome!.failure!.error.name, "TypeError");
+});
+
+both("A generator that is cancelled is closed", async (net) => {
+  await using kit = new Kit<number, number>(net, {
+    itemTimeoutMs: 60,
+    onFailure: () => {},
+  });
+  let closed = false;
+  await kit.worker(async function* (_, { signal }) {
+    try {
+      yield 1;
+      await untilAborted(signal);
+    } finally {
+      closed = true;
+    }
+  });
+  kit.server.send(0);
+  kit.server.end();
+  assertEquals(await Array.fromAsync(kit.server), [1]);
+  assert(closed);
+});
