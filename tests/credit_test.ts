@@ -1,0 +1,231 @@
+import {
+  assert,
+  assertEquals,
+  assertFalse,
+  assertGreater,
+  assertGreaterOrEqual,
+  assertLess,
+  assertLessOrEqual,
+} from "@std/assert";
+import {
+  AdaptiveWindow,
+  CreditGrant,
+  CreditUse,
+  MAX_WINDOW,
+} from "../internal/credit.ts";
+import { seeded } from "./_support/rng.ts";
+
+/**
+ * A worker whose items take so long, kept as full as its window allows; what it
+ * settled is told once a batch. Returns the window after every batch.
+ */
+function simulate(
+  window: AdaptiveWindow,
+  { itemMs, batchMs, batches, from = 0, concurrency = 1 }: {
+    itemMs: number;
+    batchMs: number;
+    batches: number;
+    from?: number;
+    concurrency?: number;
+  },
+): number[] {
+  const sizes: number[] = [];
+  let held = window.size, owed = 0;
+  window.busy(from);
+  for (let i = 1; i <= batches; i++) {
+    owed += batchMs * concurrency / itemMs;
+    const count = Math.min(held, Math.floor(owed));
+    // Nothing is saved up by a worker that ran dry.
+    owed = Math.min(owed - count, 1);
+    held -= count;
+    if (count > 0) window.settled(count, held, from + i * batchMs);
+    held = Math.max(held, window.size);
+    sizes.push(window.size);
+  }
+  return sizes;
+}
+
+Deno.test("AdaptiveWindow starts at one more than the concurrency", () => {
+  assertEquals(new AdaptiveWindow(1, 4096).size, 2);
+  assertEquals(new AdaptiveWindow(16, 4096).size, 17);
+  assertEquals(new AdaptiveWindow(16, 8).size, 8);
+  assertEquals(new AdaptiveWindow(4096, 1_000_000).size, MAX_WINDOW);
+});
+
+Deno.test("AdaptiveWindow flies to 4096 with tiny items", () => {
+  const window = new AdaptiveWindow(1, MAX_WINDOW);
+  const sizes = simulate(window, { itemMs: 0.0001, batchMs: 1, batches: 15 });
+  assertEquals(sizes.at(-1), 4096);
+  for (const [i, size] of sizes.entries()) {
+    assertLessOrEqual(size, (sizes[i - 1] ?? 2) * 2, "it at most doubles");
+  }
+});
+
+Deno.test("AdaptiveWindow keeps to the worker's own limit", () => {
+  const window = new AdaptiveWindow(1, 100);
+  const sizes = simulate(window, { itemMs: 0.001, batchMs: 1, batches: 20 });
+  assertEquals(Math.max(...sizes), 100);
+});
+
+Deno.test("AdaptiveWindow queues no more than the worker needs, and 20 ms at most", () => {
+  // What is enough until the next batch is told of, at most twice as much.
+  for (
+    const [itemMs, batchMs, least, most] of [
+      [0.01, 2, 200, 400],
+      [0.1, 8, 80, 160],
+      [1, 5, 5, 10],
+      [5, 5, 2, 5],
+      [1000, 1000, 2, 2],
+    ] as const
+  ) {
+    const window = new AdaptiveWindow(1, MAX_WINDOW);
+    const sizes = simulate(window, { itemMs, batchMs, batches: 50 });
+    assertGreaterOrEqual(sizes.at(-1)!, least, `items of ${itemMs} ms`);
+    assertLessOrEqual(Math.max(...sizes.slice(20)), most);
+    assertLessOrEqual(sizes.at(-1)!, Math.max(2, 1 + 20 / itemMs));
+  }
+});
+
+Deno.test("AdaptiveWindow shrinks at once when items are slow", () => {
+  const window = new AdaptiveWindow(1, MAX_WINDOW);
+  simulate(window, { itemMs: 0.0001, batchMs: 1, batches: 20 });
+  assertEquals(window.size, 4096);
+  // One item that takes a second: the first thing that is heard of it.
+  window.settled(1, 4000, 1020);
+  assertEquals(window.size, 2);
+});
+
+Deno.test("AdaptiveWindow never leaves a worker without its concurrency and one", () => {
+  const window = new AdaptiveWindow(8, MAX_WINDOW);
+  window.busy(0);
+  window.settled(1, 8, 60_000);
+  assertEquals(window.size, 9);
+});
+
+Deno.test("AdaptiveWindow doesn't grow while the worker has enough", () => {
+  const window = new AdaptiveWindow(1, MAX_WINDOW);
+  window.busy(0);
+  for (let now = 2; now < 100; now += 2) window.settled(1000, 2, now);
+  assertEquals(window.size, 2);
+  window.settled(1000, 0, 100); // it ran dry
+  assertEquals(window.size, 4);
+});
+
+Deno.test("AdaptiveWindow remembers a dry moment until it measures", () => {
+  const window = new AdaptiveWindow(1, MAX_WINDOW);
+  window.busy(0);
+  window.settled(5, 0, 0.2);
+  assertEquals(window.size, 2, "too soon to measure");
+  window.settled(5, 3, 1.2);
+  assertEquals(window.size, 4);
+});
+
+Deno.test("AdaptiveWindow doesn't count the time in which there was no work", () => {
+  const window = new AdaptiveWindow(1, MAX_WINDOW);
+  simulate(window, { itemMs: 0.01, batchMs: 5, batches: 20 });
+  const { size } = window;
+  assertGreater(size, 100);
+  window.busy(60_000); // after a minute without items
+  window.settled(size - 2, 2, 60_005);
+  assertEquals(window.size, size);
+});
+
+Deno.test("AdaptiveWindow queues more for a far worker", () => {
+  const near = new AdaptiveWindow(1, MAX_WINDOW);
+  simulate(near, { itemMs: 0.5, batchMs: 2, batches: 100 });
+  assertLess(near.size, 20);
+  const far = new AdaptiveWindow(1, MAX_WINDOW);
+  far.rttMs = 100;
+  simulate(far, { itemMs: 0.5, batchMs: 100, batches: 100 });
+  // Enough to work on until what it settled has come and new items have gone.
+  assertGreaterOrEqual(far.size, 200);
+  assertLess(far.size, 500);
+});
+
+Deno.test("CreditUse is closed until the first credit", () => {
+  const use = new CreditUse();
+  assertFalse(use.open);
+  use.grant(1, 100);
+  assert(use.open);
+});
+
+Deno.test("CreditUse closes after so many values, or so many bytes", () => {
+  const byValues = new CreditUse();
+  byValues.grant(2, 1000);
+  byValues.sent(1);
+  assert(byValues.open);
+  byValues.sent(1);
+  assertFalse(byValues.open);
+  const byBytes = new CreditUse();
+  byBytes.grant(100, 1000);
+  byBytes.sent(999);
+  assert(byBytes.open);
+  byBytes.sent(5_000_000); // the value that crosses is allowed, whatever its size
+  assertFalse(byBytes.open);
+  byBytes.grant(200, 2000); // a total, not an increment
+  assertFalse(byBytes.open);
+});
+
+Deno.test("CreditUse.grant() never takes credit back", () => {
+  const use = new CreditUse();
+  use.grant(10, 100);
+  use.grant(5, 50);
+  use.grant(0, 0);
+  for (let i = 0; i < 9; i++) use.sent(1);
+  assert(use.open);
+});
+
+Deno.test("CreditGrant is due when half a window was read", () => {
+  const grant = new CreditGrant(10, 1000);
+  assert(grant.due);
+  grant.renew();
+  assertEquals([grant.values, grant.bytes], [10, 1000]);
+  for (let i = 0; i < 4; i++) grant.take(1);
+  assertFalse(grant.due);
+  grant.take(1);
+  assert(grant.due);
+  grant.renew();
+  assertEquals([grant.values, grant.bytes], [15, 1005]);
+  grant.take(499);
+  assertFalse(grant.due);
+  grant.take(1);
+  assert(grant.due);
+});
+
+Deno.test("CreditGrant and CreditUse never get stuck, and never pass the window", () => {
+  const rng = seeded("credit");
+  for (let round = 0; round < 50; round++) {
+    const values = rng.int(1, 50), bytes = rng.int(1, 5000);
+    const grant = new CreditGrant(values, bytes), use = new CreditUse();
+    const wire: [number, number][] = [];
+    const renew = () => {
+      grant.renew();
+      wire.push([grant.values, grant.bytes]);
+    };
+    renew();
+    const unread: number[] = [];
+    let sent = 0, unreadBytes = 0;
+    for (let step = 0; sent < 1000; step++) {
+      assertLess(step, 100_000, "it is stuck");
+      const what = rng.int(0, 2);
+      if (what === 0 && wire.length > 0) {
+        const credit = wire.shift()!;
+        use.grant(...credit);
+        if (rng.chance(0.1)) wire.push(credit); // late, and twice
+      } else if (what === 1 && use.open) {
+        const size = rng.int(0, 2000);
+        use.sent(size);
+        assertLess(unreadBytes, bytes, "it was started within the window");
+        unread.push(size);
+        unreadBytes += size;
+        sent++;
+        assertLessOrEqual(unread.length, values);
+      } else if (what === 2 && unread.length > 0) {
+        const size = unread.shift()!;
+        unreadBytes -= size;
+        grant.take(size);
+        if (grant.due) renew();
+      }
+    }
+  }
+});

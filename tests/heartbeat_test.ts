@@ -1,0 +1,110 @@
+import { assert, assertEquals, assertLessOrEqual } from "@std/assert";
+import { Heartbeat, tickMs, type Verdict } from "../internal/heartbeat.ts";
+import { resolveHeartbeat } from "../internal/options.ts";
+
+const OPTIONS = { intervalMs: 10, timeoutMs: 30, dropMs: 120 };
+
+/** What happens to a peer that was heard at 0 and never again. */
+function silence(
+  heartbeat: Heartbeat,
+  until: number,
+  { from = 0, step = 1 } = {},
+): [now: number, verdict: Verdict][] {
+  const told: [number, Verdict][] = [];
+  for (let now = from; now <= until; now += step) {
+    const verdict = heartbeat.judge(0, now);
+    if (verdict === "suspect") heartbeat.suspect = true;
+    if (verdict === "ping" || verdict === "suspect") heartbeat.ping(now);
+    if (verdict !== "fine") told.push([now, verdict]);
+    if (verdict === "drop") break;
+  }
+  return told;
+}
+
+Deno.test("Heartbeat pings, suspects and drops a silent peer", () => {
+  const told = silence(new Heartbeat(OPTIONS, 1), 1000);
+  assertEquals(told[0], [10, "ping"]);
+  assertEquals(told[1], [20, "ping"]);
+  assertEquals(told[2], [30, "suspect"]);
+  assertEquals(told.at(-1), [120, "drop"]);
+  for (const [, verdict] of told.slice(3, -1)) assertEquals(verdict, "ping");
+});
+
+Deno.test("Heartbeat asks nobody who is heard", () => {
+  const heartbeat = new Heartbeat(OPTIONS, 1);
+  for (let now = 0; now < 1000; now += 5) {
+    assertEquals(heartbeat.judge(now - 4, now), "fine");
+  }
+});
+
+Deno.test("Heartbeat forgets silence when the peer is heard", () => {
+  const heartbeat = new Heartbeat(OPTIONS, 1);
+  silence(heartbeat, 29);
+  assertEquals(heartbeat.judge(28, 31), "fine");
+  assertEquals(heartbeat.judge(28, 38), "ping");
+});
+
+Deno.test("Heartbeat asks first after a pause of its own loop", () => {
+  const heartbeat = new Heartbeat(OPTIONS, 1);
+  // Nothing was judged for a long time: was it the peer, or was it us?
+  assertEquals(heartbeat.judge(0, 5000), "ping");
+  heartbeat.ping(5000);
+  assertEquals(heartbeat.judge(0, 5001), "fine");
+  assertEquals(heartbeat.judge(0, 5020), "suspect");
+  heartbeat.suspect = true;
+  assertEquals(heartbeat.judge(0, 5109), "ping");
+  assertEquals(heartbeat.judge(0, 5110), "drop");
+  assertEquals(heartbeat.judge(5111, 5112), "fine", "it was heard after all");
+});
+
+Deno.test("Heartbeat tells a suspect once, and drops it by its silence", () => {
+  const heartbeat = new Heartbeat(OPTIONS, 1);
+  const told = silence(heartbeat, 1000);
+  assertEquals(told.filter(([, verdict]) => verdict === "suspect").length, 1);
+});
+
+Deno.test("Heartbeat spreads its pings, never beyond the interval", () => {
+  const first = (random: number) =>
+    silence(new Heartbeat(OPTIONS, random), 1000)[0]!;
+  assertEquals(first(0), [8, "ping"]);
+  assertEquals(first(0.5), [9, "ping"]);
+  assertEquals(first(1), [10, "ping"]);
+});
+
+Deno.test("Heartbeat.pong() measures the answer to the last ping alone", () => {
+  const heartbeat = new Heartbeat(OPTIONS, 1);
+  const first = heartbeat.ping(100);
+  assertEquals(heartbeat.pong(first, 103), 3);
+  const second = heartbeat.ping(200);
+  assert(first !== second);
+  assertEquals(heartbeat.pong(first, 201), undefined);
+  assertEquals(heartbeat.pong(999, 201), undefined);
+  assertEquals(heartbeat.pong(second, 207), 7);
+});
+
+Deno.test("tickMs() is a fraction of the shortest time that counts", () => {
+  assertEquals(tickMs(5000, 10_000), 250);
+  assertEquals(tickMs(100, undefined, 10_000), 25);
+  assertEquals(tickMs(1), 5);
+  assertEquals(tickMs(undefined), 250);
+  for (const ms of [20, 50, 400, 100_000]) assertLessOrEqual(tickMs(ms), ms);
+});
+
+Deno.test("resolveHeartbeat() has defaults that fit what is given", () => {
+  assertEquals(resolveHeartbeat(), {
+    intervalMs: 10_000,
+    timeoutMs: 30_000,
+    dropMs: 120_000,
+  });
+  assertEquals(resolveHeartbeat({ timeoutMs: 300 }), {
+    intervalMs: 100,
+    timeoutMs: 300,
+    dropMs: 1200,
+  });
+  assertEquals(resolveHeartbeat({ intervalMs: 20_000 }), {
+    intervalMs: 20_000,
+    timeoutMs: 60_000,
+    dropMs: 240_000,
+  });
+  assertEquals(resolveHeartbeat({ dropMs: 40_000 }).timeoutMs, 30_000);
+});
