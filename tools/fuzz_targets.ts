@@ -1,0 +1,523 @@
+/**
+ * What is fuzzed: the decoders, the handshake, and both ends of a connection in
+ * every state, each with the rules that must hold whatever comes.
+ *
+ * @module
+ */
+
+import {
+  cbor,
+  Client,
+  DecodeError,
+  HandshakeError,
+  ItemFailure,
+  ProtocolError,
+  Server,
+  type Transform,
+} from "../mod.ts";
+import { CborDecoder } from "../internal/cbor_decoder.ts";
+import { FrameDecoder } from "../internal/frame_decoder.ts";
+import {
+  checkTerms,
+  readHello,
+  readReject,
+  readWelcome,
+  Transcript,
+} from "../internal/handshake.ts";
+import { goldenBlocks } from "../tests/_support/golden.ts";
+import { MemoryListener } from "../tests/_support/memory_pair.ts";
+import { randomValue } from "../tests/_support/random_value.ts";
+import { Rng } from "../tests/_support/rng.ts";
+import {
+  concat,
+  frame,
+  payload,
+  ScriptedPeer,
+  sequence,
+  T,
+  typeName,
+} from "../tests/_support/scripted_peer.ts";
+import { within } from "../tests/_support/within.ts";
+import vectors from "../tests/testdata/rfc8949_appendix_a.json" with {
+  type: "json",
+};
+
+type Bytes = Uint8Array<ArrayBuffer>;
+
+/** Something that takes any bytes. */
+export interface Target {
+  /** Its name. */
+  name: string;
+  /** Where the frames of its inputs begin; -1: they aren't frames. */
+  framesFrom: number;
+  /** Inputs to start from. */
+  seeds(): Bytes[];
+  /**
+   * Runs an input.
+   *
+   * @returns What became of it, in few words: inputs with an outcome that is
+   * new join the corpus.
+   * @throws {Error} If a rule is broken.
+   */
+  run(input: Bytes): string | Promise<string>;
+}
+
+const SECRET = "fuzz";
+/** No single input may take so long, in ms. */
+const DEADLINE_MS = 8000;
+/** Nor keep a decoder busy for so long. */
+const DECODE_MS = 1000;
+
+/** Bytes that stay as they are: for the states that transforms bring. */
+const same: Transform = {
+  name: "same",
+  open: () => ({ encode: (bytes) => bytes, decode: (bytes) => bytes }),
+};
+
+/** What a decoder may throw, as an outcome; everything else is a finding. */
+function refusal(error: unknown): string {
+  if (
+    error instanceof DecodeError || error instanceof ProtocolError ||
+    error instanceof HandshakeError
+  ) return `${error.name}: ${plain(error.message)}`;
+  throw error;
+}
+
+/** A text without what makes each one different. */
+function plain(text: string): string {
+  return text.replaceAll(/"(?:[^"\\]|\\.)*"?/g, '"…"').replaceAll(/\d+/g, "#")
+    .replaceAll(/#(, #)+/g, "#").replaceAll(/[^ -~…]/g, "?").slice(0, 120);
+}
+
+const codec: Target = {
+  name: "codec",
+  framesFrom: -1,
+  seeds() {
+    const rng = new Rng(1);
+    const seeds = vectors.map(({ hex }) => Uint8Array.fromHex(hex));
+    for (let i = 0; i < 40; i++) {
+      seeds.push(cbor().encode(randomValue(rng)).slice());
+    }
+    return seeds;
+  },
+  run(input) {
+    const from = performance.now();
+    let value: unknown;
+    try {
+      value = cbor().decode(input);
+    } catch (error) {
+      return refusal(error);
+    } finally {
+      const ms = performance.now() - from;
+      if (ms > DECODE_MS) throw new Error(`decoding took ${Math.round(ms)} ms`);
+    }
+    // What could be read can be written, and reads the same again.
+    const bytes = cbor().encode(value).slice();
+    const again = cbor().encode(cbor().decode(bytes)).slice();
+    if (bytes.toHex() !== again.toHex()) {
+      throw new Error(
+        `Written again it is another: ${bytes.toHex()}, ${again.toHex()}`,
+      );
+    }
+    return `a ${Object.prototype.toString.call(value).slice(8, -1)}`;
+  },
+};
+
+const frames: Target = {
+  name: "frames",
+  framesFrom: 1,
+  seeds: () => [
+    concat([Uint8Array.of(255), ...goldenBlocks().map((b) => b.bytes)]),
+    ...goldenBlocks().map(({ bytes }) => concat([Uint8Array.of(9), bytes])),
+  ],
+  run(input) {
+    const limit = (input[0] ?? 0) * 16;
+    const bytes = input.subarray(1);
+    const whole = cut(bytes, limit, () => bytes.length);
+    const rng = new Rng(bytes.length);
+    for (const size of [() => 1, () => rng.int(1, 100)]) {
+      const other = cut(bytes, limit, size);
+      if (other !== whole) {
+        throw new Error(`Split it reads as ${other}, whole as ${whole}`);
+      }
+    }
+    const [found, ...end] = whole.split(" ");
+    const count = Math.min(8, found === "" ? 0 : found!.split(",").length);
+    return `${count} frames ${plain(end.join(" "))}`;
+  },
+};
+
+/** The frames that a decoder finds, and how it ends, as text. */
+function cut(bytes: Uint8Array, limit: number, size: () => number): string {
+  const decoder = new FrameDecoder(limit);
+  const found: string[] = [];
+  try {
+    for (let at = 0; at < bytes.length;) {
+      const space = decoder.space();
+      if (space.length === 0) throw new Error("there is no space to read into");
+      const part = bytes.subarray(at, at + Math.min(size(), space.length));
+      space.set(part);
+      decoder.advance(part.length);
+      at += part.length;
+      while (decoder.next()) {
+        const length = decoder.end - decoder.start;
+        if (length > limit || decoder.end > decoder.bytes.length) {
+          throw new Error(`a frame of ${length} bytes, limit is ${limit}`);
+        }
+        found.push(decoder.bytes.slice(decoder.start, decoder.end).toHex());
+      }
+      const room = Math.max(256 * 1024, 2 * limit);
+      if (decoder.bytes.length > room) {
+        throw new Error(`${decoder.bytes.length} bytes for ${bytes.length}`);
+      }
+    }
+    return `${found.join()} ${decoder.partial ? "and a part" : "and no more"}`;
+  } catch (error) {
+    return `${found.join()} ${refusal(error)}`;
+  }
+}
+
+const handshake: Target = {
+  name: "handshake",
+  framesFrom: -1,
+  seeds: () =>
+    goldenBlocks().filter(({ name }) =>
+      /^(HELLO|WELCOME|REJECT|aes [12])/.test(name)
+    ).map(({ bytes }) => bytes.slice(4)),
+  run(input) {
+    const reader = new CborDecoder();
+    const terms = { signature: "distchan", codec: "cbor", transforms: [] };
+    try {
+      reader.set(input, 0, input.length);
+      switch (reader.readUint()) {
+        case T.HELLO: {
+          const hello = readHello(reader);
+          reader.finish();
+          checkTerms(hello, terms);
+          return `HELLO ${hello.auth} ${hello.name.length > 0}`;
+        }
+        case T.WELCOME: {
+          const welcome = readWelcome(reader);
+          reader.finish();
+          checkTerms(terms, welcome);
+          return `WELCOME ${welcome.results}`;
+        }
+        default:
+          return `REJECT ${readReject(reader).code}`;
+      }
+    } catch (error) {
+      return refusal(error);
+    }
+  },
+};
+
+/** A state of a connection: how it is reached, and what may come in it. */
+interface State {
+  name: string;
+  secret?: string;
+  transforms?: Transform[];
+  /** Brings the other end of the connection there. */
+  reach(peer: ScriptedPeer): Promise<void>;
+  /** Frames that are right, or nearly. */
+  seeds: Bytes[][];
+}
+
+const PROOF = frame(T.PROOF, new Uint8Array(32));
+const GOODBYE = frame(T.GOODBYE, 0, "");
+const helloFrames = goldenBlocks().filter(({ name }) =>
+  /^HELLO|^(secret|aes) \d worker/.test(name)
+).map(({ bytes }) => bytes);
+
+const SERVER_STATES: State[] = [
+  {
+    name: "accepted",
+    reach: () => Promise.resolve(),
+    seeds: helloFrames.map((hello) => [hello, frame(T.CREDIT, 1, 1, 4, 0)]),
+  },
+  {
+    name: "accepted, secret",
+    secret: SECRET,
+    reach: () => Promise.resolve(),
+    seeds: helloFrames.map((hello) => [hello, PROOF]),
+  },
+  {
+    name: "challenged",
+    secret: SECRET,
+    async reach(peer) {
+      await peer.say(T.HELLO, "distchan", 1, peer.hello({ auth: true }));
+      await peer.expect(T.CHALLENGE);
+    },
+    seeds: [[PROOF], [GOODBYE], helloFrames],
+  },
+  {
+    name: "to confirm",
+    transforms: [same],
+    async reach(peer) {
+      await peer.handshake({ fields: { transforms: ["same"] } });
+    },
+    seeds: [[frame(T.CONFIRM, new Uint8Array(32))], [PROOF]],
+  },
+  {
+    name: "transformed",
+    transforms: [same],
+    async reach(peer) {
+      const hello = peer.hello({ transforms: ["same"] });
+      await peer.handshake({ fields: { transforms: ["same"] } });
+      const transcript = new Transcript(null);
+      transcript.add(sequence(T.HELLO, "distchan", 1, hello));
+      transcript.add(peer.frames.at(-1)!.body);
+      await peer.say(T.CONFIRM, transcript.digest("client"));
+      await peer.expect(T.CONFIRM);
+    },
+    seeds: [[frame(T.PING, 1), frame(T.CREDIT, 1, 1, 4, 0)]],
+  },
+  {
+    name: "open",
+    reach: async (peer) => void await peer.handshake(),
+    seeds: [
+      [frame(T.CREDIT, 1, 2, 8, 1), frame(T.RESULT, 0, payload("early"))],
+      [frame(T.CREDIT, 0, 1, 8, 0), frame(T.ACK, 0)],
+      [frame(T.VALUE, payload(1), payload([2])), frame(T.PING, 7), GOODBYE],
+      [frame(T.PONG, 1), frame(T.LEAVE)],
+    ],
+  },
+  {
+    name: "work",
+    async reach(peer) {
+      await peer.join("work", { window: 8 });
+      await peer.until(T.ITEM);
+    },
+    seeds: [
+      [
+        frame(T.RESULT, 0, payload("a"), 1, payload({ b: [1, 2.5, null] })),
+        frame(T.DONE, 2),
+        frame(T.ERROR, 3, "TypeError", "no", ["E", "why", null], null),
+        GOODBYE,
+      ],
+      [frame(T.LEAVE, 1, 2), frame(T.RESULT, 0, payload(1)), GOODBYE],
+      [frame(T.VALUE, payload("v")), frame(T.DONE, 0), frame(T.LEAVE)],
+      [frame(T.GOODBYE, 1, "aborted"), frame(T.RESULT, 0, payload(1))],
+      [frame(T.CREDIT, 1, 3, 2, 0), frame(T.PING, 9), frame(T.PONG, 1)],
+      [frame(T.ERROR, 0, "E", "m", null, "stack\n at x")],
+    ],
+  },
+  {
+    name: "stream",
+    async reach(peer) {
+      await peer.join("stream", { window: 8 });
+      await peer.until(T.ITEM);
+    },
+    seeds: [
+      [frame(T.VALUE, payload("v"), payload("w")), frame(T.ACK, 1), GOODBYE],
+      [frame(T.ACK, 0), frame(T.ERROR, 1, "E", "m", null, null)],
+      [frame(T.LEAVE, 0, 1), GOODBYE],
+    ],
+  },
+];
+
+const CLIENT_MODES = ["iterate", "readable", "work", "work async", "send"];
+
+const welcomeFrames = goldenBlocks().filter(({ name }) =>
+  /^(WELCOME|REJECT)|^(secret|aes) \d server/.test(name)
+).map(({ bytes }) => bytes);
+
+function item(first: number, kind: number, ...values: unknown[]): Bytes {
+  const fields = values.flatMap((value, i) => [first + i, payload(value)]);
+  return frame(T.ITEM, 1, kind, first, ...fields);
+}
+
+const CLIENT_STATES: State[] = [
+  {
+    name: "connected",
+    reach: async (peer) => void await peer.expect(T.HELLO),
+    seeds: welcomeFrames.map((f) => [f, item(0, 0, 1), GOODBYE]),
+  },
+  {
+    name: "connected, secret",
+    secret: SECRET,
+    reach: async (peer) => void await peer.expect(T.HELLO),
+    seeds: [welcomeFrames, ...welcomeFrames.map((f) => [f, PROOF])],
+  },
+  {
+    name: "proven",
+    secret: SECRET,
+    async reach(peer) {
+      await peer.expect(T.HELLO);
+      await peer.say(T.CHALLENGE, peer.nonce);
+      await peer.expect(T.PROOF);
+    },
+    seeds: welcomeFrames.map((f) => [f, PROOF]),
+  },
+  {
+    name: "to confirm",
+    transforms: [same],
+    async reach(peer) {
+      await peer.expect(T.HELLO);
+      await peer.say(T.WELCOME, 1, peer.welcome({ transforms: ["same"] }));
+      await peer.expect(T.CONFIRM);
+    },
+    seeds: [[frame(T.CONFIRM, new Uint8Array(32))], welcomeFrames],
+  },
+  {
+    name: "open",
+    reach: async (peer) => void await peer.greet(),
+    seeds: [
+      [item(0, 0, 1, "two"), item(2, 1, [3]), frame(T.CREDIT, 9, 999)],
+      [item(0, 0, 1), frame(T.CANCEL, 0), frame(T.END), GOODBYE],
+      [frame(T.PING, 3), frame(T.PONG, 1), frame(T.END), GOODBYE],
+      [frame(T.CREDIT, 100, 100_000), frame(T.GOODBYE, 1, "stop")],
+      [frame(T.GOODBYE, 2, "protocol"), item(0, 0, 1)],
+      [item(0, 1, { a: [1, 2, { b: null }] }, "x", -1, 2.5), frame(T.END)],
+    ],
+  },
+];
+
+/** Seeds of all states: the number of the state, then its frames. */
+function stateSeeds(states: readonly State[], modes = 1): Bytes[] {
+  return states.flatMap(({ seeds }, i) =>
+    seeds.flatMap((frames) =>
+      Array.from(
+        { length: modes },
+        (_, mode) =>
+          concat([Uint8Array.of(i + states.length * mode), ...frames]),
+      )
+    )
+  );
+}
+
+const server: Target = {
+  name: "server",
+  framesFrom: 1,
+  seeds: () => stateSeeds(SERVER_STATES),
+  run: (input) => within(runServer(input), DEADLINE_MS, "the server goes on"),
+};
+
+/** Whatever one connection says: every item settles, and the server ends. */
+async function runServer(input: Bytes): Promise<string> {
+  const state = SERVER_STATES[(input[0] ?? 0) % SERVER_STATES.length]!;
+  const { secret, transforms = [] } = state;
+  const options = {
+    ...(secret === undefined ? {} : { secret }),
+    transforms,
+  };
+  const told: string[] = [];
+  const listener = new MemoryListener();
+  const server = new Server<unknown, unknown>(listener, {
+    ...options,
+    maxFrameBytes: 16 * 1024,
+    maxDeliveries: Infinity,
+    onFailure: () => {},
+    onEvent: (event) => {
+      if (event.type === "rejected" || event.type === "disconnected") {
+        told.push(`${event.type} ${event.code} ${plain(event.reason)}`);
+      }
+    },
+  });
+  server.send("one");
+  server.send({ two: 2 });
+  const calls = [3, "four"].map((item) =>
+    server.submit(item).catch((error) => {
+      if (!(error instanceof ItemFailure)) throw error;
+    })
+  );
+  const read = Array.fromAsync(server);
+  read.catch(() => {});
+  const peer = new ScriptedPeer(listener.connect());
+  await state.reach(peer);
+  const from = peer.frames.length;
+  if (await peer.send(input.subarray(1))) await peer.conn.closeWrite();
+  const answers = (await peer.rest()).length;
+  const types = peer.frames.slice(from, from + answers).map((f) => f.type);
+  peer.close();
+
+  const worker = new Client<unknown, unknown>(listener.connect(), options);
+  const working = worker.work((item) => item);
+  await worker.opened;
+  await Promise.all(calls);
+  await server.close({ drainMs: DEADLINE_MS });
+  await working;
+  await read;
+  const { pending, inFlight } = server.stats();
+  if (pending !== 0 || inFlight !== 0) {
+    throw new Error(`${pending} items wait, ${inFlight} are in flight`);
+  }
+  return `${state.name}: ${told[0]} ${
+    [...new Set(types)].map(typeName).join(" ")
+  }`;
+}
+
+const client: Target = {
+  name: "client",
+  framesFrom: 1,
+  seeds: () => stateSeeds(CLIENT_STATES, CLIENT_MODES.length),
+  run: (input) => within(runClient(input), DEADLINE_MS, "the client ends"),
+};
+
+/** Whatever the server says: every promise of the client settles. */
+async function runClient(input: Bytes): Promise<string> {
+  const number = input[0] ?? 0;
+  const state = CLIENT_STATES[number % CLIENT_STATES.length]!;
+  const mode = CLIENT_MODES[
+    Math.floor(number / CLIENT_STATES.length) % CLIENT_MODES.length
+  ]!;
+  const [peer, conn] = ScriptedPeer.pair();
+  const { secret, transforms = [] } = state;
+  const client = new Client<unknown, unknown>(conn, {
+    ...(secret === undefined ? {} : { secret }),
+    transforms,
+    maxFrameBytes: 16 * 1024,
+  });
+  const used = use(client, mode).then(() => "fine", describe);
+  await state.reach(peer);
+  const from = peer.frames.length;
+  if (await peer.send(input.subarray(1))) await peer.conn.closeWrite();
+  const answers = (await peer.rest()).length;
+  peer.close();
+  const types = peer.frames.slice(from, from + answers).map((f) => f.type);
+  const opened = await client.opened.then(() => "opened", describe);
+  const closed = await client.closed.then(() => "closed", describe);
+  const outcome = await used;
+  return `${state.name}, ${mode}: ${opened} ${closed} ${outcome} ${
+    [...new Set(types)].map(typeName).join(" ")
+  }`;
+}
+
+async function use(client: Client, mode: string): Promise<void> {
+  switch (mode) {
+    case "iterate":
+      for await (const item of client) await client.send(item);
+      await client.end();
+      break;
+    case "readable":
+      await client.readable.pipeTo(client.writable);
+      break;
+    case "work":
+      await client.work((item) => item);
+      break;
+    case "work async":
+      await client.work(async (item, { signal }) => {
+        await Promise.resolve();
+        signal.throwIfAborted();
+        return item;
+      }, { concurrency: 3 });
+      break;
+    default:
+      for (let i = 0; i < 5; i++) await client.send(i);
+      await client.end();
+  }
+}
+
+function describe(error: unknown): string {
+  if (!(error instanceof Error)) throw new Error(`${error} was thrown`);
+  const { code = "" } = error as { code?: string };
+  return `${error.name} ${code} ${plain(error.message)}`;
+}
+
+/** All that is fuzzed. */
+export const TARGETS: readonly Target[] = [
+  codec,
+  frames,
+  handshake,
+  server,
+  client,
+];
