@@ -1,0 +1,872 @@
+/**
+ * Delivery with workers that are plain objects: no connection, no clock.
+ */
+import {
+  assert,
+  assertEquals,
+  assertFalse,
+  assertInstanceOf,
+  assertLess,
+  assertLessOrEqual,
+} from "@std/assert";
+import {
+  Delivery,
+  type Item,
+  type RedeliveryCause,
+  type Way,
+  type Worker,
+} from "../internal/delivery.ts";
+import {
+  RoundRobin,
+  type Strategy,
+  type WorkerInfo,
+} from "../internal/dispatcher.ts";
+import { ItemFailure, PoisonItemError } from "../internal/errors.ts";
+import { ItemKind, Mode } from "../internal/frame.ts";
+import { InFlight, SETTLED, WAITING } from "../internal/in_flight.ts";
+import { Queue } from "../internal/queue.ts";
+import { type Rng, seeded } from "./_support/rng.ts";
+
+/** The worker's part, by hand. */
+class FakeWorker implements Worker {
+  readonly inFlight: InFlight<Worker> = new InFlight();
+  mode: number = Mode.WORK;
+  concurrency = 1;
+  instance: string;
+  isOpen = true;
+  isSuspect = false;
+  isAlone = false;
+  window = 4;
+  /** The items that it was given, by delivery number. */
+  readonly given: Item[] = [];
+  /** The deliveries that it was told to cancel. */
+  readonly cancelled: number[] = [];
+  /** What it can't take. */
+  refuses: (entry: Item) => Error | false | null = () => null;
+  readonly name: string;
+
+  constructor(name: string, options: Partial<FakeWorker> = {}) {
+    this.name = this.instance = name;
+    Object.assign(this, options);
+  }
+
+  get info(): WorkerInfo {
+    return { name: this.name } as WorkerInfo;
+  }
+
+  get hasRoom(): boolean {
+    return this.inFlight.count < this.window && !this.isFull;
+  }
+
+  /** The last item's bytes didn't fit. */
+  isFull = false;
+
+  deliver(entry: Item): boolean {
+    const refusal = this.refuses(entry);
+    if (refusal === false) {
+      this.isFull = true;
+      return false;
+    }
+    if (refusal !== null) throw refusal;
+    assertFalse(entry.isAt(this), "it was given to one who still holds it");
+    assert(entry.state === WAITING, "only what waits is delivered");
+    if (entry.blames !== null) {
+      assertEquals(
+        this.inFlight.count,
+        0,
+        "a blamed item goes to who has none",
+      );
+    }
+    assertFalse(this.isAlone, "who is alone gets nothing else");
+    entry.hold(this, this.inFlight.next);
+    this.inFlight.add(entry);
+    this.given.push(entry);
+    return true;
+  }
+
+  cancel(delivery: number): void {
+    this.cancelled.push(delivery);
+  }
+
+  /** What it holds, by the items themselves. */
+  get holds(): unknown[] {
+    return [...this.inFlight.entries()].map(([, entry]) => entry.item);
+  }
+
+  /** Takes a delivery out: it is about to be settled. */
+  take(delivery: number = this.first): Item {
+    this.isFull = false;
+    const entry = this.inFlight.take(delivery);
+    assert(entry !== null, `${this.name} doesn't hold delivery ${delivery}`);
+    return entry as Item;
+  }
+
+  get first(): number {
+    for (const [delivery] of this.inFlight.entries()) return delivery;
+    throw new Error(`${this.name} holds nothing`);
+  }
+}
+
+/** A way in, by hand. */
+class FakeWay implements Way {
+  readonly queue: Queue<Item> = new Queue();
+  readonly kind: number;
+  places = Infinity;
+  taken = 0;
+  pumps = 0;
+  readonly results: [item: unknown, value: unknown][] = [];
+  readonly dones: unknown[] = [];
+  readonly failures: ItemFailure[] = [];
+  readonly onDispatched: ((entry: Item) => void)[] = [];
+
+  constructor(kind: number = ItemKind.VALUE) {
+    this.kind = kind;
+  }
+
+  hasPlace(): boolean {
+    return this.taken < this.places;
+  }
+
+  dispatched(entry: Item): void {
+    this.taken++;
+    for (const listener of this.onDispatched) listener(entry);
+  }
+
+  result(entry: Item, value: unknown): void {
+    this.results.push([entry.item, value]);
+  }
+
+  done(entry: Item): void {
+    this.dones.push(entry.item);
+  }
+
+  failed(_entry: Item, error: Error): void {
+    assertInstanceOf(error, ItemFailure);
+    this.failures.push(error);
+  }
+
+  pumped(): void {
+    this.pumps++;
+  }
+}
+
+/** A delivery with its workers and ways, and what it told. */
+class Scene {
+  readonly told: [worker: string, ids: readonly number[], RedeliveryCause][] =
+    [];
+  readonly duplicates: number[] = [];
+  readonly failures: ItemFailure[] = [];
+  idles = 0;
+  readonly delivery: Delivery;
+  readonly way = new FakeWay();
+
+  constructor(
+    {
+      maxDeliveries = 3,
+      strategy = new RoundRobin<Worker>() as Strategy<Worker>,
+      byItem = false,
+    } = {},
+  ) {
+    this.delivery = new Delivery({
+      strategy,
+      byItem,
+      maxDeliveries,
+      schema: null,
+      events: {
+        onRedelivered: (worker, ids, cause) =>
+          this.told.push([worker.info.name, ids, cause]),
+        onFailed: (failure) => this.failures.push(failure),
+        onDuplicate: (_worker, id) => this.duplicates.push(id),
+        onIdle: () => this.idles++,
+      },
+    });
+    this.delivery.addWay(this.way);
+  }
+
+  worker(name: string, options: Partial<FakeWorker> = {}): FakeWorker {
+    const worker = new FakeWorker(name, options);
+    this.delivery.addWorker(worker);
+    this.delivery.pump();
+    return worker;
+  }
+
+  send(...items: unknown[]): Item[] {
+    return items.map((item) => this.delivery.offer(item, this.way, 0));
+  }
+
+  /** A worker settles its oldest item, or the one of a delivery. */
+  result(worker: FakeWorker, value: unknown = null, number?: number): void {
+    this.delivery.result(worker, worker.take(number), value, 1);
+    this.delivery.pump();
+  }
+
+  error(worker: FakeWorker, error: Error, number?: number): void {
+    this.delivery.error(worker, worker.take(number), error);
+    this.delivery.pump();
+  }
+
+  /** A worker's connection is lost. */
+  lose(worker: FakeWorker): void {
+    this.delivery.removeWorker(worker, {
+      worker: worker.name,
+      at: 1,
+      reason: "reset",
+    });
+  }
+
+  /** A worker has said goodbye. */
+  leave(worker: FakeWorker): void {
+    this.delivery.removeWorker(worker, null);
+  }
+
+  handBack(worker: FakeWorker, ...numbers: number[]): void {
+    worker.isOpen = false;
+    this.delivery.handBack(worker, numbers.map((n) => worker.take(n)));
+    this.delivery.pump();
+  }
+
+  suspect(worker: FakeWorker): void {
+    worker.isSuspect = true;
+    worker.isOpen = false;
+    this.delivery.suspect(worker);
+  }
+
+  trust(worker: FakeWorker): void {
+    worker.isSuspect = false;
+    worker.isOpen = true;
+    this.delivery.trust(worker);
+  }
+}
+
+const range = (from: number, to: number) =>
+  Array.from({ length: to - from }, (_, i) => from + i);
+
+Deno.test("Delivery.offer() dispatches at once when there is room", () => {
+  const scene = new Scene();
+  const a = scene.worker("a", { window: 2 });
+  const [first, second, third] = scene.send("x", "y", "z");
+  assertEquals(a.holds, ["x", "y"]);
+  assertEquals([first!.id, second!.id, third!.id], [0, 1, 2]);
+  assertEquals([first!.attempts, third!.attempts], [1, 0]);
+  const { alive, waiting } = scene.delivery;
+  assertEquals([alive, waiting], [3, 1]);
+  scene.result(a);
+  assertEquals(a.holds, ["y", "z"]);
+});
+
+Deno.test("Delivery keeps order to a worker, across queue and fast path", () => {
+  const scene = new Scene();
+  const a = scene.worker("a", { window: 3 });
+  for (const n of range(0, 100)) {
+    scene.send(n);
+    if (n % 3 === 2) scene.result(a);
+  }
+  while (scene.delivery.alive > 0) scene.result(a);
+  assertEquals(a.given.map((e) => e.item), range(0, 100));
+});
+
+Deno.test("Delivery settles an item with its result, once", () => {
+  const scene = new Scene();
+  const a = scene.worker("a");
+  scene.send("x");
+  scene.result(a, "X");
+  assertEquals(scene.way.results, [["x", "X"]]);
+  const { settled, alive, waiting } = scene.delivery;
+  assertEquals([settled, alive, waiting, scene.idles], [1, 0, 0, 1]);
+});
+
+Deno.test("Delivery.done() settles without a result, error() with a failure", () => {
+  const scene = new Scene();
+  const a = scene.worker("a");
+  scene.send("x", "y");
+  scene.delivery.done(a, a.take());
+  scene.error(a, new RangeError("bad"));
+  assertEquals(scene.way.dones, ["x"]);
+  const [failure] = scene.way.failures;
+  assertEquals(
+    [failure!.item, failure!.id, failure!.attempts, failure!.error.message],
+    ["y", 1, 1, "bad"],
+  );
+  assert(failure!.cause === failure!.error);
+  assertEquals(scene.failures, scene.way.failures);
+  assertEquals([scene.delivery.settled, scene.delivery.failed], [1, 1]);
+});
+
+Deno.test("Delivery: what can't be sent fails by itself", () => {
+  const scene = new Scene();
+  const refuses = (entry: Item) =>
+    entry.item === "bad" ? new TypeError("can't be sent") : null;
+  const a = scene.worker("a", { refuses });
+  scene.worker("b", { refuses });
+  const [, bad] = scene.send("x", "bad", "y");
+  assertEquals(a.holds, ["x", "y"], "item k goes to worker k mod n, even so");
+  assertEquals(bad!.state, SETTLED);
+  assertEquals(scene.way.failures.map((f) => f.error.message), [
+    "can't be sent",
+  ]);
+  assertEquals([scene.delivery.alive, scene.delivery.waiting], [2, 0]);
+  assertEquals(scene.way.taken, 3, "its place was taken, and is given back");
+});
+
+Deno.test("Delivery: an item whose bytes don't fit goes to another, or waits", () => {
+  const scene = new Scene();
+  const large = (entry: Item) => entry.item === "large" ? false : null;
+  const a = scene.worker("a", { refuses: large });
+  const b = scene.worker("b");
+  scene.send("large", "small");
+  assertEquals([a.holds, b.holds], [[], ["large", "small"]]);
+  b.refuses = large;
+  scene.send("large");
+  assertEquals(scene.delivery.waiting, 1);
+  b.refuses = () => null;
+  scene.result(b);
+  assertEquals(b.holds, ["small", "large"]);
+});
+
+Deno.test("Delivery redelivers a lost worker's items first, in the order of their ids", () => {
+  const scene = new Scene();
+  const a = scene.worker("a", { window: 4 });
+  scene.send(...range(0, 8)); // 0 to 3 there, 4 to 7 queued
+  scene.result(a, null, 2); // then 4 is there, too
+  scene.lose(a);
+  assertEquals(scene.told, [["a", [0, 1, 3, 4], "lost"]]);
+  assertEquals(scene.delivery.redelivered, 4);
+  const b = scene.worker("b", { window: 100 });
+  // 0 was being executed: it goes alone.
+  assertEquals(b.holds, [0]);
+  scene.result(b);
+  assertEquals(b.holds, [1, 3, 4, 5, 6, 7]);
+  assertEquals(b.given.map((e) => e.attempts), [2, 2, 2, 2, 1, 1, 1]);
+});
+
+Deno.test("Delivery merges what several lost workers held by id", () => {
+  const scene = new Scene();
+  const [a, b, c] = ["a", "b", "c"].map((n) =>
+    scene.worker(n, { concurrency: 0 })
+  );
+  scene.send(...range(0, 12));
+  for (const worker of [b!, a!, c!]) scene.lose(worker);
+  const d = scene.worker("d", { window: 100 });
+  assertEquals(d.holds, range(0, 12));
+});
+
+Deno.test("Delivery: what leaves goes first as well, and costs no attempt", () => {
+  const scene = new Scene();
+  const a = scene.worker("a", { window: 3 });
+  scene.send(...range(0, 5));
+  scene.handBack(a, 1, 2);
+  assertEquals(scene.told, [["a", [1, 2], "left"]]);
+  const b = scene.worker("b", { window: 10 });
+  assertEquals(b.holds, [1, 2, 3, 4]);
+  assertEquals(b.given[0]!.attempts, 1);
+  scene.leave(a); // with item 0 unsettled
+  assertEquals(b.holds, [1, 2, 3, 4, 0]);
+  assertEquals(b.given.at(-1)!.blames, null);
+});
+
+Deno.test("Delivery: an item takes one place, however often it is handed back", () => {
+  const scene = new Scene();
+  scene.way.places = 2;
+  for (let i = 0; i < 10; i++) {
+    const worker = scene.worker(`w${i}`, { window: 1 });
+    if (i === 0) scene.send("x", "y", "z");
+    assertEquals(worker.holds, ["x"]);
+    scene.handBack(worker, worker.first);
+    scene.leave(worker);
+  }
+  assertEquals(scene.way.taken, 1);
+  const last = scene.worker("last", { window: 10 });
+  assertEquals(last.holds, ["x", "y"], "z has no place");
+});
+
+Deno.test("Delivery: redelivered items need no new place", () => {
+  const scene = new Scene();
+  const a = scene.worker("a", { window: 10, concurrency: 0 });
+  scene.send(...range(0, 4));
+  scene.way.places = 4;
+  scene.send(4);
+  scene.lose(a);
+  const b = scene.worker("b", { window: 10 });
+  assertEquals(b.holds, range(0, 4));
+});
+
+// --- Blame ---
+
+Deno.test("Delivery blames the oldest concurrency items of a lost worker", () => {
+  const scene = new Scene();
+  const a = scene.worker("a", { window: 6, concurrency: 2 });
+  const items = scene.send(...range(0, 6));
+  scene.result(a); // 1 and 2 are being executed now
+  scene.lose(a);
+  assertEquals(
+    items.map((e) => e.blames?.length ?? 0),
+    [0, 1, 1, 0, 0, 0],
+  );
+  assertEquals(items[1]!.blames, [
+    { worker: "a", at: 1, reason: "reset", instance: "a" },
+  ]);
+});
+
+Deno.test("Delivery delivers a blamed item alone", () => {
+  const scene = new Scene();
+  const a = scene.worker("a", { window: 1 });
+  scene.send("x");
+  scene.lose(a);
+  const b = scene.worker("b", { window: 10 });
+  scene.send(...range(0, 5));
+  assertEquals(b.holds, ["x"], "nothing else while it holds it");
+  assert(b.isAlone);
+  scene.result(b);
+  assertFalse(b.isAlone);
+  assertEquals(b.holds, range(0, 5));
+});
+
+Deno.test("Delivery gives a blamed item to who holds nothing, and sees that one will", () => {
+  const scene = new Scene();
+  const a = scene.worker("a", { window: 1 });
+  scene.send("x");
+  const b = scene.worker("b", { window: 2 });
+  const c = scene.worker("c", { window: 3 });
+  scene.send(...range(0, 20));
+  scene.lose(a);
+  // Both are kept busy; one of them gets nothing new until it holds nothing.
+  for (let i = 0; i < 6; i++) {
+    for (const worker of [b, c]) {
+      if (worker.inFlight.count > 0) scene.result(worker);
+    }
+    if (b.isAlone || c.isAlone) break;
+  }
+  assert(b.isAlone || c.isAlone, "it got its turn");
+  assertEquals((b.isAlone ? b : c).holds, ["x"]);
+});
+
+Deno.test("Delivery: at maxDeliveries blames an item is poison", () => {
+  const scene = new Scene({ maxDeliveries: 3 });
+  const [x] = scene.send("x");
+  for (const name of ["a", "b", "c"]) {
+    assertEquals(scene.way.failures, []);
+    const worker = scene.worker(name);
+    assertEquals(worker.holds, ["x"]);
+    scene.lose(worker);
+  }
+  const [failure] = scene.way.failures;
+  assertEquals(failure!.attempts, 3);
+  assertInstanceOf(failure!.error, PoisonItemError);
+  assertEquals(failure!.error.attempts, [
+    { worker: "a", at: 1, reason: "reset" },
+    { worker: "b", at: 1, reason: "reset" },
+    { worker: "c", at: 1, reason: "reset" },
+  ]);
+  assertEquals(x!.state, SETTLED);
+  assertEquals(scene.worker("d").holds, []);
+  assertEquals([scene.delivery.alive, scene.delivery.waiting], [0, 0]);
+});
+
+Deno.test("Delivery: bystanders of a poison item are blamed once at most", () => {
+  const scene = new Scene({ maxDeliveries: 2 });
+  let next = scene.worker("w0", { window: 8, concurrency: 4 });
+  scene.send("poison", ...range(1, 8));
+  for (let i = 1; scene.delivery.alive > 0; i++) {
+    assertLess(i, 20);
+    if (next.holds.includes("poison")) {
+      scene.lose(next);
+      next = scene.worker(`w${i}`, { window: 8, concurrency: 4 });
+    } else scene.result(next);
+  }
+  assertEquals(scene.way.failures.map((f) => f.item), ["poison"]);
+  assertEquals(scene.way.results.length, 7);
+});
+
+Deno.test("Delivery blames nobody for a goodbye", () => {
+  const scene = new Scene();
+  const a = scene.worker("a");
+  const [x] = scene.send("x");
+  scene.leave(a);
+  assertEquals(x!.blames, null);
+  assertEquals(scene.told, [["a", [0], "left"]]);
+});
+
+Deno.test("Delivery takes blame back when the same process comes again", () => {
+  const scene = new Scene();
+  const a = scene.worker("a", { window: 3, instance: "one" });
+  const [x] = scene.send(...range(0, 3));
+  scene.lose(a);
+  assertEquals(x!.blames?.length, 1);
+  const again = scene.worker("a again", { window: 3, instance: "one" });
+  assertEquals(x!.blames, null);
+  assertEquals(again.holds, [0, 1, 2]);
+  assertFalse(again.isAlone);
+});
+
+Deno.test("Delivery takes back no other process's blame", () => {
+  const scene = new Scene({ maxDeliveries: 5 });
+  const [x] = scene.send("x");
+  for (const instance of ["one", "two"]) {
+    scene.lose(scene.worker(instance, { instance }));
+  }
+  assertEquals(x!.blames?.map((b) => b.instance), ["one", "two"]);
+  scene.worker("back", { instance: "one", isOpen: false });
+  assertEquals(x!.blames?.map((b) => b.instance), ["two"]);
+});
+
+Deno.test("Delivery: a worker isn't alone for ever when blame is taken back", () => {
+  const scene = new Scene();
+  const a = scene.worker("a", { window: 1, instance: "one" });
+  scene.send("x");
+  scene.lose(a);
+  const b = scene.worker("b", { window: 4 });
+  assert(b.isAlone);
+  scene.worker("a again", { instance: "one", isOpen: false });
+  scene.send("y");
+  scene.result(b); // x, which nobody is blamed for any more
+  assertEquals(b.holds, ["y"]);
+});
+
+// --- Suspicion ---
+
+Deno.test("Delivery gives a suspect's items to others; the first result wins", () => {
+  const scene = new Scene();
+  const a = scene.worker("a", { window: 2 });
+  scene.send("x", "y");
+  scene.suspect(a);
+  assertEquals(scene.told, [["a", [0, 1], "suspect"]]);
+  const b = scene.worker("b");
+  assertEquals(b.holds, ["x", "y"]);
+  scene.result(b, "by b");
+  assertEquals(a.cancelled, [0]);
+  scene.result(a, "by a", 1);
+  assertEquals(b.cancelled, [1]);
+  assertEquals(scene.way.results, [["x", "by b"], ["y", "by a"]]);
+  // The late answers are dropped and counted.
+  scene.result(a, "late", 0);
+  scene.result(b, "late", 1);
+  assertEquals(scene.way.results.length, 2);
+  assertEquals(scene.duplicates, [0, 1]);
+  assertEquals(scene.delivery.duplicates, 2);
+  assertEquals(scene.delivery.settled, 2);
+});
+
+Deno.test("Delivery: a suspect that is heard keeps what nobody took", () => {
+  const scene = new Scene();
+  const a = scene.worker("a", { window: 4, concurrency: 0 });
+  scene.send(...range(0, 4));
+  scene.suspect(a);
+  const b = scene.worker("b", { window: 1 });
+  assertEquals(b.holds, [0]);
+  assertEquals(scene.delivery.waiting, 3);
+  scene.trust(a);
+  assertEquals(scene.delivery.waiting, 0);
+  scene.result(b);
+  assertEquals(b.holds, [], "1 to 3 left the queue");
+  for (let i = 1; i < 4; i++) scene.result(a, null, i);
+  assertEquals(scene.way.results.length, 4);
+});
+
+Deno.test("Delivery never gives an item to a suspect that holds it", () => {
+  const scene = new Scene();
+  const a = scene.worker("a");
+  scene.send("x");
+  scene.suspect(a);
+  a.isOpen = true; // even so
+  scene.delivery.pump();
+  assertEquals(a.given.length, 1);
+});
+
+Deno.test("Delivery: a copy's loss costs nothing while another is trusted", () => {
+  const scene = new Scene();
+  const a = scene.worker("a");
+  scene.send("x");
+  scene.suspect(a);
+  const b = scene.worker("b");
+  scene.lose(a);
+  assertEquals(scene.delivery.waiting, 0);
+  assertEquals(b.holds, ["x"]);
+  scene.result(b, "X");
+  assertEquals(scene.way.results, [["x", "X"]]);
+});
+
+Deno.test("Delivery: the loss of the trusted copy puts the item back", () => {
+  const scene = new Scene();
+  const a = scene.worker("a");
+  scene.send("x");
+  scene.suspect(a);
+  const b = scene.worker("b");
+  scene.lose(b);
+  assertEquals(scene.delivery.waiting, 1);
+  const c = scene.worker("c");
+  assertEquals(c.holds, ["x"]);
+});
+
+// --- Cancel, fail, retry ---
+
+Deno.test("Delivery.discard() cancels an item where it is, and tells nobody else", () => {
+  const scene = new Scene();
+  const a = scene.worker("a", { window: 1 });
+  const [x, y] = scene.send("x", "y");
+  scene.delivery.discard(y!); // in the queue
+  scene.delivery.discard(x!); // at the worker
+  scene.delivery.discard(x!);
+  assertEquals(a.cancelled, [0]);
+  assertEquals([scene.delivery.alive, scene.delivery.waiting], [0, 0]);
+  scene.send("z");
+  assertEquals(a.holds, ["x"], "its slot is taken until it answers");
+  scene.error(a, new Error("cancelled"));
+  assertEquals(a.holds, ["z"]);
+  assertEquals(scene.duplicates, [], "an error is how it answers");
+  assertEquals(scene.way.results, []);
+  assertEquals(scene.way.failures, []);
+});
+
+Deno.test("Delivery.fail() settles an item with a failure, wherever it is", () => {
+  const scene = new Scene();
+  const a = scene.worker("a", { window: 1 });
+  const [x, y] = scene.send("x", "y");
+  scene.delivery.fail(x!, new Error("too late"));
+  scene.delivery.fail(y!, new Error("too late"));
+  scene.delivery.fail(y!, new Error("again"));
+  assertEquals(scene.way.failures.map((f) => [f.item, f.attempts]), [
+    ["x", 1],
+    ["y", 0],
+  ]);
+  assertEquals(a.cancelled, [0]);
+  assertEquals(scene.idles, 1);
+});
+
+Deno.test("Delivery.hold() keeps an item apart until requeue()", () => {
+  const scene = new Scene();
+  const a = scene.worker("a", { window: 2 });
+  const [x] = scene.send("x", "y", "z");
+  assert(scene.delivery.hold(a, a.take()));
+  scene.delivery.pump();
+  assertEquals(a.holds, ["y", "z"]);
+  assertEquals([scene.delivery.alive, scene.delivery.waiting], [3, 1]);
+  assertEquals(scene.delivery.unfinished().map((e) => e.item), ["x", "y", "z"]);
+  scene.delivery.requeue(x!);
+  scene.delivery.requeue(x!);
+  scene.result(a);
+  assertEquals(a.holds, ["z", "x"]);
+  assertEquals(x!.attempts, 2);
+});
+
+Deno.test("Delivery.requeue() of an item that was cancelled does nothing", () => {
+  const scene = new Scene();
+  const a = scene.worker("a");
+  const [x] = scene.send("x");
+  scene.delivery.hold(a, a.take());
+  scene.delivery.discard(x!);
+  scene.delivery.requeue(x!);
+  assertEquals(a.given.length, 1);
+  assertEquals([scene.delivery.alive, scene.delivery.waiting], [0, 0]);
+});
+
+// --- Ways ---
+
+Deno.test("Delivery serves ways in turn", () => {
+  const scene = new Scene();
+  const other = new FakeWay(ItemKind.CALL), third = new FakeWay(ItemKind.CALL);
+  scene.delivery.addWay(other);
+  scene.delivery.addWay(third);
+  scene.send("a0", "a1", "a2", "a3");
+  for (const item of ["b0", "b1"]) scene.delivery.offer(item, other, 0);
+  for (const item of ["c0", "c1", "c2"]) scene.delivery.offer(item, third, 0);
+  const { given } = scene.worker("w", { window: 100 });
+  const order = given.map((e) => e.item as string);
+  assertEquals(order.length, 9);
+  // Each way in order, and none twice before another that waits is served.
+  for (const way of ["a", "b", "c"]) {
+    const own = order.filter((item) => item.startsWith(way));
+    assertEquals(own, own.toSorted());
+  }
+  assertEquals(new Set(order.slice(0, 3).map((item) => item[0])).size, 3);
+  assertEquals(new Set(order.slice(3, 6).map((item) => item[0])).size, 3);
+});
+
+Deno.test("Delivery: a way without places never holds up another", () => {
+  const scene = new Scene();
+  const other = new FakeWay();
+  scene.delivery.addWay(other);
+  const a = scene.worker("a", { window: 10 });
+  scene.way.places = 1;
+  scene.send("a0", "a1", "a2");
+  for (const item of ["b0", "b1"]) scene.delivery.offer(item, other, 0);
+  assertEquals(a.holds, ["a0", "b0", "b1"]);
+  assertFalse(scene.delivery.hasRoom(scene.way));
+  assert(scene.delivery.hasRoom(other));
+  scene.way.places = 3;
+  scene.delivery.pump();
+  assertEquals(a.holds, ["a0", "b0", "b1", "a1", "a2"]);
+});
+
+Deno.test("Delivery gives calls to workers in work() only, and holds up no values", () => {
+  const scene = new Scene();
+  const calls = new FakeWay(ItemKind.CALL);
+  scene.delivery.addWay(calls);
+  const reader = scene.worker("reader", { mode: Mode.STREAM, window: 10 });
+  scene.delivery.offer("call", calls, 0);
+  scene.send("value");
+  assertEquals(reader.holds, ["value"]);
+  assertFalse(scene.delivery.hasRoom(calls));
+  const worker = scene.worker("worker");
+  assertEquals(worker.holds, ["call"]);
+});
+
+Deno.test("Delivery: a redelivered call holds up no redelivered value", () => {
+  const scene = new Scene();
+  const calls = new FakeWay(ItemKind.CALL);
+  scene.delivery.addWay(calls);
+  const a = scene.worker("a", { window: 10, concurrency: 0 });
+  scene.delivery.offer("call", calls, 0);
+  scene.send("value");
+  scene.lose(a);
+  const reader = scene.worker("reader", { mode: Mode.STREAM });
+  assertEquals(reader.holds, ["value"]);
+});
+
+Deno.test("Delivery takes items that are offered while it dispatches", () => {
+  const scene = new Scene();
+  const a = scene.worker("a", { window: 100 });
+  scene.way.onDispatched.push((entry) => {
+    if ((entry.item as number) < 10) scene.send((entry.item as number) + 1);
+  });
+  scene.send(0);
+  assertEquals(a.holds, range(0, 11));
+});
+
+Deno.test("Delivery tells ways that they were served", () => {
+  const scene = new Scene();
+  const { pumps } = scene.way;
+  scene.delivery.pump();
+  assertEquals(scene.way.pumps, pumps + 1);
+  scene.delivery.removeWay(scene.way);
+  scene.delivery.pump();
+  assertEquals(scene.way.pumps, pumps + 1);
+});
+
+Deno.test("Delivery: an item whose strategy throws fails by itself", () => {
+  const robin = new RoundRobin<Worker>();
+  const scene = new Scene({
+    byItem: true,
+    strategy: {
+      pick(workers, item, hasRoom) {
+        // deno-lint-ignore no-throw-literal
+        if (item === "bad") throw "a text";
+        return robin.pick(workers, item, hasRoom);
+      },
+    },
+  });
+  const a = scene.worker("a");
+  scene.send("bad", "good");
+  assertEquals(a.holds, ["good"]);
+  assertEquals(scene.way.failures.map((f) => f.error.message), ["a text"]);
+});
+
+Deno.test("Delivery.unfinished() is everything that isn't settled, by id", () => {
+  const scene = new Scene();
+  const a = scene.worker("a", { window: 2, concurrency: 0 });
+  const b = scene.worker("b", { window: 2 });
+  scene.send(...range(0, 6));
+  scene.delivery.hold(b, b.take());
+  scene.lose(a);
+  scene.result(b);
+  assertEquals(
+    scene.delivery.unfinished().map((e) => e.id),
+    scene.delivery.unfinished().map((e) => e.id).toSorted((x, y) => x - y),
+  );
+  assertEquals(scene.delivery.unfinished().length, 5);
+  assertEquals(scene.delivery.alive, 5);
+});
+
+// --- Everything at once ---
+
+/** Random events, until all is settled; what must hold is checked throughout. */
+function storm(rng: Rng): void {
+  const scene = new Scene({ maxDeliveries: 100 });
+  const { delivery } = scene;
+  const calls = new FakeWay(ItemKind.CALL);
+  delivery.addWay(calls);
+  const workers: FakeWorker[] = [];
+  let items = 0, joined = 0;
+  const expected = new Set<unknown>();
+  const join = (instance = `i${joined}`) => {
+    workers.push(
+      scene.worker(`w${joined++}`, {
+        window: rng.int(1, 12),
+        concurrency: rng.int(1, 4),
+        mode: rng.chance(0.7) ? Mode.WORK : Mode.STREAM,
+        instance,
+      }),
+    );
+  };
+  const gone = (worker: FakeWorker) =>
+    workers.splice(workers.indexOf(worker), 1);
+  const settle = (worker: FakeWorker) => {
+    const held = [...worker.inFlight.entries()];
+    if (held.length === 0) return;
+    const [number, entry] = rng.pick(held);
+    const taken = worker.take(number);
+    const what = rng.float();
+    if (what < 0.8) delivery.result(worker, taken, entry.id, 1);
+    else if (what < 0.9) delivery.done(worker, taken);
+    else if (what < 0.95) delivery.error(worker, taken, new Error("no"));
+    else if (delivery.hold(worker, taken)) delivery.requeue(taken);
+    delivery.pump();
+  };
+  const STEPS = 2000;
+  for (let step = 0; delivery.alive > 0 || step < STEPS; step++) {
+    assertLess(step, STEPS * 20, "it never ends");
+    const what = rng.float();
+    const worker = workers.length > 0 ? rng.pick(workers) : undefined;
+    if (step < STEPS && what < 0.3) {
+      const way = rng.chance(0.5) ? scene.way : calls;
+      const item = items++;
+      expected.add(item);
+      const entry = delivery.offer(item, way, 0);
+      if (rng.chance(0.02)) {
+        delivery.discard(entry);
+        expected.delete(item);
+      }
+    } else if (worker === undefined) join();
+    else if (what < 0.85) settle(worker);
+    else if (what < 0.88) join();
+    else if (what < 0.9) {
+      scene.lose(gone(worker)[0]!);
+      if (rng.chance(0.5)) join(worker.instance);
+    } else if (what < 0.92) {
+      const held = [...worker.inFlight.entries()].map(([number]) => number);
+      scene.handBack(worker, ...held.filter(() => rng.chance(0.5)));
+      if (rng.chance(0.7)) scene.leave(gone(worker)[0]!);
+      else worker.isOpen = !worker.isSuspect;
+    } else if (what < 0.96) {
+      if (worker.isSuspect) scene.trust(worker);
+      else scene.suspect(worker);
+    } else delivery.pump();
+    // What must hold at any time.
+    const unfinished = delivery.unfinished();
+    assertEquals(unfinished.length, delivery.alive);
+    assertEquals(
+      unfinished.filter((e) => e.state === WAITING).length,
+      delivery.waiting,
+    );
+    for (const worker of workers) {
+      assertLessOrEqual(worker.inFlight.count, worker.window);
+      if (worker.isAlone) assertEquals(worker.inFlight.count, 1);
+      for (const [number, entry] of worker.inFlight.entries()) {
+        assert(entry.isAt(worker), `${worker.name} holds delivery ${number}`);
+      }
+    }
+  }
+  // Every item has had exactly one outcome.
+  const outcomes = [scene.way, calls].flatMap((way) => [
+    ...way.results.map(([item]) => item),
+    ...way.dones,
+    ...way.failures.map((f) => f.item),
+  ]);
+  assertEquals(new Set(outcomes).size, outcomes.length);
+  for (const item of expected) assert(outcomes.includes(item), `item ${item}`);
+  assertEquals(outcomes.length, expected.size);
+}
+
+Deno.test("Delivery: nothing is lost or doubled, whatever happens to workers", () => {
+  const rng = seeded("storm");
+  for (let round = 0; round < 20; round++) storm(rng);
+});

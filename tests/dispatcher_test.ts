@@ -1,0 +1,194 @@
+import {
+  assert,
+  assertEquals,
+  assertGreater,
+  assertLess,
+  assertThrows,
+} from "@std/assert";
+import {
+  ByKey,
+  Custom,
+  LeastLoaded,
+  RoundRobin,
+  type Strategy,
+  type WorkerInfo,
+} from "../internal/dispatcher.ts";
+
+interface Worker {
+  info: WorkerInfo;
+}
+
+function worker(id: number, info: Partial<WorkerInfo> = {}): Worker {
+  return {
+    info: {
+      id,
+      name: `w${id}`,
+      addr: { transport: "tcp", hostname: "127.0.0.1", port: id },
+      inFlight: 0,
+      settled: 0,
+      failed: 0,
+      ratePerSecond: 0,
+      rttMs: undefined,
+      state: "active",
+      ...info,
+    },
+  };
+}
+
+const workers = (count: number) =>
+  Array.from({ length: count }, (_, id) => worker(id));
+const all = () => true;
+const none = () => false;
+
+function picks(
+  strategy: Strategy<Worker>,
+  from: readonly Worker[],
+  count: number,
+  hasRoom: (worker: Worker) => boolean = all,
+): (number | undefined)[] {
+  return Array.from(
+    { length: count },
+    (_, i) => strategy.pick(from, i, hasRoom)?.info.id,
+  );
+}
+
+Deno.test("RoundRobin gives item k to worker k mod n", () => {
+  assertEquals(
+    picks(new RoundRobin<Worker>(), workers(3), 7),
+    [0, 1, 2, 0, 1, 2, 0],
+  );
+});
+
+Deno.test("RoundRobin passes over who has no room, and keeps its turn", () => {
+  const strategy = new RoundRobin<Worker>();
+  const three = workers(3);
+  assertEquals(picks(strategy, three, 1), [0]);
+  assertEquals(picks(strategy, three, 3, (w) => w.info.id !== 1), [2, 0, 2]);
+  assertEquals(picks(strategy, three, 2), [0, 1]);
+  assertEquals(picks(strategy, three, 2, none), [undefined, undefined]);
+  assertEquals(picks(strategy, three, 1), [2], "who got none costs no turn");
+});
+
+Deno.test("RoundRobin goes on when workers come and go", () => {
+  const strategy = new RoundRobin<Worker>();
+  assertEquals(picks(strategy, workers(5), 5), [0, 1, 2, 3, 4]);
+  assertEquals(picks(strategy, workers(2), 3), [0, 1, 0]);
+  assertEquals(picks(strategy, workers(3), 3), [1, 2, 0]);
+  assertEquals(picks(strategy, [], 1), [undefined]);
+});
+
+Deno.test("LeastLoaded takes the one that holds the fewest, the first of several", () => {
+  const least = new LeastLoaded();
+  const of = (...counts: number[]) =>
+    least.pick(counts.map((inFlight, id) => worker(id, { inFlight }).info));
+  assertEquals(of(3, 1, 2), 1);
+  assertEquals(of(2, 1, 1), 1);
+  assertEquals(of(0, 0, 0), 0);
+  assertEquals(of(7), 0);
+});
+
+Deno.test("Custom shows the dispatcher only who has room, and the item", () => {
+  const seen: unknown[] = [];
+  const strategy = new Custom<Worker>({
+    pick(free, item) {
+      seen.push([free.map((info) => info.id), item]);
+      return free.length - 1;
+    },
+  });
+  const picked = strategy.pick(workers(4), "x", (w) => w.info.id % 2 === 1);
+  assertEquals(picked?.info.id, 3);
+  assertEquals(seen, [[[1, 3], "x"]]);
+  assertEquals(strategy.pick(workers(4), "y", none), null);
+  assertEquals(seen.length, 1, "it isn't asked when nobody has room");
+});
+
+Deno.test("Custom refuses an index that is none", () => {
+  for (const index of [-1, 2, 0.5, NaN, "0x", undefined]) {
+    const strategy = new Custom<Worker>({ pick: () => index as number });
+    assertThrows(
+      () => strategy.pick(workers(2), 1, all),
+      RangeError,
+      `pick() returned ${index}, expected an index below 2`,
+    );
+  }
+});
+
+Deno.test("Custom lets what the dispatcher throws through", () => {
+  const strategy = new Custom<Worker>({
+    pick() {
+      throw new TypeError("of one's own");
+    },
+  });
+  assertThrows(
+    () => strategy.pick(workers(1), 1, all),
+    TypeError,
+    "of one's own",
+  );
+});
+
+const byKey = () => new ByKey<Worker>((item: string) => item);
+
+Deno.test("ByKey gives all items of a key to one worker", () => {
+  const strategy = byKey();
+  const five = workers(5);
+  for (let key = 0; key < 100; key++) {
+    const first = strategy.pick(five, `key ${key}`, all);
+    for (let i = 0; i < 5; i++) {
+      assertEquals(strategy.pick(five, `key ${key}`, all), first);
+      assertEquals(strategy.pick(five.toReversed(), `key ${key}`, all), first);
+    }
+  }
+});
+
+Deno.test("ByKey spreads keys over all workers", () => {
+  const strategy = byKey();
+  const counts = new Map<number, number>();
+  for (let key = 0; key < 10_000; key++) {
+    const { id } = strategy.pick(workers(8), `k${key}`, all)!.info;
+    counts.set(id, (counts.get(id) ?? 0) + 1);
+  }
+  assertEquals(counts.size, 8);
+  for (const count of counts.values()) {
+    assertGreater(count, 10_000 / 8 * 0.7);
+    assertLess(count, 10_000 / 8 * 1.3);
+  }
+});
+
+Deno.test("ByKey moves only the keys of a worker that goes, or comes", () => {
+  const strategy = byKey();
+  const before = workers(6), after = before.filter((w) => w.info.id !== 2);
+  let moved = 0;
+  for (let key = 0; key < 1000; key++) {
+    const was = strategy.pick(before, `k${key}`, all)!.info.id;
+    const is = strategy.pick(after, `k${key}`, all)!.info.id;
+    if (was === 2) moved++;
+    else assertEquals(is, was);
+  }
+  assertGreater(moved, 100);
+});
+
+Deno.test("ByKey lets an item wait for its worker, and passes over who is no more", () => {
+  const strategy = byKey();
+  const three = workers(3);
+  const chosen = strategy.pick(three, "k", all)!;
+  assertEquals(strategy.pick(three, "k", (w) => w !== chosen), null);
+  for (const state of ["idle", "suspect", "leaving"] as const) {
+    const others = three.map((w) =>
+      w === chosen ? worker(w.info.id, { state }) : w
+    );
+    const next = strategy.pick(others, "k", all);
+    assert(next !== null && next.info.id !== chosen.info.id, state);
+  }
+  assertEquals(strategy.pick([], "k", all), null);
+});
+
+Deno.test("ByKey takes any key as text", () => {
+  const strategy = new ByKey<Worker>((item) => item as string);
+  for (const key of [1, null, undefined, "", "\ud800"]) {
+    assert(strategy.pick(workers(3), key, all) !== null);
+  }
+  const bad = new ByKey<Worker>(() => {
+    throw new TypeError("no key");
+  });
+  assertThrows(() => bad.pick(workers(1), 1, all), TypeError, "no key");
+});
