@@ -1014,7 +1014,8 @@ export class Server<Item = unknown, Result = unknown>
 
   #checkStall(now: number): void {
     const { progress, waiting, workers } = this.#delivery;
-    if (progress !== this.#progress || waiting === 0) {
+    const isUnread = this.#channel.isUnread;
+    if (progress !== this.#progress || (waiting === 0 && !isUnread)) {
       this.#progress = progress;
       this.#progressAt = now;
       this.#stallTold = false;
@@ -1024,9 +1025,8 @@ export class Server<Item = unknown, Result = unknown>
     this.#stallTold = true;
     let reason: StallReason = "workers-full";
     if (workers.length === 0) reason = "no-workers";
-    else if (this.#channel.queue.length > 0 && !this.#channel.hasPlace()) {
-      reason = "results-unread";
-    } else if (
+    else if (isUnread) reason = "results-unread";
+    else if (
       this.#channel.queue.length === 0 && workers.every((w) => w.mode === 0)
     ) reason = "no-work-mode";
     this.#emit({ type: "stalled", reason, waiting });

@@ -344,11 +344,17 @@ export class Inlet<T> {
     this.#stream = new WritableStream<T>({
       start: (controller) => {
         this.#controller = controller;
+        // At once: the stream's own abort waits for a write that is under way,
+        // and that may wait for a worker. But not within abort() itself.
+        const { signal } = controller;
+        signal.addEventListener(
+          "abort",
+          () => queueMicrotask(() => this.#sink.onAbort(signal.reason)),
+        );
         if (this.#error !== null) controller.error(this.#error.reason);
       },
       write: (value) => this.#sink.write(value),
       close: () => this.#sink.end(),
-      abort: (reason) => this.#sink.onAbort(reason),
     }, { highWaterMark: 1 });
     return this.#stream;
   }

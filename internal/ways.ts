@@ -72,6 +72,11 @@ export class ChannelWay implements Way {
     return this.#closed !== null;
   }
 
+  /** Whether items, or whoever sends them, wait for a reader of results. */
+  get isUnread(): boolean {
+    return (this.queue.length > 0 || this.#room !== null) && !this.hasPlace();
+  }
+
   hasPlace(): boolean {
     const { outlet, maxBufferedBytes } = this.#options;
     if (

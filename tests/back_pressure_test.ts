@@ -1,0 +1,306 @@
+/** Memory is bounded: design section 3, "Back pressure". */
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { both, Kit, type Net, range } from "./_support/channel_kit.ts";
+import { Gate, moment, stateOf, until, within } from "./_support/within.ts";
+
+const forever = () => new Promise<never>(() => {});
+
+both(
+  "writable has high-water mark 1: one item waits, then ready is pending",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const writer = kit.server.writable.getWriter();
+    assertEquals(writer.desiredSize, 1);
+    assertEquals(await stateOf(writer.ready), "resolved");
+    const written = writer.write(1);
+    assertEquals(await stateOf(written), "pending", "nobody has taken it");
+    assertEquals(await stateOf(writer.ready), "pending");
+    assertEquals(writer.desiredSize, 0);
+    await kit.worker(forever);
+    await within(written, 1000, "it is dispatched");
+    await within(writer.ready, 1000, "there is room for another");
+  },
+);
+
+both(
+  "write() resolves when its item is dispatched, not when it is done",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const gate = new Gate();
+    await kit.worker(async (n) => (await gate.pass(), n), {
+      client: { prefetch: 2 },
+    });
+    const writer = kit.server.writable.getWriter();
+    await within(writer.write(1), 1000, "dispatched");
+    await within(writer.write(2), 1000, "dispatched");
+    const third = writer.write(3);
+    assertEquals(await stateOf(third), "pending", "the worker is full");
+    assertEquals(await stateOf(writer.ready), "pending");
+    assertEquals(kit.server.stats().settled, 0);
+    gate.open();
+    await within(third, 1000, "dispatched");
+  },
+);
+
+both(
+  "A pipe into writable takes no more than what workers take",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    let produced = 0;
+    const source = new ReadableStream<number>({
+      pull: (controller) => controller.enqueue(produced++),
+    }, { highWaterMark: 0 });
+    await kit.worker(forever, { client: { prefetch: 5 } });
+    const piping = source.pipeTo(kit.server.writable).catch(() => {});
+    await until(() => produced >= 6, "the pipe is full");
+    await moment();
+    assert(produced <= 7, `${produced} were produced, 5 are in flight`);
+    await kit.server.abort();
+    await piping;
+  },
+);
+
+both(
+  "Results that nobody reads stop dispatch, workers and the producer",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const { server } = kit;
+    let done = 0;
+    await kit.workers(2, () => (n) => (done++, n));
+    let sent = 0;
+    const producing = (async () => {
+      for (; sent < 20_000; sent++) await server.send(sent);
+      await server.end();
+    })();
+    const event = await kit.event("stalled");
+    assertEquals(event.reason, "results-unread");
+    assert(done < 5000, `${done} are done, none is read`);
+    assert(sent < 5000, `${sent} were taken, none is read`);
+    assertEquals(server.stats().unread, done);
+    const got: number[] = [];
+    for await (const n of server) got.push(n);
+    await producing;
+    assertEquals(got.toSorted((a, b) => a - b), range(20_000));
+  },
+);
+
+both(
+  "maxBufferedBytes stops dispatch while more results are unread",
+  async (net) => {
+    for (const face of ["iteration", "readable"] as const) {
+      await using kit = new Kit<number, Uint8Array>(net, {
+        maxBufferedBytes: 300_000,
+      });
+      const { server } = kit;
+      let done = 0;
+      await kit.worker(() => (done++, new Uint8Array(100_000)));
+      const read = face === "iteration"
+        ? (() => {
+          const results = server[Symbol.asyncIterator]();
+          return () => results.next();
+        })()
+        : (() => {
+          const reader = server.readable.getReader();
+          return () => reader.read();
+        })();
+      for (const n of range(50)) server.send(n);
+      server.end();
+      await until(() => server.stats().unread >= 4, "results wait");
+      await moment();
+      assert(done <= 10, `${done} results of 100 kB are here, limit is 300 kB`);
+      let count = 0;
+      for (;;) {
+        const { done, value } = await read();
+        if (done) break;
+        assertEquals(value?.length, 100_000);
+        count++;
+      }
+      assertEquals(count, 50);
+    }
+  },
+);
+
+both(
+  "Results never wait for credit: what is in flight settles unread",
+  async (net) => {
+    await using kit = new Kit<number, Uint8Array>(net, { maxBufferedBytes: 1 });
+    const { server } = kit;
+    await kit.worker(() => new Uint8Array(50_000), {
+      concurrency: 10,
+      client: { prefetch: 10 },
+    });
+    for (const n of range(30)) server.send(n);
+    await until(() => server.stats().unread >= 10, "all in flight are settled");
+  },
+);
+
+both("Values of clients wait for credit, beside results", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const client = await kit.client();
+  let sent = 0;
+  const producing = (async () => {
+    for (; sent < 10_000; sent++) await client.send(sent);
+    await client.end();
+  })();
+  await moment();
+  assert(sent < 3000, `${sent} values were taken, none is read`);
+  kit.server.end();
+  let next = 0;
+  for await (const n of kit.server) assertEquals(n, next++);
+  assertEquals(next, 10_000);
+  await producing;
+});
+
+both('results: "discard": nothing is kept, nothing stops', async (net) => {
+  await using kit = new Kit<number, number>(net, { results: "discard" });
+  const { server } = kit;
+  let done = 0;
+  const worker = await kit.worker((n) => (done++, n));
+  const writer = server.writable.getWriter();
+  for (const n of range(10_000)) await writer.write(n);
+  await writer.close();
+  await server.close();
+  assertEquals(done, 10_000);
+  assertEquals(server.stats().unread, 0);
+  assertEquals(await Array.fromAsync(server.readable), []);
+  await worker.done;
+});
+
+both(
+  'results: "discard": submit() and map() have their results',
+  async (net) => {
+    await using kit = new Kit<number, number>(net, { results: "discard" });
+    await kit.worker((n) => n + 1);
+    assertEquals(await kit.server.submit(1), 2);
+    assertEquals(await Array.fromAsync(kit.server.map([1, 2])), [2, 3]);
+  },
+);
+
+both(
+  'results: "discard": values of clients are dropped, and they go on',
+  async (net) => {
+    await using kit = new Kit<number, number>(net, { results: "discard" });
+    const client = await kit.client();
+    for (const n of range(5000)) await client.send(n);
+    await client.close();
+  },
+);
+
+both("An async generator's values arrive, and push back", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const { server } = kit;
+  let yielded = 0;
+  await kit.worker(async function* (n) {
+    for (const i of range(5000)) {
+      yielded++;
+      yield await Promise.resolve(n * 10_000 + i);
+    }
+  });
+  server.send(1);
+  server.send(2);
+  server.end();
+  await until(() => server.stats().unread > 500, "values come");
+  await moment();
+  assert(yielded < 3000, `${yielded} were yielded, none is read`);
+  assertEquals(server.stats().settled, 0);
+  const got = await Array.fromAsync(server);
+  assertEquals(got, [
+    ...range(5000).map((i) => 10_000 + i),
+    ...range(5000).map((i) => 20_000 + i),
+  ]);
+  assertEquals(server.stats().settled, 2);
+});
+
+both(
+  "An async generator that throws fails its item, after its values",
+  async (net) => {
+    const failed: unknown[] = [];
+    await using kit = new Kit<number, number>(net, {
+      onFailure: ({ item }) => failed.push(item),
+    });
+    await kit.worker(async function* (n) {
+      yield await Promise.resolve(n);
+      if (n === 1) throw new Error("one");
+      yield n + 100;
+    });
+    for (const n of range(3)) kit.server.send(n);
+    kit.server.end();
+    assertEquals(await Array.fromAsync(kit.server), [0, 100, 1, 2, 102]);
+    assertEquals(failed, [1]);
+  },
+);
+
+both(
+  "The stalled event names why: no workers, workers that are full",
+  async (net) => {
+    await using none = new Kit<number, number>(net);
+    none.server.send(1);
+    await using full = new Kit<number, number>(net);
+    await full.worker(forever, { client: { prefetch: 1 } });
+    full.server.send(1);
+    full.server.send(2);
+    const first = await none.event("stalled");
+    assertEquals([first.reason, first.waiting], ["no-workers", 1]);
+    const second = await full.event("stalled");
+    assertEquals([second.reason, second.waiting], ["workers-full", 1]);
+  },
+);
+
+both("maxQueued bounds what send() takes beyond its promise", async (net) => {
+  await using kit = new Kit<number, number>(net, { maxQueued: 3 });
+  const { server } = kit;
+  const rooms = range(3).map((n) => server.send(n));
+  await assertRejects(async () => await server.send(3), RangeError);
+  await kit.worker((n) => n);
+  await Promise.all(rooms);
+  await server.end();
+  assertEquals(await Array.fromAsync(server), [0, 1, 2]);
+});
+
+/** What fails if nobody ever reads: a write or a send() after 5 s. */
+async function unread(net: Net, face: "writable" | "send()"): Promise<void> {
+  await using kit = new Kit<number, number>(net, { maxBufferedBytes: 1 });
+  const { server } = kit;
+  await kit.worker((n) => n);
+  const writer = face === "writable" ? server.writable.getWriter() : null;
+  const started = performance.now();
+  const error = await assertRejects(async () => {
+    for (let n = 0; n < 1000; n++) {
+      await (writer === null ? server.send(n) : writer.write(n));
+    }
+  }, Error);
+  const elapsed = performance.now() - started;
+  assert(elapsed > 4500 && elapsed < 8000, `after ${elapsed} ms`);
+  assert(error.message.includes("readable"), error.message);
+  assert(error.message.includes("discard"), error.message);
+}
+
+/** A write that waits for a worker, or for a reader who is only slow. */
+async function patient(net: Net): Promise<void> {
+  await using idle = new Kit<number, number>(net);
+  const waiting = idle.server.writable.getWriter().write(1);
+  waiting.catch(() => {});
+  await using slow = new Kit<number, number>(net, { maxBufferedBytes: 1 });
+  await slow.worker((n) => n);
+  const results = slow.server[Symbol.asyncIterator]();
+  const writer = slow.server.writable.getWriter();
+  const writing = (async () => {
+    for (const n of range(20)) await writer.write(n);
+    await writer.close();
+  })();
+  await moment(5600);
+  assertEquals(await stateOf(waiting), "pending");
+  assertEquals(await stateOf(writing), "pending");
+  assertEquals((await Array.fromAsync(results)).length, 20);
+  await writing;
+}
+
+Deno.test("Who waits 5 s for a reader who never came is told so, and nobody else", async () => {
+  const cases: Promise<void>[] = [];
+  for (const net of ["memory", "tcp"] as const) {
+    cases.push(unread(net, "writable"), unread(net, "send()"), patient(net));
+  }
+  for (const result of await Promise.allSettled(cases)) {
+    if (result.status === "rejected") throw result.reason;
+  }
+});

@@ -1,0 +1,771 @@
+/** How channels end: design section 3, "Ending". */
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertRejects,
+  assertStrictEquals,
+} from "@std/assert";
+import {
+  Client,
+  ConnectionLostError,
+  DrainTimeoutError,
+  type Server,
+} from "../mod.ts";
+import { both, Kit, range } from "./_support/channel_kit.ts";
+import { Gate, moment, stateOf, until, within } from "./_support/within.ts";
+
+const forever = () => new Promise<never>(() => {});
+
+both(
+  "end() resolves once nothing waits for its first dispatch",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const { server } = kit;
+    for (const n of range(3)) server.send(n);
+    const ended = server.end();
+    assertEquals(await stateOf(ended), "pending");
+    const gate = new Gate();
+    await kit.worker(async (n) => (await gate.pass(), n), {
+      client: { prefetch: 3 },
+    });
+    await within(ended, 1000, "all are dispatched, though none is settled");
+    assertEquals(server.stats().settled, 0);
+    gate.open();
+    assertEquals(await Array.fromAsync(server), range(3));
+  },
+);
+
+both(
+  "writable.close() resolves once nothing waits for its dispatch",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const { server } = kit;
+    const writer = server.writable.getWriter();
+    writer.write(1);
+    const closed = writer.close();
+    assertEquals(await stateOf(closed), "pending");
+    await kit.worker(forever);
+    await within(closed, 1000, "all are dispatched");
+  },
+);
+
+both(
+  "end() with nothing sent resolves at once, and the channel ends",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    await within(kit.server.end(), 1000, "end()");
+    await within(kit.server.closed, 1000, "closed");
+    assertEquals(await Array.fromAsync(kit.server), []);
+  },
+);
+
+both("end() may be called again, and end() after close() too", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  await kit.server.end();
+  await kit.server.end();
+  await kit.server.close();
+  await kit.server.end();
+});
+
+both(
+  "After the end send() and submit() reject with a TypeError",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const { server } = kit;
+    await kit.worker((n) => n);
+    await server.end();
+    await assertRejects(async () => await server.send(1), TypeError);
+    await assertRejects(() => server.submit(1), TypeError);
+  },
+);
+
+both("The last item's settlement ends work() and readable", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const { server } = kit;
+  const workers = await kit.workers(3, () => (n) => n);
+  const reader = await kit.client();
+  const reading = Array.fromAsync(reader.readable);
+  for (const n of range(20)) await server.send(n);
+  await server.end();
+  await Array.fromAsync(server);
+  await Promise.all(workers.map(({ done }) => done));
+  await reading;
+  await reader.closed;
+  await server.closed;
+  assertEquals(server.workers, []);
+});
+
+both(
+  "END comes only when the last item is settled, elsewhere too",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const gate = new Gate();
+    const busy = await kit.worker(async (n) => (await gate.pass(), n));
+    kit.server.send(1);
+    await until(() => gate.passing === 1, "the item is executed");
+    await kit.server.end();
+    const idle = await kit.worker((n) => n);
+    assertEquals(await stateOf(idle.done), "pending");
+    gate.open();
+    await Promise.all([busy.done, idle.done]);
+  },
+);
+
+both(
+  "server.readable closes when all workers have said goodbye",
+  async (net) => {
+    await using kit = new Kit<number, string>(net);
+    const { server } = kit;
+    const client = await kit.client();
+    const items = client[Symbol.asyncIterator]();
+    client.send("first");
+    server.end();
+    assertEquals((await items.next()).done, true);
+    const results = server[Symbol.asyncIterator]();
+    assertEquals((await results.next()).value, "first");
+    const next = results.next();
+    assertEquals(await stateOf(next), "pending", "the client may still write");
+    assertEquals(await stateOf(server.closed), "pending");
+    client.send("after END");
+    assertEquals((await next).value, "after END");
+    client.end();
+    assertEquals((await results.next()).done, true);
+    await server.closed;
+    await client.closed;
+  },
+);
+
+both(
+  "A client whose writing face was never taken says goodbye by itself",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const client = await kit.client();
+    const reading = Array.fromAsync(client);
+    for (const n of range(5)) await kit.server.send(n);
+    kit.server.end();
+    assertEquals(await reading, range(5));
+    await within(client.closed, 1000, "goodbye");
+    await within(kit.server.closed, 1000, "closed");
+  },
+);
+
+both(
+  "A client that uses no face at all doesn't hold up the end",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const client = await kit.client();
+    kit.server.end();
+    await within(client.closed, 1000, "goodbye");
+    await within(kit.server.closed, 1000, "closed");
+  },
+);
+
+both("A client that only writes ends with end()", async (net) => {
+  await using kit = new Kit<number, string>(net);
+  const client = await kit.client();
+  client.send("a");
+  await client.end();
+  await within(client.closed, 1000, "goodbye");
+  kit.server.end();
+  assertEquals(await Array.fromAsync(kit.server), ["a"]);
+});
+
+both("client.closed: all that was written is at the server", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const client = await kit.client();
+  for (const n of range(500)) await client.send(n);
+  client.end();
+  await client.closed;
+  assertEquals(kit.server.stats().unread, 500);
+});
+
+both("Without a worker the channel ends when all is settled", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const { server } = kit;
+  const { client } = await kit.worker((n) => n);
+  const results = server[Symbol.asyncIterator]();
+  server.send(1);
+  assertEquals((await results.next()).value, 1);
+  await client.abort();
+  await until(() => server.workers.length === 0, "it is gone");
+  server.end();
+  assertEquals((await within(results.next(), 1000, "end")).done, true);
+  await within(server.closed, 1000, "closed");
+});
+
+both(
+  "The last worker's loss ends a channel whose items are settled",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const { server } = kit;
+    const client = await kit.client();
+    client.send(5);
+    const items = client[Symbol.asyncIterator]();
+    server.end();
+    await items.next();
+    kit.crash(client); // instead of end()
+    assertEquals(await within(Array.fromAsync(server), 1000, "end"), [5]);
+    await within(server.closed, 1000, "closed");
+  },
+);
+
+both("Unsettled items wait for a worker, after end() too", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const { server } = kit;
+  const { client } = await kit.worker(forever);
+  server.send(1);
+  server.end();
+  await until(() => server.stats().inFlight === 1, "the item is in flight");
+  kit.crash(client);
+  await until(() => server.workers.length === 0, "it is gone");
+  assertEquals(await stateOf(server.closed), "pending");
+  await kit.worker((n) => n * 10);
+  assertEquals(await Array.fromAsync(server), [10]);
+});
+
+both("A worker that connects late gets END at once", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const early = await kit.client();
+  early.send(1); // so it stays until end()
+  const items = early[Symbol.asyncIterator]();
+  kit.server.end();
+  assertEquals((await items.next()).done, true);
+  const reader = await kit.client();
+  assertEquals(await within(Array.fromAsync(reader), 1000, "END"), []);
+  await reader.closed;
+  const worker = await kit.client();
+  await within(worker.work((n) => n), 1000, "END");
+  early.end();
+  await kit.server.closed;
+});
+
+both("close() finishes in order, and again is the same", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const { server } = kit;
+  const worker = await kit.worker(async (n) => {
+    await new Promise((resolve) => setTimeout(resolve, 1));
+    return n;
+  });
+  for (const n of range(10)) server.send(n);
+  const closing = server.close();
+  await Promise.all([closing, server.close()]);
+  await server.close();
+  await worker.done;
+  await server.closed;
+  assertEquals(await Array.fromAsync(server), range(10), "results stay");
+});
+
+both("close() stops writable though it is locked", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const { server } = kit;
+  await kit.worker((n) => n);
+  const writer = server.writable.getWriter();
+  await writer.write(1);
+  await server.close();
+  await assertRejects(() => writer.write(2), TypeError);
+  assertEquals(await Array.fromAsync(server.readable), [1]);
+});
+
+both("close() stops a pipe into writable", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const { server } = kit;
+  await kit.worker((n) => n);
+  let produced = 0, cancelled = false;
+  const endless = new ReadableStream<number>({
+    pull: (controller) => controller.enqueue(produced++),
+    cancel: () => {
+      cancelled = true;
+    },
+  });
+  const piping = endless.pipeTo(server.writable);
+  piping.catch(() => {});
+  const results = server.readable.getReader();
+  for (const n of range(20)) assertEquals((await results.read()).value, n);
+  const closing = server.close();
+  const rest: number[] = [];
+  for (;;) {
+    const { done, value } = await results.read();
+    if (done) break;
+    rest.push(value);
+  }
+  await closing;
+  assertEquals(rest, range(20 + rest.length).slice(20), "nothing is missing");
+  await assertRejects(() => piping, TypeError);
+  await until(() => cancelled, "the source is cancelled");
+});
+
+both("close() while a write is blocked dispatches it", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const { server } = kit;
+  const writer = server.writable.getWriter();
+  const written = writer.write(1);
+  assertEquals(await stateOf(written), "pending");
+  const closing = server.close();
+  await kit.worker((n) => n);
+  await within(closing, 1000, "closed");
+  await within(written, 1000, "written");
+  assertEquals(await Array.fromAsync(server.readable), [1]);
+});
+
+both(
+  "close() past drainMs aborts, and names what is unfinished",
+  async (net) => {
+    await using kit = new Kit<string, string>(net);
+    const { server } = kit;
+    const { done } = await kit.worker(
+      (s) => s === "quick" ? s : new Promise<never>(() => {}),
+      { client: { prefetch: 2 } },
+    );
+    for (const s of ["quick", "slow", "queued", "last"]) server.send(s);
+    const submitted = server.submit("submitted");
+    submitted.catch(() => {});
+    const results = server[Symbol.asyncIterator]();
+    assertEquals((await results.next()).value, "quick");
+    const started = performance.now();
+    const error = await assertRejects(
+      () => server.close({ drainMs: 50 }),
+      DrainTimeoutError,
+    );
+    assert(performance.now() - started < 2000);
+    assertEquals(error.unfinished, [
+      { id: 1, item: "slow" },
+      { id: 2, item: "queued" },
+      { id: 3, item: "last" },
+      { id: 4, item: "submitted" },
+    ]);
+    assertStrictEquals(await server.closed.catch((e) => e), error);
+    assertStrictEquals(await results.next().catch((e) => e), error);
+    assertStrictEquals(await submitted.catch((e) => e), error);
+    await assertRejects(() => done, ConnectionLostError);
+    assertStrictEquals(await server.close().catch((e) => e), error);
+  },
+);
+
+both(
+  "close() with results that nobody reads runs into drainMs",
+  async (net) => {
+    await using kit = new Kit<number, number>(net, { maxBufferedBytes: 1 });
+    const { server } = kit;
+    await kit.worker((n) => n);
+    for (const n of range(100)) server.send(n);
+    await until(() => server.stats().unread > 0, "results wait");
+    const error = await assertRejects(
+      () => server.close({ drainMs: 100 }),
+      DrainTimeoutError,
+    );
+    assert(error.unfinished.length > 0 && error.unfinished.length < 100);
+  },
+);
+
+both("close({ drainMs: 0 }) of an idle server is no timeout", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  await kit.server.close({ drainMs: 0 });
+});
+
+both("close() after abort(r) rejects with r", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const reason = new Error("stop");
+  await kit.server.abort(reason);
+  assertStrictEquals(await kit.server.close().catch((e) => e), reason);
+});
+
+both("await using drains", async (net) => {
+  await using kit = new Kit<number, number>(net, { results: "discard" });
+  const seen: number[] = [];
+  await kit.worker(async (n) => {
+    await new Promise((resolve) => setTimeout(resolve, 1));
+    seen.push(n);
+    return n;
+  });
+  let inner: Server<number, number>;
+  {
+    await using server = kit.server;
+    inner = server;
+    for (const n of range(10)) server.send(n);
+  }
+  assertEquals(seen, range(10));
+  await inner.closed;
+});
+
+both(
+  "abort(r) errors both sides with r, and tells the workers",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const { server } = kit;
+    const aborted: unknown[] = [];
+    const { done } = await kit.worker((_, { signal }) => {
+      signal.addEventListener("abort", () => aborted.push(signal.reason));
+      return forever();
+    });
+    const writer = server.writable.getWriter();
+    const reader = server.readable.getReader();
+    const reading = reader.read().catch((e) => e);
+    await writer.write(1);
+    await until(() => server.workers[0]?.inFlight === 1, "it is in flight");
+    await moment(20);
+    const reason = new Error("enough of this");
+    await server.abort(reason);
+    await server.abort(new Error("again"));
+    assertStrictEquals(await reading, reason);
+    assertStrictEquals(await writer.closed.catch((e) => e), reason);
+    assertStrictEquals(await server.closed.catch((e) => e), reason);
+    const lost = await assertRejects(() => done, ConnectionLostError);
+    assertEquals(lost.code, "aborted");
+    assert(lost.reason.includes("enough of this"), lost.reason);
+    await until(() => aborted.length === 1, "the handler is told");
+  },
+);
+
+both("abort() without a reason is an AbortError", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  await kit.server.abort();
+  const error = await kit.server.closed.catch((e) => e);
+  assertEquals(error.name, "AbortError");
+});
+
+both("writable.abort(r) errors readable with r", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const { server } = kit;
+  const { done } = await kit.worker(forever);
+  const reason = new Error("no more");
+  const reading = server.readable.getReader().read().catch((e) => e);
+  await server.writable.abort(reason);
+  assertStrictEquals(await reading, reason);
+  await assertRejects(() => done, ConnectionLostError);
+  assertStrictEquals(await server.closed.catch((e) => e), reason);
+});
+
+both(
+  "writable.abort(r) doesn't wait for a write that is blocked",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const { server } = kit;
+    const writer = server.writable.getWriter();
+    const blocked = writer.write(1).catch((e) => e);
+    const behind = writer.write(2).catch((e) => e);
+    const reading = server.readable.getReader().read().catch((e) => e);
+    await moment(5);
+    const reason = new Error("no more");
+    await within(writer.abort(reason), 1000, "abort()");
+    assertStrictEquals(await blocked, reason);
+    assertStrictEquals(await behind, reason);
+    assertStrictEquals(await reading, reason);
+  },
+);
+
+both(
+  "client.writable.abort(r) doesn't wait for a write that is blocked",
+  async (net) => {
+    await using kit = new Kit<number, Uint8Array>(net);
+    const client = await kit.client();
+    const writer = client.writable.getWriter();
+    let written = 0;
+    const writing = (async () => {
+      for (;; written++) await writer.write(new Uint8Array(100_000));
+    })().catch((e) => e);
+    let before = -1;
+    await until(() => {
+      const isStill = written === before && written > 0;
+      before = written;
+      return isStill;
+    }, "a write is blocked");
+    await within(writer.abort(new Error("no more")), 1000, "abort()");
+    await writing;
+    await assertRejects(() => client.closed, ConnectionLostError);
+  },
+);
+
+both(
+  "readable.cancel(r) errors writable with r and ends the workers",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const { server } = kit;
+    const aborted: unknown[] = [];
+    const worker = await kit.worker((n, { signal }) => {
+      if (n === 0) return n;
+      return new Promise((_, reject) => {
+        signal.addEventListener("abort", () => {
+          aborted.push(signal.reason);
+          reject(signal.reason);
+        });
+      });
+    }, { client: { prefetch: 2 } });
+    const writer = server.writable.getWriter();
+    const reader = server.readable.getReader();
+    for (const n of range(3)) await writer.write(n);
+    assertEquals((await reader.read()).value, 0);
+    const blocked = writer.write(3).catch((e) => e);
+    await moment(20);
+    const reason = new Error("seen enough");
+    await reader.cancel(reason);
+    assertStrictEquals(await writer.closed.catch((e) => e), reason);
+    assertStrictEquals(await blocked, reason);
+    await within(worker.done, 1000, "work() resolves");
+    assert(aborted.length >= 1, "what ran is cancelled");
+    await within(server.closed, 1000, "closed resolves");
+  },
+);
+
+both("Leaving the server's loop ends the workers too", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const { server } = kit;
+  const worker = await kit.worker((n) => n);
+  const reader = await kit.client();
+  const reading = Array.fromAsync(reader);
+  for (const n of range(30)) server.send(n);
+  for await (const _ of server) break;
+  await within(worker.done, 1000, "work() resolves");
+  await within(reading, 1000, "the reader ends");
+  await within(server.closed, 1000, "closed resolves");
+  await assertRejects(async () => await server.send(1));
+});
+
+both("Cancelling readable leaves submit() and map() alone", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const { server } = kit;
+  const gate = new Gate();
+  const worker = await kit.worker(async (n) => (await gate.pass(), n), {
+    concurrency: 10,
+  });
+  const results = server.map(range(5), { window: 2 });
+  const first = results.next();
+  const submitted = server.submit(100);
+  server.send(1);
+  await until(() => gate.passing >= 3, "all are executed");
+  await server.readable.cancel();
+  gate.open();
+  assertEquals(await submitted, 100);
+  assertEquals((await first).value, 0);
+  assertEquals(await Array.fromAsync(results), [1, 2, 3, 4]);
+  await worker.done;
+  await server.closed;
+});
+
+both(
+  "A pipe's cancellation reaches the source through the server",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    await kit.worker((n) => n);
+    let cancelled: unknown;
+    const source = new ReadableStream<number>({
+      pull: (controller) => controller.enqueue(1),
+      cancel: (reason) => {
+        cancelled = reason;
+      },
+    });
+    const reader = source.pipeThrough(kit.server).getReader();
+    await reader.read();
+    const reason = new Error("enough");
+    await reader.cancel(reason);
+    await until(() => cancelled !== undefined, "the source is cancelled");
+    assertStrictEquals(cancelled, reason);
+  },
+);
+
+both("Leaving by signal: begun items finish, then goodbye", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const gate = new Gate();
+  const controller = new AbortController();
+  const { done } = await kit.worker(async (n) => (await gate.pass(), n), {
+    signal: controller.signal,
+    concurrency: 2,
+  });
+  const results = [kit.server.submit(1), kit.server.submit(2)];
+  await until(() => gate.passing === 2, "both are executed");
+  controller.abort();
+  assertEquals(await stateOf(done), "pending");
+  await until(
+    () => kit.server.workers[0]?.state === "leaving",
+    "the server knows",
+  );
+  gate.open();
+  assertEquals(await Promise.all(results), [1, 2]);
+  await within(done, 1000, "work() resolves");
+  await until(() => kit.server.workers.length === 0, "it is gone");
+  const event = await kit.event("disconnected");
+  assertEquals(event.code, "normal");
+});
+
+both(
+  "A signal that is aborted already: work() resolves at once",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const client = await kit.client();
+    kit.server.send(1);
+    let calls = 0;
+    await within(
+      client.work((n) => (calls++, n), { signal: AbortSignal.abort() }),
+      1000,
+      "work() resolves",
+    );
+    assertEquals(calls, 0);
+    assertEquals(kit.server.stats().pending, 1);
+  },
+);
+
+both(
+  "A connection that just ends is ConnectionLostError, and never an end",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const client = await kit.client();
+    const items = client[Symbol.asyncIterator]();
+    kit.server.send(1);
+    await items.next();
+    const next = items.next().catch((e) => e);
+    kit.crash(client);
+    const error = await next;
+    assertInstanceOf(error, ConnectionLostError);
+    assertEquals(["eof", "reset"].includes(error.code), true, error.code);
+    assertStrictEquals(await client.closed.catch((e) => e), error);
+    await assertRejects(async () => await client.send(1), ConnectionLostError);
+  },
+);
+
+both("The server's EOF is ConnectionLostError with code eof", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  // Through a proxy that closes the one side of it.
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const [near, inner, outer] = await Promise.all([
+    Deno.connect({ hostname: "127.0.0.1", port: listener.addr.port }),
+    kit.dial(),
+    listener.accept(),
+  ]);
+  listener.close();
+  const client = new Client<number, number>(near);
+  const up = pump(outer, inner), down = pump(inner, outer);
+  await client.opened;
+  const reading = client[Symbol.asyncIterator]().next().catch((e) => e);
+  outer.close();
+  const error = await within(reading, 2000, "the client notices");
+  assertInstanceOf(error, ConnectionLostError);
+  assertEquals(error.code, "eof");
+  await assertRejects(() => client.closed, ConnectionLostError);
+  try {
+    inner.close();
+  } catch {
+    // Closed already.
+  }
+  await Promise.all([up, down]);
+  await client.abort();
+});
+
+async function pump(from: Deno.Conn, to: Deno.Conn): Promise<void> {
+  const buffer = new Uint8Array(4096);
+  try {
+    for (;;) {
+      const count = await from.read(buffer);
+      if (count === null) break;
+      for (let at = 0; at < count;) {
+        at += await to.write(buffer.subarray(at, count));
+      }
+    }
+  } catch {
+    // Closed.
+  }
+}
+
+both("client.abort(r): the server is told why", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const client = await kit.client();
+  await client.abort(new Error("I quit"));
+  const event = await kit.event("disconnected");
+  assertEquals(event.code, "aborted");
+  assert(event.reason.includes("I quit"));
+  const error = await client.closed.catch((e) => e);
+  assertInstanceOf(error, ConnectionLostError);
+});
+
+both("client.abort() errors both of its faces", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const client = await kit.client();
+  const reading = client.readable.getReader().read().catch((e) => e);
+  const writer = client.writable.getWriter();
+  await client.abort();
+  assertInstanceOf(await reading, Error);
+  await assertRejects(() => writer.closed);
+});
+
+both("client.close() is idempotent, after work() too", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const client = await kit.client();
+  await Promise.all([client.close(), client.close()]);
+  await client.close();
+  const worker = await kit.worker((n) => n);
+  await worker.client.close();
+  await worker.done;
+  await worker.client.close();
+});
+
+both("client.close() delivers what was sent before", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const client = await kit.client();
+  for (const n of range(100)) client.send(n);
+  await client.close();
+  assertEquals(kit.server.stats().unread, 100);
+});
+
+both("client: await using closes it", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  {
+    await using client = await kit.client();
+    client.send(7);
+  }
+  await until(() => kit.server.workers.length === 0, "it is gone");
+  assertEquals(kit.server.stats().unread, 1);
+  assertEquals((await kit.event("disconnected")).code, "normal");
+});
+
+both(
+  "The server's closing says goodbye to a handshake under way",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const conn = await kit.dial();
+    await kit.server.close();
+    const client = new Client(conn);
+    await assertRejects(() =>
+      within(client.opened, 2000, "the handshake fails")
+    );
+    await client.abort();
+  },
+);
+
+both("ready(): signal, abort and close end the wait", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const { server } = kit;
+  const controller = new AbortController();
+  const reason = new Error("waited enough");
+  const one = server.ready(1, { signal: controller.signal });
+  controller.abort(reason);
+  assertStrictEquals(await one.catch((e) => e), reason);
+  const two = server.ready(1).catch((e) => e);
+  await server.close();
+  assertInstanceOf(await two, TypeError);
+  await assertRejects(() => server.ready(1), TypeError);
+  await using other = new Kit<number, number>(net);
+  const three = other.server.ready(2).catch((e) => e);
+  await other.server.abort(reason);
+  assertStrictEquals(await three, reason);
+});
+
+both(
+  "Handed-back items keep their place: none is lost to the window",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const { server } = kit;
+    for (let round = 0; round < 3; round++) {
+      const client = await kit.client({ prefetch: 4096 });
+      if (round === 0) { for (const n of range(4000)) server.send(n); }
+      const items = client[Symbol.asyncIterator]();
+      await until(() => server.stats().inFlight === 4000, "all are in flight");
+      await items.return!();
+      await client.closed;
+    }
+    await kit.worker((n) => n);
+    for (const n of range(4000)) server.send(4000 + n);
+    server.end();
+    let count = 0;
+    for await (const _ of server) count++;
+    assertEquals(count, 8000);
+  },
+);
