@@ -750,6 +750,7 @@ export class Server<Item = unknown, Result = unknown>
   #onConnection(conn: Deno.Conn): void {
     const maxConnections = this.#options.maxConnections ??
       DEFAULTS.maxConnections;
+    if (this.#links.size >= maxConnections) this.#endRefused();
     if (this.#links.size >= maxConnections + MAX_REFUSALS) {
       conn.close();
       return;
@@ -788,6 +789,15 @@ export class Server<Item = unknown, Result = unknown>
       );
     }
     this.#startTimer();
+  }
+
+  /** The oldest that was refused, and only waits for its peer, makes room. */
+  #endRefused(): void {
+    for (const link of this.#links) {
+      if (link.isHandshaking || link.isWorker) continue;
+      link.connection.end();
+      return;
+    }
   }
 
   #refusal(): HandshakeError | null {

@@ -1,0 +1,179 @@
+import { assert, assertEquals, assertLess } from "@std/assert";
+import {
+  gzip,
+  listen,
+  Server,
+  type ServerEvent,
+  type ServerOptions,
+  work,
+} from "../mod.ts";
+import { range } from "./_support/channel_kit.ts";
+import { MemoryListener } from "./_support/memory_pair.ts";
+import { seeded } from "./_support/rng.ts";
+import { frame, ScriptedPeer, T } from "./_support/scripted_peer.ts";
+import { until } from "./_support/within.ts";
+
+/** A server on TCP with one good worker, and what it tells. */
+async function pool(options: ServerOptions<number, number> = {}) {
+  const events: ServerEvent[] = [];
+  const server = listen<number, number>({
+    port: 0,
+    ...options,
+    onEvent: (event) => void events.push(event),
+  });
+  const { port } = server.addr as Deno.NetAddr;
+  const { transforms = [] } = options;
+  const done = work<number, number>({ port, transforms }, (n) => n + 1);
+  await server.ready();
+  return {
+    server,
+    events,
+    port,
+    /** Asserts that the pool works as ever. */
+    async works(): Promise<void> {
+      const results = await Array.fromAsync(server.map(range(500)));
+      assertEquals(results, range(500).map((n) => n + 1));
+    },
+    async [Symbol.asyncDispose](): Promise<void> {
+      await server.close();
+      await done;
+    },
+  };
+}
+
+async function connectAll(port: number, count: number): Promise<Deno.Conn[]> {
+  return await Promise.all(
+    range(count).map(() => Deno.connect({ hostname: "127.0.0.1", port })),
+  );
+}
+
+/** Reads a connection to its end. */
+async function drain(conn: Deno.Conn): Promise<number> {
+  const buffer = new Uint8Array(4096);
+  let size = 0;
+  try {
+    for (;;) {
+      const count = await conn.read(buffer);
+      if (count === null) break;
+      size += count;
+    }
+  } catch {
+    // Reset: that is an end too.
+  }
+  conn.close();
+  return size;
+}
+
+Deno.test("hostile: slow connections are dropped in time, next to a working pool", async () => {
+  await using kit = await pool({ handshakeTimeoutMs: 200 });
+  const hello = frame(T.HELLO, "distchan", 1, { signature: "distchan" });
+  const slow = await connectAll(kit.port, 50);
+  let at = 0;
+  const timer = setInterval(() => {
+    // A byte each, from time to time, as slowly as can be.
+    const byte = hello.subarray(at, ++at);
+    for (const conn of slow) conn.write(byte).catch(() => {});
+  }, 20);
+  const from = performance.now();
+  const ended = Promise.all(slow.map(drain));
+  await kit.works();
+  const sizes = await ended;
+  clearInterval(timer);
+  assertLess(performance.now() - from, 5000);
+  for (const size of sizes) assert(size > 0, "each is told why");
+  const rejected = kit.events.filter((e) => e.type === "rejected");
+  assertEquals(rejected.length, 50);
+  for (const { code } of rejected) assertEquals(code, "timeout");
+  await kit.works();
+});
+
+Deno.test("hostile: garbage is refused, next to a working pool", async () => {
+  const rng = seeded("garbage");
+  await using kit = await pool();
+  for (const round of range(5)) {
+    const conns = await connectAll(kit.port, 40);
+    const ended = Promise.all(conns.map(async (conn) => {
+      const garbage = rng.bytes(rng.int(5, 500));
+      if (round === 0) garbage.set([0, 0, 0, 5]);
+      await conn.write(garbage).catch(() => {});
+      if (rng.chance(0.3)) await conn.closeWrite().catch(() => {});
+      return await drain(conn);
+    }));
+    await kit.works();
+    await ended;
+  }
+  await until(
+    () => kit.events.filter((e) => e.type === "rejected").length >= 200,
+    "all are rejected",
+  );
+  assertEquals(kit.server.workers.length, 1);
+});
+
+Deno.test("hostile: connections that hang on after they were refused make room", async () => {
+  await using kit = await pool({ maxConnections: 10 });
+  const conns = await connectAll(kit.port, 40);
+  for (const conn of conns) {
+    // Refused, and not read: it doesn't close either.
+    await conn.write(new Uint8Array([0, 0, 0, 0])).catch(() => {});
+  }
+  await until(
+    () => kit.events.filter((e) => e.type === "rejected").length >= 9,
+    "they are refused",
+  );
+  const done = work<number, number>({
+    port: kit.port,
+    reconnect: { minDelayMs: 1 },
+  }, (n) => n + 1);
+  await kit.server.ready(2);
+  await kit.works();
+  for (const conn of conns) conn.close();
+  await kit.server.close();
+  await done;
+});
+
+Deno.test("hostile: silent connections by the hundred hold up nobody", async () => {
+  await using kit = await pool({ maxHandshakes: 100 });
+  const silent = await connectAll(kit.port, 150);
+  const ended = silent.map(drain);
+  await until(
+    () => kit.events.filter((e) => e.type === "rejected").length >= 50,
+    "the oldest are dropped",
+  );
+  await kit.works();
+  await kit.server.close();
+  await Promise.all(ended);
+});
+
+Deno.test("hostile: bombs end their connections, next to a working pool", async () => {
+  const transforms = [gzip()];
+  const bomb = await new Response(
+    ReadableStream.from(range(64).map(() => new Uint8Array(1 << 20)))
+      .pipeThrough(new CompressionStream("gzip")),
+  ).bytes();
+  await using kit = await pool({ transforms });
+  for (const _ of range(3)) {
+    await using peer = await ScriptedPeer.connect(kit.port);
+    await peer.handshake({ fields: { transforms: ["gzip"] } });
+    await peer.say(T.CONFIRM, bomb.subarray(0, 3000));
+    const rejected = await peer.rest();
+    assertEquals(rejected.at(-1)!.type, T.REJECT);
+    assertEquals(rejected.at(-1)!.fields[0], 4);
+    peer.close();
+  }
+  await kit.works();
+});
+
+Deno.test("hostile: bytes before the handshake are bounded", async () => {
+  const listener = new MemoryListener();
+  await using server = new Server(listener);
+  for (const size of [4097, 1 << 20, 0xffff_ffff]) {
+    await using peer = new ScriptedPeer(listener.connect());
+    const head = new Uint8Array(4);
+    new DataView(head.buffer).setUint32(0, size);
+    await peer.send(head);
+    const [reject] = await peer.rest();
+    assertEquals([reject?.type, reject?.fields[0]], [T.REJECT, 8]);
+    peer.close();
+  }
+  assertEquals(server.workers.length, 0);
+});
