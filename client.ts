@@ -73,6 +73,7 @@ import {
 } from "./internal/options.ts";
 import { PayloadCodec } from "./internal/payload.ts";
 import { Queue } from "./internal/queue.ts";
+import { timerMs } from "./internal/timer.ts";
 import { type Checked, runSchema, SchemaQueue } from "./internal/schema.ts";
 import { toError } from "./internal/thrown.ts";
 import {
@@ -1635,7 +1636,7 @@ function delay(ms: number, signal: AbortSignal): Promise<void> {
       signal.removeEventListener("abort", done);
       resolve();
     };
-    const timer = setTimeout(done, ms);
+    const timer = setTimeout(done, timerMs(ms));
     signal.addEventListener("abort", done);
     if (signal.aborted) done();
   });

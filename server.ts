@@ -66,6 +66,7 @@ import {
   validate,
 } from "./internal/options.ts";
 import { PayloadCodec } from "./internal/payload.ts";
+import { timerMs } from "./internal/timer.ts";
 import { ItemSchema } from "./internal/schema.ts";
 import type { Transform } from "./internal/transforms.ts";
 import { afterEnd, ChannelWay, SubmitWay } from "./internal/ways.ts";
@@ -619,7 +620,9 @@ export class Server<Item = unknown, Result = unknown>
     if (this.#phase === "aborted") return this.#closed.promise;
     let timer: ReturnType<typeof setTimeout> | undefined;
     const late = new Promise<boolean>((resolve) => {
-      if (drainMs !== Infinity) timer = setTimeout(resolve, drainMs, true);
+      if (drainMs !== Infinity) {
+        timer = setTimeout(resolve, timerMs(drainMs), true);
+      }
     });
     const isLate = await Promise.race([
       late,
@@ -825,7 +828,7 @@ export class Server<Item = unknown, Result = unknown>
       const timer = setTimeout(() => {
         this.#retryTimers.delete(timer);
         this.#delivery.requeue(entry);
-      }, delayMs);
+      }, timerMs(delayMs));
       this.#retryTimers.add(timer);
       return;
     }

@@ -26,6 +26,7 @@ import {
   type ToIsolate,
 } from "./isolate_worker.ts";
 import { fromThrown, toThrown } from "./thrown.ts";
+import { timerMs } from "./timer.ts";
 import type { WorkItem } from "./work_loop.ts";
 
 /**
@@ -164,7 +165,7 @@ export class Isolate {
             : `The handler was terminated: ${why}, and it blocks its thread, which Deno stops only when the handler lets go of it or this process ends`,
         ),
       );
-    }, this.#graceMs);
+    }, timerMs(this.#graceMs));
   }
 
   /** Ends it. An item in it gets no answer. */

@@ -12,6 +12,7 @@ import { ItemKind } from "./frame.ts";
 import { SETTLED, WAITING } from "./in_flight.ts";
 import { DEFAULTS, type SubmitOptions } from "./options.ts";
 import { Queue } from "./queue.ts";
+import { timerMs } from "./timer.ts";
 
 /** Freed places that are worth a look at the queue. */
 const PLACES_AT_ONCE = 64;
@@ -282,7 +283,7 @@ export class SubmitWay implements Way {
         ? undefined
         : setTimeout(
           () => delivery.fail(entry, new ItemTimeoutError(timeoutMs)),
-          timeoutMs,
+          timerMs(timeoutMs),
         );
       signal?.addEventListener("abort", onAbort);
       submitted.cleanUp = () => {
