@@ -27,7 +27,10 @@ export class AdaptiveWindow {
   readonly #limit: number;
   #since = 0;
   #settled = 0;
-  #dry = false;
+  /** The fewest items that it held at a settlement since then. */
+  #low = Infinity;
+  /** Since when the worker has nothing, while it has nothing. */
+  #emptyAt = 0;
 
   /**
    * @param concurrency The items that the worker executes at once.
@@ -39,10 +42,9 @@ export class AdaptiveWindow {
     this.size = Math.min(concurrency + 1, this.#limit);
   }
 
-  /** The worker gets an item after it had none: time counts from now. */
+  /** The worker gets an item after it had none: the time between is no work. */
   busy(now: number): void {
-    this.#since = now;
-    this.#settled = 0;
+    this.#since += now - this.#emptyAt;
   }
 
   /**
@@ -54,16 +56,19 @@ export class AdaptiveWindow {
    */
   settled(count: number, inFlight: number, now: number): void {
     this.#settled += count;
-    if (inFlight <= this.#concurrency) this.#dry = true;
+    this.#low = Math.min(this.#low, inFlight);
+    if (inFlight === 0) this.#emptyAt = now;
     const elapsed = now - this.#since;
     if (elapsed < MEASURE_MS) return;
     const rate = this.#settled / elapsed;
     const queued = Math.max(1, Math.ceil(rate * (QUEUED_MS + this.rttMs)));
-    const grown = this.#dry ? this.size * 2 : this.size;
+    // What is on the way, there or back, isn't queued at the worker.
+    const isDry = this.#low <= this.#concurrency + rate * this.rttMs;
+    const grown = isDry ? this.size * 2 : this.size;
     this.size = Math.min(this.#limit, grown, this.#concurrency + queued);
     this.#since = now;
     this.#settled = 0;
-    this.#dry = false;
+    this.#low = Infinity;
   }
 }
 
