@@ -7,6 +7,7 @@ import type { Server } from "../mod.ts";
 
 /** The port of the seed's example; `--port 0` takes any that is free. */
 const DEFAULT_PORT = "5678";
+const DRAIN_MS = 10_000;
 
 /** One command line, read. */
 export interface Arguments {
@@ -101,12 +102,13 @@ export function stopSignal(): AbortSignal {
  * of those that are out still come in, then the loop over them ends.
  */
 export function drainOnSignal(
-  server: Pick<Server<never, unknown>, "close">,
+  server: Pick<Server<never, unknown>, "close" | "workers">,
 ): AbortSignal {
   const signal = stopSignal();
   signal.addEventListener("abort", () => {
+    if (server.workers.length === 0) Deno.exit(130); // nobody would finish it
     console.error("stopping: waiting for the results that are under way");
-    server.close({ drainMs: 10_000 }).catch((error) => {
+    server.close({ drainMs: DRAIN_MS }).catch((error) => {
       console.error(`error: ${error.message}`);
       Deno.exit(1);
     });

@@ -20,8 +20,8 @@ import type { Answer, Question } from "./types.ts";
 
 const { hostname, port, values } = readArguments("count");
 await using server = listen<Question, Answer>({ hostname, port });
-announce(server);
 const stopped = drainOnSignal(server);
+announce(server);
 
 /** The questions that have no answer yet. */
 const open = new Map<number, Question>();

@@ -13,8 +13,8 @@ import type { Capitalized, Line } from "./types.ts";
 
 const { hostname, port } = readArguments();
 await using server = listen<Line, Capitalized>({ hostname, port });
-announce(server);
 drainOnSignal(server);
+announce(server);
 
 const lines = Deno.stdin.readable
   .pipeThrough(new TextDecoderStream())

@@ -26,8 +26,8 @@ await using server = listen<FileRef, Checksum>({
   // Without it, the first file that a worker can't read would end it all.
   onFailure: ({ item, error }) => fail(item.path, error),
 });
-announce(server);
 drainOnSignal(server);
+announce(server);
 
 const files = ReadableStream.from(walk(root, fail));
 for await (const { path, sha256 } of files.pipeThrough(server)) {

@@ -17,6 +17,8 @@ import {
 export interface ExampleOptions extends ProcessOptions {
   /** The server's port; 0 in a server takes any. @default {0} */
   port?: number;
+  /** What stands for 5679, where an example has two servers. @default {0} */
+  secondPort?: number;
   /** What stands for `DIR` in the command. */
   dir?: string;
   /** Arguments behind the command's own. */
@@ -62,10 +64,12 @@ export async function startExample(
   name: string,
   options: ExampleOptions = {},
 ): Promise<Process> {
-  const { port = 0, dir = "", args = [], ...rest } = options;
+  const { port = 0, secondPort = 0, dir = "", args = [], ...rest } = options;
   const command = await documentedCommand(`examples/${name}`);
   const own = (word: string) =>
-    word.replace("127.0.0.1:5678", `127.0.0.1:${port}`).replace("DIR", dir);
+    word.replace("127.0.0.1:5678", `127.0.0.1:${port}`)
+      .replace("127.0.0.1:5679", `127.0.0.1:${secondPort}`)
+      .replace("DIR", dir);
   return startDeno([
     ...command.flags.map(own),
     ROOT + command.script,

@@ -24,6 +24,17 @@ export class Folder implements AsyncDisposable {
       : Deno.writeFile(path, data));
   }
 
+  /**
+   * Makes `count` files that are long to read and take no room: what is done
+   * with all of them takes its time.
+   */
+  async writeSparse(count: number): Promise<void> {
+    for (let i = 0; i < count; i++) {
+      using file = await Deno.create(`${this.path}/${i}`);
+      await file.truncate(100_000_000);
+    }
+  }
+
   /** SHA-256 of each file in it, by name. */
   async sums(below = ""): Promise<[name: string, sha256: string][]> {
     const sums: [string, string][] = [];
