@@ -237,13 +237,16 @@ export async function work<Item, Result>(
   // Kept over reconnections, and gone when this function returns.
   await using _closing = { [Symbol.asyncDispose]: () => source.close() };
   let lostAt = performance.now();
+  let failures = 0;
   let authFailures = 0;
   for (;;) {
     if (workOptions.signal?.aborted) return;
     options.signal?.throwIfAborted();
     if (source.error !== null) throw source.error;
     try {
+      failures++;
       const client = await attempt<Item, Result>({ ...options, signal });
+      failures = 0;
       backoff.reset();
       authFailures = 0;
       try {
@@ -261,7 +264,7 @@ export async function work<Item, Result>(
       if (settings === null || !canHeal(error, authFailures)) throw error;
       const delayMs = backoff.next();
       if (
-        backoff.attempts >= maxAttempts ||
+        failures >= maxAttempts ||
         performance.now() - lostAt + delayMs > maxElapsedMs
       ) throw error;
       tell(options.onEvent, {

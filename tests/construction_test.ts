@@ -1,0 +1,117 @@
+/**
+ * What throws at construction: design section 2. Each single option is in
+ * `options_test.ts`.
+ */
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import {
+  Client,
+  connect,
+  InsecureBindError,
+  listen,
+  Server,
+  work,
+} from "../mod.ts";
+import { memoryPair } from "./_support/memory_pair.ts";
+
+const UNKNOWN = { unknown: 1 } as object;
+const OUT_OF_RANGE = { maxFrameBytes: -1 };
+
+Deno.test("new Server() throws, and leaves the listener to its owner", () => {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  assertThrows(() => new Server(listener, UNKNOWN), TypeError, "unknown");
+  assertThrows(() => new Server(listener, OUT_OF_RANGE), RangeError);
+  listener.close();
+});
+
+Deno.test("listen() throws, and listens nowhere", () => {
+  assertThrows(() => listen({ port: 0, ...UNKNOWN }), TypeError, "unknown");
+  assertThrows(() => listen({ port: 0, ...OUT_OF_RANGE }), RangeError);
+  assertThrows(() => listen({ port: 70_000 }), RangeError);
+  assertThrows(() => listen({} as { port: number }), TypeError);
+  assertThrows(() => listen({ port: 0, cert: "PEM" }), TypeError);
+});
+
+Deno.test("maxInFlightBytes below maxFrameBytes is a RangeError", async () => {
+  assertThrows(
+    () => listen({ port: 0, maxInFlightBytes: 4 * 1024 * 1024 - 1 }),
+    RangeError,
+  );
+  assertThrows(
+    () => listen({ port: 0, maxFrameBytes: 9 * 1024 * 1024 }),
+    RangeError,
+  );
+  const server = listen({ port: 0, maxInFlightBytes: 4 * 1024 * 1024 });
+  await server.close();
+});
+
+Deno.test("new Client() throws, and leaves the connection to its owner", () => {
+  const [conn, other] = memoryPair();
+  assertThrows(() => new Client(conn, UNKNOWN), TypeError, "unknown");
+  assertThrows(() => new Client(conn, OUT_OF_RANGE), RangeError);
+  conn.close();
+  other.close();
+});
+
+Deno.test("connect() and work() reject", async () => {
+  const noop = () => {};
+  await assertRejects(() => connect({ port: 1, ...UNKNOWN }), TypeError);
+  await assertRejects(() => connect({ port: 1, ...OUT_OF_RANGE }), RangeError);
+  await assertRejects(() => work({ port: 1, ...UNKNOWN }, noop), TypeError);
+  await assertRejects(() => work({ port: 1 }, noop, UNKNOWN), TypeError);
+  await assertRejects(
+    () => work({ port: 1 }, noop, { concurrency: 0 }),
+    RangeError,
+  );
+  await assertRejects(
+    () => work({ port: 1 }, "handler" as unknown as () => void),
+    TypeError,
+  );
+});
+
+Deno.test("submit(), map(), ready() and close() check their options", async () => {
+  await using server = listen<number, number>({ port: 0 });
+  assertThrows(() => server.submit(1, UNKNOWN), TypeError);
+  assertThrows(() => server.submit(1, { timeoutMs: -1 }), RangeError);
+  assertThrows(() => server.map([], { ordered: "no" } as object), TypeError);
+  assertThrows(() => server.map([], { window: 0 }), RangeError);
+  assertThrows(() => server.ready(-1), RangeError);
+  assertThrows(() => server.ready(1.5), RangeError);
+  assertThrows(() => server.close({ drainMs: -1 }), RangeError);
+});
+
+Deno.test("Options that are undefined count as left out", async () => {
+  const options = {
+    port: 0,
+    hostname: undefined,
+    secret: undefined,
+    onEvent: undefined,
+    heartbeat: undefined,
+  };
+  const server = listen(options as unknown as { port: number });
+  await server.close();
+});
+
+Deno.test("InsecureBindError: other addresses need a secret, TLS or insecure", async () => {
+  for (const hostname of ["0.0.0.0", "::", "192.168.1.5", "example.com"]) {
+    const error = assertThrows(
+      () => listen({ port: 0, hostname }),
+      InsecureBindError,
+    );
+    assert(error.message.includes(hostname));
+  }
+  for (const hostname of ["127.0.0.1", "localhost"]) {
+    const server = listen({ port: 0, hostname });
+    await server.close();
+  }
+  const one = listen({ port: 0, hostname: "0.0.0.0", insecure: true });
+  const two = listen({ port: 0, hostname: "0.0.0.0", secret: "s" });
+  await Promise.all([one.close(), two.close()]);
+});
+
+Deno.test("InsecureBindError: a listener of one's own is checked too", async () => {
+  const listener = Deno.listen({ hostname: "0.0.0.0", port: 0 });
+  assertThrows(() => new Server(listener), InsecureBindError);
+  assertEquals(listener.addr.transport, "tcp", "it is still the caller's");
+  const server = new Server(listener, { insecure: true });
+  await server.close();
+});
