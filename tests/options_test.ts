@@ -1,0 +1,340 @@
+/**
+ * Every option: what it takes, what it refuses, and how it says so.
+ */
+import {
+  assert,
+  assertEquals,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
+import { secretBytes, validate } from "../internal/options.ts";
+import { Client, connect, listen, Server, work } from "../mod.ts";
+import { MemoryListener } from "./_support/memory_pair.ts";
+
+type Of = Parameters<typeof validate>[1];
+
+/** What an option takes, what is out of its range, and what isn't its type. */
+interface Case {
+  of: Of[];
+  good: unknown[];
+  range?: unknown[];
+  type: unknown[];
+}
+
+const BOTH: Of[] = ["server", "listen", "client", "connect"];
+const SERVERS: Of[] = ["server", "listen"];
+const CLIENTS: Of[] = ["client", "connect"];
+
+const codec = { name: "x", encode: () => new Uint8Array(), decode: () => 1 };
+const transform = { name: "x", open: () => codec };
+const schema = { "~standard": { version: 1, vendor: "x", validate: () => 1 } };
+const { signal } = new AbortController();
+const noop = () => {};
+
+const notText = [1, null, {}, [], true];
+const notNumber = ["1", null, {}, 1n, true];
+const notFunction = [1, "f", {}, null];
+const notBoolean = [1, "true", null];
+const notSignal = [{}, "signal", null, { aborted: false }];
+const time = {
+  good: [1, 0.5, 1e12, Infinity],
+  range: [0, -1, NaN, -Infinity],
+  type: notNumber,
+};
+const timeFrom0 = { ...time, good: [0, ...time.good], range: [-1, NaN] };
+const count = (from: number) => ({
+  good: [from, from + 1, 2 ** 53 - 1, Infinity],
+  range: [from - 1, from + 0.5, -1, NaN, 2 ** 53],
+  type: notNumber,
+});
+
+const CASES: Record<string, Case> = {
+  signature: { of: BOTH, good: ["", "x"], type: notText },
+  secret: {
+    of: BOTH,
+    good: ["s", new Uint8Array(1)],
+    range: ["", new Uint8Array(0)],
+    type: [1, null, [1, 2], new ArrayBuffer(4)],
+  },
+  codec: {
+    of: BOTH,
+    good: [codec],
+    type: [null, "cbor", {}, { ...codec, name: 1 }, { ...codec, decode: 1 }],
+  },
+  transforms: {
+    of: BOTH,
+    good: [[], [transform, transform]],
+    type: [transform, "gzip", ["gzip"], [null], [{ name: "x" }], null],
+  },
+  itemSchema: {
+    of: BOTH,
+    good: [schema, Object.assign(noop, schema)],
+    type: [{}, null, "x", noop.bind(null), { "~standard": { version: 2 } }],
+  },
+  resultSchema: { of: BOTH, good: [schema], type: [{}, null] },
+  maxFrameBytes: {
+    of: CLIENTS,
+    good: [1024, 4 * 1024 * 1024, 0xffff_ffff],
+    range: [1023, 0, -1, 1024.5, 2 ** 32, Infinity, NaN],
+    type: notNumber,
+  },
+  handshakeTimeoutMs: { of: BOTH, ...time },
+  heartbeat: {
+    of: BOTH,
+    good: [
+      {},
+      { intervalMs: 1 },
+      { timeoutMs: 1 },
+      { dropMs: 30_000 },
+      { intervalMs: 1, timeoutMs: 2, dropMs: 3 },
+      { intervalMs: 5, timeoutMs: 5, dropMs: 5 },
+    ],
+    range: [
+      { intervalMs: 0 },
+      { timeoutMs: NaN },
+      { intervalMs: 3, timeoutMs: 2 },
+      { timeoutMs: 3, dropMs: 2 },
+      { dropMs: 29_999 },
+    ],
+    type: [null, 1, { intervalMs: "1" }, { interval: 1 }],
+  },
+  onEvent: { of: BOTH, good: [noop], type: notFunction },
+  dispatch: {
+    of: SERVERS,
+    good: [
+      "round-robin",
+      "least-loaded",
+      { key: () => "k" },
+      { pick: () => 0 },
+    ],
+    type: ["fastest", 1, null, {}, { key: "id" }, noop],
+  },
+  results: {
+    of: SERVERS,
+    good: ["keep", "discard"],
+    range: ["drop"],
+    type: [true, null],
+  },
+  maxInFlightBytes: {
+    of: SERVERS,
+    good: [4 * 1024 * 1024, Infinity],
+    range: [4 * 1024 * 1024 - 1, 1024, 0, NaN],
+    type: notNumber,
+  },
+  maxBufferedBytes: { of: SERVERS, ...count(1) },
+  maxQueued: { of: SERVERS, ...count(0) },
+  maxConnections: { of: SERVERS, ...count(1) },
+  maxHandshakes: { of: SERVERS, ...count(1) },
+  maxDeliveries: { of: SERVERS, ...count(2) },
+  itemTimeoutMs: { of: SERVERS, ...time },
+  retry: {
+    of: SERVERS,
+    good: [{ attempts: 1 }, { attempts: 3, backoffMs: 0 }],
+    range: [{ attempts: 0 }, { attempts: 3, backoffMs: -1 }],
+    type: [3, null, { attempts: "3" }, { times: 3 }],
+  },
+  onFailure: { of: [...SERVERS, "map"], good: [noop], type: notFunction },
+  insecure: { of: SERVERS, good: [true, false], type: notBoolean },
+  hostname: { of: ["listen", "connect"], good: ["localhost"], type: notText },
+  port: {
+    of: ["listen", "connect"],
+    good: [0, 65535],
+    range: [-1, 65536, 1.5, NaN],
+    type: notNumber,
+  },
+  cert: { of: ["listen"], good: [], type: notText },
+  key: { of: ["listen"], good: [], type: notText },
+  prefetch: {
+    of: CLIENTS,
+    good: ["auto", 1, 1_000_000],
+    range: [0, 1_000_001, 1.5, Infinity],
+    type: ["all", null],
+  },
+  name: { of: CLIENTS, good: ["", "x"], type: notText },
+  tls: {
+    of: ["connect"],
+    good: [true, false, {}],
+    type: [1, null, "yes", { ca: [] }, { caCerts: ["not PEM"] }],
+  },
+  signal: {
+    of: ["connect", "work", "submit", "map", "ready"],
+    good: [signal],
+    type: notSignal,
+  },
+  reconnect: {
+    of: ["connect"],
+    good: [
+      false,
+      {},
+      { minDelayMs: 1, maxDelayMs: 2, maxAttempts: Infinity, maxElapsedMs: 1 },
+    ],
+    range: [{ minDelayMs: 0 }, { maxAttempts: 0 }],
+    type: [true, null, { delay: 1 }],
+  },
+  concurrency: {
+    of: ["work"],
+    good: [1, 4096],
+    range: [0, 4097, 1.5, Infinity],
+    type: notNumber,
+  },
+  isolate: { of: ["work"], good: [true, false], type: notBoolean },
+  cancelGraceMs: { of: ["work"], ...time },
+  sendStacks: { of: ["work"], good: [true, false], type: notBoolean },
+  timeoutMs: { of: ["submit"], ...time },
+  ordered: { of: ["map"], good: [true, false], type: notBoolean },
+  window: {
+    of: ["map"],
+    good: [1, 1_000_000],
+    range: [0, 1_000_001, Infinity],
+    type: notNumber,
+  },
+  settled: { of: ["map"], good: [true, false], type: notBoolean },
+  drainMs: { of: ["close"], ...timeFrom0 },
+};
+
+function check(of: Of, name: string, value: unknown): void {
+  const more = of === "listen" || of === "connect" ? { port: 0 } : {};
+  validate({ ...more, [name]: value }, of);
+}
+
+for (const [name, { of, good, range = [], type }] of Object.entries(CASES)) {
+  Deno.test(`validate() knows the option ${name}`, () => {
+    for (const whose of of) {
+      for (const value of [...good, undefined]) check(whose, name, value);
+      for (const value of range) {
+        const error = assertThrows(
+          () => check(whose, name, value),
+          RangeError,
+        );
+        assertStringIncludes(error.message, "Cannot use ");
+        assertStringIncludes(error.message, " options: ");
+        assertStringIncludes(error.message, "expected");
+      }
+      for (const value of type) {
+        const error = assertThrows(
+          () => check(whose, name, value),
+          TypeError,
+        );
+        assert(error.constructor === TypeError, Deno.inspect(value));
+        assertStringIncludes(error.message, name.slice(0, 4));
+      }
+    }
+  });
+}
+
+Deno.test("validate() refuses options that it doesn't know, by name", () => {
+  for (
+    const whose of [
+      ...BOTH,
+      "work",
+      "submit",
+      "map",
+      "ready",
+      "close",
+    ] as const
+  ) {
+    for (const name of ["max_frame_bytes", "toString", "__proto__", ""]) {
+      assertThrows(
+        () =>
+          validate(
+            Object.fromEntries([["port", 0], [name, undefined]].slice(
+              whose === "listen" || whose === "connect" ? 0 : 1,
+            )),
+            whose,
+          ),
+        TypeError,
+        `Cannot use ${whose} options: "${name}" is unknown, expected`,
+      );
+    }
+  }
+});
+
+Deno.test("validate() refuses what isn't an object", () => {
+  for (const options of [null, undefined, 1, "x", () => {}]) {
+    assertThrows(
+      () => validate(options, "server"),
+      TypeError,
+      "expected an object",
+    );
+  }
+});
+
+Deno.test("validate() says what was given and what was expected", () => {
+  assertThrows(
+    () => validate({ maxFrameBytes: 10 }, "client"),
+    RangeError,
+    "Cannot use client options: maxFrameBytes is 10, expected an integer from 1024 to 4294967295",
+  );
+  assertThrows(
+    () => validate({ results: "drop" }, "server"),
+    RangeError,
+    'results is "drop", expected "keep" or "discard"',
+  );
+  assertThrows(
+    () => validate({ onEvent: [] }, "server"),
+    TypeError,
+    "onEvent is an array, expected a function",
+  );
+  assertThrows(
+    () => validate({ heartbeat: { interval: 1 } }, "server"),
+    TypeError,
+    '"interval" is unknown, expected intervalMs, timeoutMs, dropMs',
+  );
+});
+
+Deno.test("validate() asks for room for one frame in flight", () => {
+  for (const whose of ["server", "listen"] as const) {
+    const port = whose === "listen" ? { port: 0 } : {};
+    assertThrows(
+      () => validate({ ...port, maxFrameBytes: 9 * 1024 * 1024 }, whose),
+      RangeError,
+      "maxInFlightBytes is 8388608, expected at least maxFrameBytes, 9437184",
+    );
+    validate(
+      { ...port, maxFrameBytes: 1 << 20, maxInFlightBytes: 1 << 20 },
+      whose,
+    );
+  }
+});
+
+Deno.test("validate() asks for a port, and for cert and key together", () => {
+  for (const whose of ["listen", "connect"] as const) {
+    assertThrows(() => validate({}, whose), TypeError, "expected a port");
+    validate({ port: 0 }, whose);
+  }
+  for (const half of [{ cert: "c" }, { key: "k" }]) {
+    assertThrows(
+      () => validate({ port: 0, ...half }, "listen"),
+      TypeError,
+      "expected both cert and key",
+    );
+  }
+  validate({ port: 0, cert: "c", key: "k" }, "listen");
+});
+
+Deno.test("Options are checked at construction, before anything is opened", async () => {
+  const bad = { unknown: 1 } as Record<string, unknown>;
+  const listener = new MemoryListener();
+  assertThrows(() => new Server(listener, bad), TypeError, "unknown");
+  assertThrows(
+    () => new Client(listener.connect(), bad),
+    TypeError,
+    "unknown",
+  );
+  listener.close();
+  assertThrows(() => listen({ port: 0, ...bad }), TypeError, "unknown");
+  for (const start of [connect, work]) {
+    const error = await start({ port: 1, ...bad }, () => {}).catch((e) => e);
+    assert(error instanceof TypeError);
+  }
+  const error = await work({ port: 1 }, 5 as unknown as () => void)
+    .catch((e) => e);
+  assert(error instanceof TypeError);
+  assertStringIncludes(error.message, "handler");
+});
+
+Deno.test("secretBytes() takes text as UTF-8, and bytes as they are", () => {
+  assertEquals(secretBytes(undefined), null);
+  assertEquals(secretBytes("é"), new Uint8Array([0xc3, 0xa9]));
+  assertEquals(secretBytes(new Uint8Array([1])), new Uint8Array([1]));
+});
