@@ -183,12 +183,20 @@ export async function connect<Item, Result>(
  * @typeParam Result What comes back.
  * @param options Where to, and the options of the client.
  * @param handler Called with every item. What it returns is the item's result;
- * what it throws is the item's failure.
+ * what it throws is the item's failure. A URL is that of a module whose default
+ * export is the handler; with `isolate: true` it runs in threads of its own,
+ * loaded in each of them. They have this process's permissions, and need
+ * `--allow-read` of the module and of the local files that it imports; a binary
+ * needs `deno compile --include handler.ts`. With a codec of one's own, the
+ * module exports it as `codec`.
  * @param workOptions How to work.
  * @returns Resolves when the server has no more work, or `signal` has aborted
  * and what was begun is finished. It rejects with a {@linkcode HandshakeError}
  * if the two ends don't belong together, and with the last error when it gives
  * up.
+ * @throws {TypeError} If an option is unknown or of the wrong type, or the
+ * handler's module can't be used.
+ * @throws {RangeError} If an option is out of range.
  *
  * @example Four items at once
  * ```ts
@@ -203,6 +211,22 @@ export async function connect<Item, Result>(
  *   signal.throwIfAborted();
  *   return await Promise.resolve(n * 2);
  * }, { concurrency: 4 });
+ *
+ * assertEquals(await server.submit(21), 42);
+ * ```
+ *
+ * @example A handler that burns the processor, in two isolates
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { work } from "@distchan/distchan/client";
+ * import { listen } from "@distchan/distchan/server";
+ *
+ * await using server = listen<number, number>({ port: 0 });
+ * const { port } = server.addr as Deno.NetAddr;
+ *
+ * // Yours: new URL("./handler.ts", import.meta.url)
+ * const handler = new URL("data:text/javascript,export default (n) => n * 2");
+ * work<number, number>({ port }, handler, { isolate: true, concurrency: 2 });
  *
  * assertEquals(await server.submit(21), 42);
  * ```
@@ -378,6 +402,8 @@ export class Client<Item = unknown, Result = unknown>
   readonly #tickMs: number;
 
   /**
+   * Makes a client of a connection.
+   *
    * @param conn The connection: TCP, TLS or anything alike. It belongs to the
    * client from now on, and the handshake begins.
    * @param options The options.
@@ -509,7 +535,8 @@ export class Client<Item = unknown, Result = unknown>
   /**
    * Calls a handler with every item, and sends back what it returns.
    *
-   * @param handler The handler. What it throws is the item's failure.
+   * @param handler The handler, or the URL of its module. What it throws is the
+   * item's failure.
    * @param options How to work.
    * @returns Resolves when the server has no more work, or `signal` has aborted
    * and what was begun is finished; rejects if the connection is lost.
@@ -1015,7 +1042,8 @@ export class Client<Item = unknown, Result = unknown>
   #grant(): void {
     if (this.#phase !== "open") return;
     const isWork = this.#runner !== null;
-    if (!isWork && !this.#outlet.isTaken) return;
+    // Items of work() wait until its handler is loaded.
+    if (!isWork && (this.#isWork || !this.#outlet.isTaken)) return;
     const { prefetch = "auto" } = this.#options;
     const isAuto = prefetch === "auto";
     this.#window = !isAuto

@@ -35,17 +35,15 @@ import type { WorkItem } from "./work_loop.ts";
  * worker by it.
  */
 const BOOTSTRAP = new URL(
-  `data:text/javascript,${
-    encodeURIComponent(`
-      import { workerData } from "node:worker_threads";
-      globalThis.self ??= globalThis;
-      import(${JSON.stringify(ISOLATE_MODULE)}).then(
-        ({ serve }) => serve(workerData),
-        ({ name, message }) => workerData.port.postMessage(
-          { type: "unusable", error: { name, message } },
-        ),
-      );`)
-  }`,
+  "data:text/javascript," + encodeURIComponent(
+    'import { workerData } from "node:worker_threads";' +
+      "globalThis.self ??= globalThis;" +
+      `import(${JSON.stringify(ISOLATE_MODULE)}).then(` +
+      "({ serve }) => serve(workerData)," +
+      "({ name, message }) => workerData.port.postMessage(" +
+      '{ type: "unusable", error: { name, ' +
+      'message: "Cannot start an isolate: " + message } }));',
+  ),
 );
 
 /** Who waits for an item. */
@@ -66,8 +64,8 @@ export interface IsolateJob {
 export interface IsolateEvents {
   /** It is free. */
   onFree(isolate: Isolate): void;
-  /** It is no more. The error, if it was nobody's item that ended it. */
-  onGone(isolate: Isolate, error: Error | null): void;
+  /** It is no more; the error is the failure of what was in it. */
+  onGone(isolate: Isolate, error: Error, job: IsolateJob | null): void;
   /** The module can't be used. */
   onUnusable(isolate: Isolate, error: Error): void;
 }
@@ -237,7 +235,7 @@ export class Isolate {
     }
   }
 
-  /** It has ended, or has to: that is the failure of the item in it. */
+  /** It has ended, or has to. */
   #end(error: Error): void {
     if (this.#state === "gone") return;
     const job = this.#job, { isLoading } = this;
@@ -254,7 +252,6 @@ export class Isolate {
       );
       return;
     }
-    job?.onError(error);
-    this.#events.onGone(this, job === null ? error : null);
+    this.#events.onGone(this, error, job);
   }
 }

@@ -11,7 +11,7 @@
 import type { Codec } from "../codec.ts";
 import { CborCodec } from "./cbor_codec.ts";
 import type { HandlerSource } from "./handler_source.ts";
-import { Isolate, type IsolateEvents } from "./isolate.ts";
+import { Isolate, type IsolateEvents, type IsolateJob } from "./isolate.ts";
 import type { IsolateSetup } from "./isolate_worker.ts";
 import { Queue } from "./queue.ts";
 import { toError } from "./thrown.ts";
@@ -46,22 +46,27 @@ export class IsolatePool implements HandlerSource {
   #runner: IsolateRunner | null = null;
   #error: Error | null = null;
   #isClosed = false;
+  /** Answers that wait until an isolate is loaded. */
+  readonly #owed = new Map<Isolate, () => void>();
   /** Told at every change of an isolate, while somebody waits. */
   #onChange: (() => void) | null = null;
   readonly #events: IsolateEvents = {
-    onFree: () => {
+    onFree: (isolate) => {
       this.#onChange?.();
+      this.#replaced(isolate);
       this.#runner?.run();
     },
-    onGone: (isolate, error) => {
+    onGone: (isolate, error, job) => {
       this.#isolates.delete(isolate);
       this.#onChange?.();
-      if (error !== null) this.#runner?.sink.onCrash(error);
+      if (job === null) this.#runner?.sink.onCrash(error);
+      else this.#replace(job, error);
       this.#runner?.run();
     },
     onUnusable: (isolate, error) => {
       this.#isolates.delete(isolate);
       this.#fail(error);
+      this.#replaced(isolate);
     },
   };
 
@@ -156,18 +161,38 @@ export class IsolatePool implements HandlerSource {
     await promise;
   }
 
-  #start(): void {
+  #start(): Isolate | null {
     try {
-      this.#isolates.add(
-        new Isolate(this.#setup, {
-          graceMs: this.#options.cancelGraceMs,
-          events: this.#events,
-        }),
-      );
+      const isolate = new Isolate(this.#setup, {
+        graceMs: this.#options.cancelGraceMs,
+        events: this.#events,
+      });
+      this.#isolates.add(isolate);
+      return isolate;
     } catch (error) {
       // No thread to be had, for example.
       this.#fail(toError(error));
+      return null;
     }
+  }
+
+  /**
+   * Starts an isolate in place of one that ended with an item in it. The item
+   * keeps its slot until that is loaded: the next item's time isn't spent on it.
+   */
+  #replace(job: IsolateJob, error: Error): void {
+    const isolate = this.#isClosed || this.#error !== null
+      ? null
+      : this.#start();
+    if (isolate === null) job.onError(error);
+    else this.#owed.set(isolate, () => job.onError(error));
+  }
+
+  #replaced(isolate: Isolate): void {
+    const answer = this.#owed.get(isolate);
+    if (answer === undefined) return;
+    this.#owed.delete(isolate);
+    answer();
   }
 
   #fail(error: Error): void {

@@ -70,6 +70,14 @@ export async function serve(setup: IsolateSetup): Promise<void> {
     const thrown = event instanceof ErrorEvent ? event.error : event.reason;
     send({ type: "crash", error: toThrown(thrown) });
   };
+  // By itself it returns, and what called it goes on for a while.
+  const { exit } = Deno;
+  Object.assign(Deno, {
+    exit(code?: number): never {
+      exit(code);
+      for (;;);
+    },
+  });
   globalThis.addEventListener("error", onCrash);
   globalThis.addEventListener("unhandledrejection", onCrash);
   try {

@@ -292,14 +292,16 @@ export interface WorkOptions {
   /** Leaves: hands back what isn't begun, finishes the rest, says goodbye. */
   signal?: AbortSignal;
   /**
-   * Runs the handler, a module's URL, in so many Web Workers as `concurrency`
-   * says.
+   * Runs the handler, a module's URL, in isolates: as many worker threads as
+   * `concurrency` says, one item at a time in each. This event loop stays free,
+   * however long a handler burns the processor.
    *
    * @default {false}
    */
   isolate?: boolean;
   /**
-   * How long a cancelled handler in an isolate may go on, in ms.
+   * How long a cancelled or timed-out handler in an isolate may go on after its
+   * `context.signal` aborts, in ms. Then its isolate is terminated and replaced.
    *
    * @default {5000}
    */

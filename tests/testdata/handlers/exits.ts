@@ -1,0 +1,2 @@
+Deno.exit(9);
+export default (): void => {};

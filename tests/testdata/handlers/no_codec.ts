@@ -1,0 +1,2 @@
+export const codec = "json";
+export default (): void => {};

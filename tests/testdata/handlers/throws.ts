@@ -1,0 +1,2 @@
+throw new RangeError("thrown at import");
+export default (): void => {};
