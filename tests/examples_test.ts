@@ -359,6 +359,7 @@ for (const name of ["capitalizer", "adder", "checksum", "mandelbrot"]) {
     await using folder = await Folder.make();
     await folder.write("file", "x");
     await using server = await startExample(`${name}/server.ts`, {
+      cwd: folder.path,
       dir: folder.path,
       stdin: "1 2\n",
     });
@@ -366,6 +367,9 @@ for (const name of ["capitalizer", "adder", "checksum", "mandelbrot"]) {
     const { flags, script } = await documentedCommand(
       `examples/${name}/worker.ts`,
     );
+    if (name === "mandelbrot") {
+      flags.push("--include=examples/mandelbrot/handler.ts");
+    }
     await using out = await Folder.make();
     const binary = `${out.path}/worker`;
     await using compiler = new Process(Deno.execPath(), [
@@ -373,7 +377,8 @@ for (const name of ["capitalizer", "adder", "checksum", "mandelbrot"]) {
       "--no-check",
       ...stdArgs(),
       ...flags.map((flag) =>
-        flag.replace("5678", `${port}`).replace("DIR", folder.path)
+        flag.replace("127.0.0.1:5678", `127.0.0.1:${port}`)
+          .replace("DIR", folder.path)
       ),
       `--output=${binary}`,
       ROOT + script,
@@ -383,8 +388,7 @@ for (const name of ["capitalizer", "adder", "checksum", "mandelbrot"]) {
       `--port=${port}`,
       ...(name === "checksum" ? [folder.path] : []),
     ]);
-    await success(server);
-    await success(worker);
+    await Promise.all([success(server), success(worker)]);
   });
 }
 

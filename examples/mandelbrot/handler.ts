@@ -6,7 +6,7 @@ import type { Pixels, Row } from "./types.ts";
 
 const MAX_ITERATIONS = 1000;
 
-/** The worker's handler. */
+/** The handler: `work()` takes the default export of a module. */
 export default function row({ y, width, height }: Row): Pixels {
   const pixels = new Uint8Array(width * 3);
   const scale = 3 / width; // from -2.25 to 0.75
