@@ -21,6 +21,7 @@
  * @module
  */
 
+import { setImmediate } from "node:timers";
 import { cbor } from "./codec.ts";
 import { deferred, Inlet, Outlet } from "./internal/channel.ts";
 import type { Duplex } from "./internal/connection.ts";
@@ -50,7 +51,7 @@ import {
 } from "./internal/errors.ts";
 import type { ServerEvent, StallReason } from "./internal/events.ts";
 import type { Terms } from "./internal/handshake.ts";
-import { LATE_MS, tickMs } from "./internal/heartbeat.ts";
+import { tickMs } from "./internal/heartbeat.ts";
 import { SETTLED } from "./internal/in_flight.ts";
 import { MapRun } from "./internal/map_run.ts";
 import {
@@ -69,6 +70,7 @@ import { PayloadCodec } from "./internal/payload.ts";
 import { timerMs } from "./internal/timer.ts";
 import { ItemSchema } from "./internal/schema.ts";
 import type { Transform } from "./internal/transforms.ts";
+import { Watchdog } from "./internal/watchdog.ts";
 import { afterEnd, ChannelWay, SubmitWay } from "./internal/ways.ts";
 import { type LinkHost, WorkerLink } from "./internal/worker_link.ts";
 
@@ -139,6 +141,11 @@ export interface ServerStats {
   workers: readonly WorkerInfo[];
 }
 
+/**
+ * After so many connections the event loop goes round: those that wait are
+ * accepted at once otherwise, and in a flood of them nobody else has a turn.
+ */
+const ACCEPTS_AT_ONCE = 4;
 /** How long to wait after an error of accept(), at first and at most, in ms. */
 const ACCEPT_DELAY_MS = 5, MAX_ACCEPT_DELAY_MS = 1000;
 /** Connections over the limit that are told so at once, before they close. */
@@ -228,16 +235,13 @@ export class Server<Item = unknown, Result = unknown>
   readonly #host: LinkHost;
   readonly #closed = deferred<void>();
   readonly #watchers = new Set<() => void>();
+  readonly #watchdog: Watchdog;
   #phase: "open" | "ending" | "finished" | "aborted" = "open";
   #abortReason: unknown;
   #nextWorkerId = 0;
   #bytesIn = 0;
   #bytesOut = 0;
   #retryTimers = new Set<ReturnType<typeof setTimeout>>();
-  #timer: ReturnType<typeof setInterval> | undefined;
-  readonly #tickMs: number;
-  #tickedAt = 0;
-  #lateTimer: ReturnType<typeof setTimeout> | undefined;
   #progress = -1;
   #progressAt = 0;
   #stallTold = false;
@@ -269,10 +273,18 @@ export class Server<Item = unknown, Result = unknown>
     this.#listener = listener;
     this.#options = options;
     const heartbeat = this.#heartbeat = resolveHeartbeat(options.heartbeat);
-    this.#tickMs = tickMs(
-      options.handshakeTimeoutMs ?? DEFAULTS.handshakeTimeoutMs,
-      heartbeat.intervalMs,
-      options.itemTimeoutMs,
+    this.#watchdog = new Watchdog(
+      tickMs(
+        options.handshakeTimeoutMs ?? DEFAULTS.handshakeTimeoutMs,
+        heartbeat.intervalMs,
+        options.itemTimeoutMs,
+      ),
+      {
+        excuse: (lateMs) => {
+          for (const { connection } of this.#links) connection.excuse(lateMs);
+        },
+        check: (now) => this.#check(now),
+      },
     );
     const { dispatch } = options;
     const itemSchema = options.itemSchema === undefined
@@ -349,7 +361,6 @@ export class Server<Item = unknown, Result = unknown>
       itemSchema,
       resultSchema: options.resultSchema ?? null,
       delivery: this.#delivery,
-      refusal: () => this.#refusal(),
       onOpen: (link) => this.#onOpen(link),
       onError: (link, entry, error) => this.#onError(link, entry, error),
       onValue: (link, value, bytes) => this.#onValue(link, value, bytes),
@@ -692,9 +703,7 @@ export class Server<Item = unknown, Result = unknown>
   }
 
   #shutDown(code: "normal" | "aborted", reason: string): void {
-    clearInterval(this.#timer);
-    this.#timer = undefined;
-    clearTimeout(this.#lateTimer);
+    this.#watchdog.stop();
     for (const timer of this.#retryTimers) clearTimeout(timer);
     this.#retryTimers.clear();
     try {
@@ -719,7 +728,7 @@ export class Server<Item = unknown, Result = unknown>
 
   async #accept(): Promise<void> {
     let delayMs = ACCEPT_DELAY_MS;
-    for (;;) {
+    for (let accepted = 1;; accepted++) {
       try {
         const conn = await this.#listener.accept();
         delayMs = ACCEPT_DELAY_MS;
@@ -728,6 +737,7 @@ export class Server<Item = unknown, Result = unknown>
           return;
         }
         this.#onConnection(conn);
+        if (accepted % ACCEPTS_AT_ONCE === 0) await nextTurn();
       } catch (error) {
         if (this.#isOver) return;
         this.#emit({ type: "accept-error", error: error as Error });
@@ -801,10 +811,6 @@ export class Server<Item = unknown, Result = unknown>
       link.connection.end();
       return;
     }
-  }
-
-  #refusal(): HandshakeError | null {
-    return null;
   }
 
   #onOpen(link: WorkerLink): void {
@@ -938,22 +944,7 @@ export class Server<Item = unknown, Result = unknown>
   }
 
   #startTimer(): void {
-    if (this.#timer !== undefined || this.#isOver) return;
-    this.#tickedAt = performance.now();
-    this.#timer = setInterval(() => this.#tick(), this.#tickMs);
-  }
-
-  #tick(): void {
-    const now = performance.now();
-    const lateMs = now - this.#tickedAt - this.#tickMs;
-    this.#tickedAt = now;
-    if (lateMs <= LATE_MS) return this.#check(now);
-    // After a pause of this process, what peers sent is read first.
-    clearTimeout(this.#lateTimer);
-    this.#lateTimer = setTimeout(() => {
-      for (const { connection } of this.#links) connection.excuse(lateMs);
-      this.#check(performance.now());
-    }, 0);
+    if (!this.#isOver) this.#watchdog.start();
   }
 
   #check(now: number): void {
@@ -978,8 +969,7 @@ export class Server<Item = unknown, Result = unknown>
     this.#channel.checkReader(now);
     this.#checkStall(now);
     if (this.#links.size === 0 && this.#delivery.alive === 0) {
-      clearInterval(this.#timer);
-      this.#timer = undefined;
+      this.#watchdog.stop();
     }
   }
 
@@ -1044,6 +1034,10 @@ export class Server<Item = unknown, Result = unknown>
     ) reason = "no-work-mode";
     this.#emit({ type: "stalled", reason, waiting });
   }
+}
+
+function nextTurn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
 }
 
 function strategyOf<Item>(

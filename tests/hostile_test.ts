@@ -8,7 +8,7 @@ import {
   work,
 } from "../mod.ts";
 import { range } from "./_support/channel_kit.ts";
-import { MemoryListener } from "./_support/memory_pair.ts";
+import { MemoryListener, memoryPair } from "./_support/memory_pair.ts";
 import { seeded } from "./_support/rng.ts";
 import { frame, ScriptedPeer, T } from "./_support/scripted_peer.ts";
 import { until } from "./_support/within.ts";
@@ -176,4 +176,26 @@ Deno.test("hostile: bytes before the handshake are bounded", async () => {
     peer.close();
   }
   assertEquals(server.workers.length, 0);
+});
+
+Deno.test("hostile: a flood of connections leaves the event loop its turns", async () => {
+  const { addr } = new MemoryListener();
+  let accepted = 0;
+  const closed = Promise.withResolvers<never>();
+  closed.promise.catch(() => {});
+  // All that wait in a backlog are there at once.
+  const flood = {
+    addr,
+    accept(): Promise<Deno.Conn> {
+      if (++accepted > 5000) return closed.promise;
+      const [near, far] = memoryPair();
+      near.close();
+      return Promise.resolve(far);
+    },
+    close: () => closed.reject(new Deno.errors.BadResource("closed")),
+  };
+  const server = new Server(flood as unknown as Deno.Listener);
+  await new Promise((resolve) => setTimeout(resolve, 0));
+  assertLess(accepted, 100);
+  await server.close();
 });
