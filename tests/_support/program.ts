@@ -14,12 +14,12 @@ const programs: Record<
   (port: number, args: string[]) => Promise<void>
 > = {
   /** Answers n with 2n, after so many ms. SIGTERM leaves in order. */
-  async double(port, [delayMs = "0", concurrency = "1"]) {
+  async double(port, [delayMs = "0", concurrency = "1", name = ""]) {
     const leave = new AbortController();
     Deno.addSignalListener("SIGTERM", () => leave.abort());
     const ms = Number(delayMs);
     await work<number, number>(
-      { port, reconnect: { minDelayMs: 5, maxDelayMs: 50 } },
+      { port, name, reconnect: { minDelayMs: 5, maxDelayMs: 50 } },
       ms === 0 ? (n) => n * 2 : async (n) => {
         await new Promise((resolve) => setTimeout(resolve, ms));
         return n * 2;
