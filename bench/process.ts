@@ -53,6 +53,8 @@ type Message = { port: number } | { report: Report } | { phase: number };
 
 /** How long a run may take, in ms. */
 const TIMEOUT_MS = 120_000;
+/** If there are more workers, only the server is profiled. */
+const MAX_PROFILED_WORKERS = 8;
 /** How often memory is looked at, in ms. */
 const SAMPLE_MS = 50;
 
@@ -140,7 +142,11 @@ function spawn(
 ): Deno.ChildProcess {
   const root = peer.root ?? ROOT;
   const args = ["run", "--quiet", "--no-check", "-A", ...stdArgs()];
-  if (profileDir !== undefined) {
+  // A profiler in each of many workers would be most of what there is to see.
+  if (
+    profileDir !== undefined &&
+    (role === "server" || config.workers <= MAX_PROFILED_WORKERS)
+  ) {
     const dir = join(profileDir, `${config.scenario}_${peer.program}_${role}`);
     args.push("--cpu-prof", `--cpu-prof-dir=${dir}`);
   }

@@ -185,7 +185,8 @@ export const SCENARIOS: readonly Scenario[] = [
       { ...DISTCHAN, name: "distchan, 1 worker", judged: false },
       { ...DISTCHAN, name: "distchan, 64 workers", config: { workers: 64 } },
     ],
-    config: { scenario: "roundtrip" },
+    // So many processes take a while until all of them have their share.
+    config: { scenario: "roundtrip", warmUpMs: 3000, measureMs: 3000 },
     metrics: [{
       name: "",
       value: ({ server }) => server!.cpuMicros,

@@ -24,6 +24,8 @@ export interface Row {
   isReached: boolean | undefined;
   /** Processor time a value, of the server and of a worker. */
   cpu: string;
+  /** Values a second, at the median. */
+  rate: number;
   /** What others took of the machine, at the median, in processors. */
   others: number;
 }
@@ -86,6 +88,9 @@ function rowOf(
       ? middle >= goal.atLeast
       : middle <= goal.atMost,
     cpu: cpuOf(outcomes),
+    rate: median(
+      outcomes.map(({ server, workers }) => (server ?? workers[0])!.rate),
+    ),
     others: median(outcomes.map(({ others }) => others)),
   };
 }
