@@ -66,6 +66,13 @@ const LINGER_MS = 1000;
 /** So many values in a write are serial traffic, not load. */
 const SERIAL_VALUES = 2;
 
+/**
+ * After reading so many bytes, a frame counting as some more, the event loop
+ * goes round: bytes that wait are read at once otherwise, and next to a peer
+ * that sends without end nobody else has a turn.
+ */
+const WORK_A_TURN = 1024 * 1024, FRAME_WORK = 256;
+
 const IDLE = 0, SCHEDULED = 1, WRITING = 2;
 const EMPTY = new Uint8Array(0);
 
@@ -389,16 +396,23 @@ export class Connection {
   async #read(): Promise<void> {
     const decoder = this.#decoder, reader = this.#reader;
     try {
-      for (;;) {
+      for (let work = 0;;) {
+        if (work >= WORK_A_TURN) {
+          work = 0;
+          await new Promise<void>((resolve) => setImmediate(resolve));
+          if (this.#ended) return;
+        }
         const count = await this.#duplex.read(decoder.space());
         if (this.#ended) return;
         if (count === null) break;
         this.heardAt = performance.now();
+        work += count;
         if (this.#finishing) continue;
         this.bytesIn += count;
         decoder.advance(count);
         while (decoder.next()) {
           this.partialSince = 0;
+          work += FRAME_WORK;
           if (this.#transforms === null) {
             reader.set(decoder.bytes, decoder.start, decoder.end);
           } else {

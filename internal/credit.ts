@@ -65,7 +65,11 @@ export class AdaptiveWindow {
     // What is on the way, there or back, isn't queued at the worker.
     const isDry = this.#low <= this.#concurrency + rate * this.rttMs;
     const grown = isDry ? this.size * 2 : this.size;
-    this.size = Math.min(this.#limit, grown, this.#concurrency + queued);
+    // All that it may hold came back at once and nothing was left: it waits for
+    // us, on a slow way or a busy machine, whatever rate that makes.
+    const isStarved = this.#low === 0 && this.#settled >= this.size;
+    const most = isStarved ? grown : this.#concurrency + queued;
+    this.size = Math.min(this.#limit, grown, most);
     this.#since = now;
     this.#settled = 0;
     this.#low = Infinity;

@@ -130,6 +130,22 @@ Deno.test("AdaptiveWindow doesn't count the time in which there was no work", ()
   assertEquals(window.size, size);
 });
 
+Deno.test("AdaptiveWindow grows when all it may hold comes back at once, however late", () => {
+  const window = new AdaptiveWindow(1, MAX_WINDOW);
+  window.rttMs = 0.1; // as it was before the machine was busy
+  let now = 0;
+  for (let i = 0; i < 12; i++) {
+    window.busy(now);
+    now += 200;
+    window.settled(window.size, 0, now);
+  }
+  assertEquals(window.size, MAX_WINDOW);
+  // A slow worker that has another item left isn't starved.
+  const slow = new AdaptiveWindow(1, MAX_WINDOW);
+  for (let i = 1; i < 12; i++) slow.settled(1, 1, i * 200);
+  assertEquals(slow.size, 2);
+});
+
 Deno.test("AdaptiveWindow queues more for a far worker", () => {
   const near = new AdaptiveWindow(1, MAX_WINDOW);
   simulate(near, { itemMs: 0.5, batchMs: 2, batches: 100 });

@@ -10,7 +10,7 @@ import {
 import { range } from "./_support/channel_kit.ts";
 import { MemoryListener, memoryPair } from "./_support/memory_pair.ts";
 import { seeded } from "./_support/rng.ts";
-import { frame, ScriptedPeer, T } from "./_support/scripted_peer.ts";
+import { concat, frame, ScriptedPeer, T } from "./_support/scripted_peer.ts";
 import { until } from "./_support/within.ts";
 
 /** A server on TCP with one good worker, and what it tells. */
@@ -197,5 +197,28 @@ Deno.test("hostile: a flood of connections leaves the event loop its turns", asy
   const server = new Server(flood as unknown as Deno.Listener);
   await new Promise((resolve) => setTimeout(resolve, 0));
   assertLess(accepted, 100);
+  await server.close();
+});
+
+Deno.test("hostile: a peer that sends without end leaves the event loop its turns", async () => {
+  const listener = new MemoryListener();
+  const server = new Server(listener);
+  await using peer = new ScriptedPeer(listener.connect());
+  await peer.handshake();
+  const pings = concat(new Array(64).fill(frame(T.PING, 1)));
+  let isOver = false;
+  let sent = 0;
+  // No turn of the event loop lies between one write and the next.
+  const flood = (async () => {
+    while (!isOver && sent < 10_000) {
+      await peer.send(pings);
+      sent++;
+    }
+  })();
+  await new Promise((resolve) => setTimeout(resolve, 0));
+  isOver = true;
+  await flood;
+  assertLess(sent, 5000);
+  peer.close();
   await server.close();
 });
