@@ -20,11 +20,11 @@
  */
 
 import { cbor } from "./codec.ts";
-import { Backoff } from "./internal/backoff.ts";
 import type { CborDecoder } from "./internal/cbor_decoder.ts";
 import { deferred, Inlet, Outlet, rejected } from "./internal/channel.ts";
+import { ClientHandshake } from "./internal/client_handshake.ts";
 import { Connection, type Duplex } from "./internal/connection.ts";
-import { CreditUse, MAX_WINDOW } from "./internal/credit.ts";
+import { MAX_WINDOW } from "./internal/credit.ts";
 import {
   ConnectionLostError,
   HandshakeError,
@@ -32,7 +32,6 @@ import {
 } from "./internal/errors.ts";
 import type { ClientEvent } from "./internal/events.ts";
 import {
-  clip,
   frameName,
   FrameType,
   GOODBYE_CODES,
@@ -40,27 +39,14 @@ import {
   ItemKind,
   MAX_HANDSHAKE_BYTES,
   Mode,
-  PROTOCOL_VERSION,
 } from "./internal/frame.ts";
-import {
-  checkTerms,
-  type Hello,
-  NONCE_BYTES,
-  readReject,
-  readWelcome,
-  sessionId,
-  type Terms,
-  Transcript,
-  transformsError,
-  type Welcome,
-  writeHello,
-} from "./internal/handshake.ts";
 import {
   FunctionSource,
   type HandlerSource,
   openModule,
 } from "./internal/handler_source.ts";
-import { Heartbeat, LATE_MS, tickMs } from "./internal/heartbeat.ts";
+import type { Welcome } from "./internal/handshake.ts";
+import { Heartbeat, tickMs } from "./internal/heartbeat.ts";
 import {
   type ClientOptions,
   type ConnectOptions,
@@ -72,16 +58,14 @@ import {
   type WorkOptions,
 } from "./internal/options.ts";
 import { PayloadCodec } from "./internal/payload.ts";
-import { Queue } from "./internal/queue.ts";
-import { timerMs } from "./internal/timer.ts";
-import { type Checked, runSchema, SchemaQueue } from "./internal/schema.ts";
+import { orAbort, Reconnection } from "./internal/reconnection.ts";
+import { writeError } from "./internal/remote_error.ts";
+import { SchemaQueue } from "./internal/schema.ts";
 import { toError } from "./internal/thrown.ts";
-import {
-  plainLimit,
-  type Transform,
-  TransformChain,
-  TransformError,
-} from "./internal/transforms.ts";
+import { timerMs } from "./internal/timer.ts";
+import { TransformError } from "./internal/transforms.ts";
+import { ValueSender } from "./internal/value_sender.ts";
+import { Watchdog } from "./internal/watchdog.ts";
 import type { Handler, Runner, WorkItem } from "./internal/work_loop.ts";
 
 export {
@@ -118,24 +102,6 @@ export type {
   TransformContext,
 } from "./internal/transforms.ts";
 export type { Handler, WorkContext } from "./internal/work_loop.ts";
-
-/** The same for all connections of this process: see PROTOCOL.md section 3. */
-const INSTANCE = crypto.getRandomValues(new Uint8Array(NONCE_BYTES));
-
-/** Longest texts of an error that are sent, in UTF-16 units. */
-const MAX_NAME = 200, MAX_MESSAGE = 10_000, MAX_STACK = 10_000;
-/** How many causes of an error are sent. */
-const MAX_CAUSES = 8;
-
-/** A value, or an acknowledgement behind values, that waits for credit. */
-type Outgoing<Result> =
-  | {
-    value: Result;
-    left: PromiseWithResolvers<void> | null;
-    /** What became of it; undefined: its schema hasn't made up its mind. */
-    checked?: Checked | undefined;
-  }
-  | { ack: number };
 
 /**
  * Connects to a server: one attempt.
@@ -238,66 +204,45 @@ export async function work<Item, Result>(
 ): Promise<void> {
   validate(options, "connect");
   checkHandler(handler, workOptions, options);
-  const { reconnect = {} } = options;
-  const settings = reconnect === false ? null : reconnect;
-  const {
-    minDelayMs = 100,
-    maxDelayMs = 10_000,
-    maxAttempts = Infinity,
-    maxElapsedMs = Infinity,
-  } = settings ?? {};
-  const backoff = new Backoff(minDelayMs, maxDelayMs, Math.random);
-  const signals = [options.signal, workOptions.signal].filter((s) =>
-    s !== undefined
+  const { signal: leave } = workOptions;
+  const signal = AbortSignal.any(
+    [options.signal, leave].filter((s) => s !== undefined),
   );
-  const signal = AbortSignal.any(signals);
   let source: HandlerSource;
   try {
     source = await openSource(handler, { ...workOptions, signal }, options);
   } catch (error) {
-    if (workOptions.signal?.aborted) return;
+    if (leave?.aborted) return;
     throw error;
   }
   // Kept over reconnections, and gone when this function returns.
   await using _closing = { [Symbol.asyncDispose]: () => source.close() };
-  let lostAt = performance.now();
-  let failures = 0;
-  let authFailures = 0;
+  const reconnection = new Reconnection(options.reconnect, Math.random);
   for (;;) {
-    if (workOptions.signal?.aborted) return;
+    if (leave?.aborted) return;
     options.signal?.throwIfAborted();
     if (source.error !== null) throw source.error;
     try {
-      failures++;
       const client = await attempt<Item, Result>({ ...options, signal });
-      failures = 0;
-      backoff.reset();
-      authFailures = 0;
+      reconnection.opened();
       try {
         return await workWith(client as Client, source, workOptions);
       } finally {
-        lostAt = performance.now();
+        reconnection.lost(performance.now());
       }
     } catch (error) {
-      if (workOptions.signal?.aborted) return;
+      if (leave?.aborted) return;
       options.signal?.throwIfAborted();
       if (source.error !== null) throw source.error;
-      if (error instanceof HandshakeError && error.code === "auth") {
-        authFailures++;
-      }
-      if (settings === null || !canHeal(error, authFailures)) throw error;
-      const delayMs = backoff.next();
-      if (
-        failures >= maxAttempts ||
-        performance.now() - lostAt + delayMs > maxElapsedMs
-      ) throw error;
+      const delayMs = reconnection.next(error, performance.now());
+      if (delayMs === null) throw error;
       tell(options.onEvent, {
         type: "reconnecting",
-        attempt: backoff.attempts,
+        attempt: reconnection.attempts,
         delayMs,
         error: error as Error,
       });
-      await delay(delayMs, signal);
+      await reconnection.wait(delayMs, signal);
     }
   }
 }
@@ -336,23 +281,19 @@ export class Client<Item = unknown, Result = unknown>
   implements AsyncDisposable, AsyncIterable<Item> {
   readonly #options: ClientOptions;
   readonly #connection: Connection;
+  readonly #handshake: ClientHandshake;
+  readonly #values: ValueSender;
+  readonly #watchdog: Watchdog;
   readonly #payloads: PayloadCodec;
-  readonly #terms: Terms;
-  readonly #transforms: readonly Transform[];
-  readonly #maxFrameBytes: number;
   readonly #heartbeatOptions: Required<HeartbeatOptions>;
   readonly #heartbeat: Heartbeat;
-  readonly #nonce = crypto.getRandomValues(new Uint8Array(NONCE_BYTES));
   readonly #opened = deferred<void>();
   readonly #closed = deferred<void>();
   readonly #ended = deferred<void>();
   readonly #outlet: Outlet<Item, number>;
   readonly #inlet: Inlet<Result>;
-  readonly #outgoing = new Queue<Outgoing<Result>>();
-  readonly #credit = new CreditUse();
   readonly #items: SchemaQueue | null;
   readonly #results: SchemaQueue | null;
-  readonly #openValue = () => this.#connection.frames.open(FrameType.VALUE);
   readonly #openResult = () => {
     const { frames } = this.#connection;
     frames.open(FrameType.RESULT);
@@ -362,13 +303,7 @@ export class Client<Item = unknown, Result = unknown>
   #error: Error | null = null;
   /** Whether the connection is closed. */
   #hasEnded = false;
-  #transcript: Transcript | null = null;
-  /** The transforms, while the server has yet to confirm them. */
-  #chain: TransformChain | null = null;
-  #welcome: Welcome | null = null;
   #wantsResults = true;
-  #room: PromiseWithResolvers<void> | null = null;
-  #inletEnd: PromiseWithResolvers<void> | null = null;
   #readingDone = false;
   #leaving = false;
   #nextDelivery = 0;
@@ -377,7 +312,6 @@ export class Client<Item = unknown, Result = unknown>
   #window = 0;
   /** Those of them that were handed to the reader since the last ACK. */
   #handedSince = 0;
-  #challenged = false;
   #noMore = false;
   /** The last delivery that the reader was handed. */
   #handed = -1;
@@ -394,12 +328,8 @@ export class Client<Item = unknown, Result = unknown>
   #workOptions: WorkOptions = {};
   #concurrency = 1;
   #pong = -1;
-  #timer: ReturnType<typeof setInterval> | undefined;
   #finishTimer: ReturnType<typeof setTimeout> | undefined;
   #openedAt: number = performance.now();
-  #tickedAt: number = this.#openedAt;
-  #lateTimer: ReturnType<typeof setTimeout> | undefined;
-  readonly #tickMs: number;
 
   /**
    * Makes a client of a connection.
@@ -415,13 +345,6 @@ export class Client<Item = unknown, Result = unknown>
     this.#options = options;
     const codec = options.codec ?? cbor();
     this.#payloads = new PayloadCodec(codec);
-    this.#transforms = options.transforms ?? [];
-    this.#terms = {
-      signature: options.signature ?? DEFAULTS.signature,
-      codec: codec.name,
-      transforms: this.#transforms.map((transform) => transform.name),
-    };
-    this.#maxFrameBytes = options.maxFrameBytes ?? DEFAULTS.maxFrameBytes;
     const { itemSchema, resultSchema } = options;
     this.#items = itemSchema === undefined ? null : new SchemaQueue(itemSchema);
     this.#results = resultSchema === undefined
@@ -441,6 +364,27 @@ export class Client<Item = unknown, Result = unknown>
         onEnd: (error) => this.#onEnd(error),
       },
     });
+    const transforms = options.transforms ?? [];
+    this.#handshake = new ClientHandshake(this.#connection, {
+      terms: {
+        signature: options.signature ?? DEFAULTS.signature,
+        codec: codec.name,
+        transforms: transforms.map((transform) => transform.name),
+      },
+      transforms,
+      secret: secretBytes(options.secret),
+      maxFrameBytes: options.maxFrameBytes ?? DEFAULTS.maxFrameBytes,
+      name: options.name ?? "",
+      onDone: (welcome) => this.#onWelcome(welcome),
+      onFailed: (error, isHeard) => this.#onRefused(error, isHeard),
+    });
+    this.#values = new ValueSender(this.#connection, {
+      payloads: this.#payloads,
+      schema: resultSchema ?? null,
+      onFailed: (error) => this.#emit({ type: "failed", id: undefined, error }),
+      onAck: (delivery) => this.#ack(delivery),
+      onEmpty: () => this.#finishSoon(),
+    });
     this.#outlet = new Outlet<Item, number>({
       onTaken: () => this.#grant(),
       onAsk: () => this.#onAsk(),
@@ -456,17 +400,23 @@ export class Client<Item = unknown, Result = unknown>
     }, { name: "client.readable", burst: 1 });
     this.#inlet = new Inlet<Result>({
       onTaken: () => {},
-      send: (value) => this.#send(value),
+      send: (value) => this.#refusal() ?? this.#values.send(value),
       write: (value) => this.#write(value),
       end: () => this.#endValues(),
       onAbort: (reason) => void this.abort(reason),
     }, "client.writable");
-    this.#tickMs = tickMs(
-      options.handshakeTimeoutMs ?? DEFAULTS.handshakeTimeoutMs,
-      this.#heartbeatOptions.intervalMs,
+    this.#watchdog = new Watchdog(
+      tickMs(
+        options.handshakeTimeoutMs ?? DEFAULTS.handshakeTimeoutMs,
+        this.#heartbeatOptions.intervalMs,
+      ),
+      {
+        excuse: (lateMs) => this.#connection.excuse(lateMs),
+        check: (now) => this.#check(now),
+      },
     );
-    this.#timer = setInterval(() => this.#tick(), this.#tickMs);
-    this.#sayHello();
+    this.#watchdog.start();
+    this.#handshake.start();
     this.#connection.start();
   }
 
@@ -577,13 +527,13 @@ export class Client<Item = unknown, Result = unknown>
     const { concurrency = 1, signal } = options;
     this.#workOptions = options;
     this.#concurrency = concurrency;
-    this.#takesPayloads = source.takesPayloads;
+    this.#takesPayloads = this.#values.takesPayloads = source.takesPayloads;
     this.#runner = source.runner({
       isBusy: () => this.#connection.busy || this.#isChecking,
       result: (item, value) => this.#answer(item, value),
       done: (item) => this.#answerDone(item),
       error: (item, error) => this.#answerError(item, error),
-      value: (value) => this.#sendNow(value as Result),
+      value: (value) => this.#values.send(value),
       onIdle: () => this.#finishSoon(),
       wantsResult: (item) => this.#wantsResults || item.kind === ItemKind.CALL,
       onCrash: (error) => this.#emit({ type: "failed", id: undefined, error }),
@@ -660,153 +610,10 @@ export class Client<Item = unknown, Result = unknown>
 
   // --- The handshake ---
 
-  #sayHello(): void {
-    const secret = secretBytes(this.#options.secret);
-    if (secret !== null || this.#transforms.length > 0) {
-      this.#transcript = new Transcript(secret);
-    }
-    const hello: Hello = {
-      ...this.#terms,
-      version: PROTOCOL_VERSION,
-      maxFrameBytes: this.#maxFrameBytes,
-      nonce: this.#nonce,
-      instance: INSTANCE,
-      name: clip(this.#options.name ?? "", 200),
-      auth: secret !== null,
-    };
-    const connection = this.#connection;
-    connection.prepare();
-    writeHello(connection.frames, hello);
-    this.#transcript?.add(connection.out.bytes.slice(4, connection.out.length));
-    connection.schedule();
-  }
-
-  #onHandshakeFrame(type: number, reader: CborDecoder): void {
-    const transcript = this.#transcript;
-    if (type === FrameType.REJECT) {
-      const error = readReject(reader);
-      this.#lose(error);
-      this.#connection.end();
-    } else if (type === FrameType.CHALLENGE && !this.#challenged) {
-      this.#challenged = true;
-      transcript?.add(reader.copy());
-      reader.readBytes();
-      reader.finish();
-      if (!transcript?.hasSecret) {
-        throw new HandshakeError(
-          "auth",
-          "Handshake failed: the server asks for a secret, the client has none",
-        );
-      }
-      const { frames, out } = this.#connection;
-      this.#connection.prepare();
-      const start = out.length + 4;
-      frames.begin(FrameType.PROOF);
-      out.writeBytes(transcript.proof("client"));
-      frames.close();
-      transcript.add(out.bytes.slice(start, out.length));
-      this.#connection.schedule();
-    } else if (type === FrameType.WELCOME && this.#welcome === null) {
-      transcript?.add(reader.copy());
-      const welcome = readWelcome(reader);
-      reader.finish();
-      checkTerms(this.#terms, welcome);
-      if (transcript?.hasSecret && !this.#challenged) {
-        throw new HandshakeError(
-          "auth",
-          "Handshake failed: the client has a secret, the server asks for none",
-        );
-      }
-      this.#welcome = welcome;
-      if (!transcript?.hasSecret) this.#agree(welcome);
-    } else if (
-      type === FrameType.PROOF && this.#welcome !== null &&
-      this.#chain === null && transcript?.hasSecret
-    ) {
-      const body = reader.copy();
-      const proof = reader.readBytes();
-      reader.finish();
-      if (!transcript.verify("server", proof)) {
-        throw new HandshakeError(
-          "auth",
-          "Handshake failed: the server's secret is not the client's",
-        );
-      }
-      transcript.add(body);
-      this.#agree(this.#welcome);
-    } else if (type === FrameType.CONFIRM && this.#chain !== null) {
-      const digest = reader.readBytes();
-      reader.finish();
-      this.#connection.hold(this.#confirm(this.#chain, digest));
-    } else {
-      throw new ProtocolError(
-        `Cannot take ${frameName(type)} in the handshake`,
-      );
-    }
-  }
-
-  /** All is agreed; transforms are tried before they are trusted. */
-  #agree(welcome: Welcome): void {
-    if (this.#transforms.length === 0) this.#open(welcome);
-    else this.#connection.hold(this.#sayConfirm(welcome));
-  }
-
-  async #sayConfirm(welcome: Welcome): Promise<void> {
-    try {
-      const chain = new TransformChain(this.#transforms, {
-        role: "client",
-        sessionId: sessionId(this.#nonce, welcome.nonce),
-        maxBytes: this.#maxFrameBytes,
-      });
-      const digest = await chain.encode(this.#transcript!.digest("client"));
-      if (this.#phase !== "handshake") return;
-      this.#chain = chain;
-      const connection = this.#connection;
-      connection.prepare();
-      connection.frames.begin(FrameType.CONFIRM);
-      connection.frames.out.writeBytes(digest);
-      connection.frames.close();
-      connection.schedule();
-    } catch (error) {
-      this.#lose(transformsError(error));
-      this.#connection.end();
-    }
-  }
-
-  /** Whether what the server's transforms do is undone by those here. */
-  async #confirm(chain: TransformChain, digest: Uint8Array): Promise<void> {
-    const welcome = this.#welcome!, transcript = this.#transcript!;
-    let plain: Uint8Array = new Uint8Array(0), cause: unknown;
-    try {
-      plain = await chain.decode(digest);
-    } catch (error) {
-      cause = error;
-    }
-    if (this.#phase !== "handshake") return;
-    // The server has tried this direction, and switched to it.
-    this.#connection.useTransforms(chain, welcome.maxFrameBytes);
-    this.#chain = null;
-    if (transcript.confirms("server", plain)) return this.#open(welcome);
-    const error = transformsError(
-      cause ??
-        new Error(
-          "the server's transforms are not undone by the client's, or the handshake was changed on the way",
-        ),
-    );
-    this.#lose(error);
-    this.#goodbye("transforms", error.message);
-  }
-
-  #open(welcome: Welcome): void {
-    const connection = this.#connection;
-    connection.receiveLimit = this.#maxFrameBytes;
-    connection.frames.limit = plainLimit(
-      welcome.maxFrameBytes,
-      this.#transforms.length,
-    );
+  #onWelcome(welcome: Welcome): void {
     this.#wantsResults = welcome.results;
-    this.#transcript = null;
     this.#phase = "open";
+    this.#values.start();
     this.#opened.resolve();
     this.#emit({ type: "connected" });
     this.#grant();
@@ -814,27 +621,25 @@ export class Client<Item = unknown, Result = unknown>
     this.#finishSoon();
   }
 
+  #onRefused(error: HandshakeError, isHeard: boolean): void {
+    this.#lose(error);
+    if (isHeard) this.#goodbye("transforms", error.message);
+    else this.#connection.end();
+  }
+
   // --- What the server sends ---
 
   #onFrame(type: number, reader: CborDecoder): void {
     if (this.#phase === "handshake") {
-      try {
-        this.#onHandshakeFrame(type, reader);
-      } catch (error) {
-        if (!(error instanceof HandshakeError)) throw error;
-        this.#lose(error);
-        this.#connection.end();
-      }
-      return;
+      return this.#handshake.onFrame(type, reader);
     }
     switch (type) {
       case FrameType.ITEM:
         return this.#onItem(reader);
       case FrameType.CREDIT: {
-        const values = reader.readUint();
-        this.#credit.grant(values, reader.readUint());
+        const values = reader.readUint(), bytes = reader.readUint();
         reader.finish();
-        return this.#onRoom();
+        return this.#values.grant(values, bytes);
       }
       case FrameType.CANCEL: {
         do {
@@ -992,8 +797,7 @@ export class Client<Item = unknown, Result = unknown>
   }
 
   #onEnd(error: ConnectionLostError): void {
-    clearInterval(this.#timer);
-    clearTimeout(this.#lateTimer);
+    this.#watchdog.stop();
     this.#hasEnded = true;
     this.#ended.resolve();
     if (this.#phase === "closed") return;
@@ -1014,18 +818,13 @@ export class Client<Item = unknown, Result = unknown>
     if (this.#phase === "closed" || this.#phase === "lost") return;
     this.#phase = "lost";
     this.#error = error;
-    clearInterval(this.#timer);
-    clearTimeout(this.#lateTimer);
+    this.#handshake.stop();
+    this.#watchdog.stop();
     clearTimeout(this.#finishTimer);
     this.#opened.reject(error);
     this.#outlet.fail(error);
     this.#inlet.fail(error);
-    this.#room?.reject(error);
-    this.#inletEnd?.reject(error);
-    for (const outgoing of this.#outgoing) {
-      if ("value" in outgoing) outgoing.left?.reject(error);
-    }
-    this.#outgoing.clear();
+    this.#values.fail(error);
     this.#runner?.takeWaiting();
     this.#runner?.abort(error);
     this.#emit({
@@ -1070,10 +869,7 @@ export class Client<Item = unknown, Result = unknown>
     this.#ackTo = this.#handed;
     this.#held -= this.#handedSince;
     this.#handedSince = 0;
-    if (this.#outgoing.length > 0) {
-      // Not before the values that were sent before it.
-      this.#outgoing.push({ ack: this.#ackTo });
-    } else this.#ack(this.#ackTo);
+    this.#values.ack(this.#ackTo);
   }
 
   #ack(delivery: number): void {
@@ -1112,80 +908,14 @@ export class Client<Item = unknown, Result = unknown>
 
   // --- Writing ---
 
-  #send(value: Result): Promise<void> | undefined {
-    const refused = this.#refusal();
-    if (refused !== null) return refused;
-    return this.#sendNow(value);
-  }
-
-  #sendNow(value: Result): Promise<void> | undefined {
-    if (this.#phase === "lost") return rejected(this.#error);
-    if (this.#results !== null) {
-      const checked = runSchema(this.#options.resultSchema!, value);
-      if (checked instanceof Promise) return this.#queueChecked(checked);
-      if (checked.error !== null) return this.#refuseValue(checked.error);
-      value = checked.value as Result;
-    }
-    if (this.#outgoing.length > 0 || !this.#hasCredit) {
-      const left = deferred<void>();
-      this.#outgoing.push({ value, left });
-      return left.promise;
-    }
-    try {
-      this.#writeValue(value);
-    } catch (error) {
-      return this.#refuseValue(error);
-    }
-    if (this.#hasCredit && !this.#connection.busy) return undefined;
-    return (this.#room ??= deferred<void>()).promise;
-  }
-
-  #refuseValue(error: unknown): Promise<never> {
-    this.#emit({ type: "failed", id: undefined, error: error as Error });
-    return rejected(error);
-  }
-
-  /** A value takes its place in the queue, and leaves it once it has passed. */
-  #queueChecked(checked: Promise<Checked>): Promise<void> {
-    const left = deferred<void>();
-    const outgoing: Outgoing<Result> = {
-      value: undefined as Result,
-      left,
-      checked: undefined,
-    };
-    this.#outgoing.push(outgoing);
-    checked.then((checked) => {
-      outgoing.checked = checked;
-      if (checked.error === null) outgoing.value = checked.value as Result;
-      if (this.#phase === "open") this.#onRoom();
-    });
-    return left.promise;
-  }
-
   #write(value: Result): Promise<void> | undefined {
     const refused = this.#refusal();
     if (refused !== null) return refused;
-    if (this.#results !== null) {
-      const checked = runSchema(this.#options.resultSchema!, value);
-      if (checked instanceof Promise) {
-        return this.#queueChecked(checked).catch((e) => this.#failWrite(e));
-      }
-      if (checked.error !== null) return this.#failWrite(checked.error);
-      value = checked.value as Result;
-    }
-    if (
-      this.#outgoing.length > 0 || !this.#hasCredit || this.#connection.busy
-    ) {
-      const left = deferred<void>();
-      this.#outgoing.push({ value, left });
-      return left.promise.catch((error) => this.#failWrite(error));
-    }
     try {
-      this.#writeValue(value);
+      return this.#values.write(value)?.catch((e) => this.#failWrite(e));
     } catch (error) {
       return this.#failWrite(error);
     }
-    return undefined;
   }
 
   /** A stream whose write failed is over, and so is the client: never silence. */
@@ -1197,7 +927,7 @@ export class Client<Item = unknown, Result = unknown>
   #refusal(): Promise<void> | null {
     if (this.#phase === "lost") return rejected(this.#error);
     if (
-      this.#inletEnd === null && this.#phase !== "closed" &&
+      !this.#values.isEnded && this.#phase !== "closed" &&
       this.#phase !== "goodbye"
     ) {
       return null;
@@ -1209,68 +939,19 @@ export class Client<Item = unknown, Result = unknown>
     );
   }
 
-  get #hasCredit(): boolean {
-    return this.#phase === "open" && this.#credit.open;
-  }
-
-  #writeValue(value: Result): void {
-    const connection = this.#connection;
-    connection.prepare();
-    this.#credit.sent(
-      this.#payloads.write(
-        connection.frames,
-        value,
-        this.#openValue,
-        this.#takesPayloads,
-      ),
-    );
-    connection.schedule();
-  }
-
   #endValues(): Promise<void> {
-    if (this.#phase === "lost") return rejected(this.#error);
-    if (this.#inletEnd === null) {
-      this.#inletEnd = deferred<void>();
-      if (this.#outgoing.length === 0) this.#inletEnd.resolve();
-      if (!this.#outlet.isTaken && this.#runner === null) {
-        // A client that only writes.
-        this.#readingDone = true;
-      }
-      this.#finishSoon();
+    if (!this.#values.isEnded && !this.#outlet.isTaken && !this.#isWork) {
+      // A client that only writes.
+      this.#readingDone = true;
     }
-    return this.#inletEnd.promise;
+    const end = this.#values.end();
+    this.#finishSoon();
+    return end;
   }
 
-  /** There is credit, or the output has room again. */
+  /** The output has room again. */
   #onRoom(): void {
-    const outgoing = this.#outgoing;
-    while (outgoing.length > 0) {
-      const next = outgoing.peek()!;
-      if ("ack" in next) {
-        outgoing.shift();
-        this.#ack(next.ack);
-        continue;
-      }
-      if (!this.#hasCredit || this.#connection.busy) break;
-      if ("checked" in next && next.checked === undefined) break;
-      outgoing.shift();
-      try {
-        if (next.checked?.error) throw next.checked.error;
-        this.#writeValue(next.value);
-        next.left?.resolve();
-      } catch (error) {
-        this.#emit({ type: "failed", id: undefined, error: error as Error });
-        next.left?.reject(error);
-      }
-    }
-    if (outgoing.length === 0) {
-      this.#inletEnd?.resolve();
-      if (this.#room !== null && this.#hasCredit && !this.#connection.busy) {
-        this.#room.resolve();
-        this.#room = null;
-      }
-      this.#finishSoon();
-    }
+    this.#values.drain();
     this.#runner?.run();
   }
 
@@ -1336,25 +1017,11 @@ export class Client<Item = unknown, Result = unknown>
     this.#held--;
     this.#emit({ type: "failed", id: item.id, error: toError(error) });
     const connection = this.#connection;
-    const { frames } = connection;
     connection.prepare();
-    const { name, message, stack } = toError(error);
-    // A small limit of the peer's leaves less room for words.
-    const share = frames.limit > 100_000 ? Infinity : frames.limit / 32;
-    frames.begin(FrameType.ERROR);
-    frames.out.writeUint(item.delivery);
-    frames.out.writeText(clip(name, Math.min(MAX_NAME, share)));
-    frames.out.writeText(clip(message, Math.min(MAX_MESSAGE, share * 2)));
-    writeCause(
-      connection,
-      error instanceof Error ? error.cause : undefined,
-      share === Infinity ? MAX_CAUSES : 1,
-      Math.min(MAX_MESSAGE, share),
-    );
-    if (this.#workOptions.sendStacks && stack !== undefined) {
-      frames.out.writeText(clip(stack, Math.min(MAX_STACK, share * 2)));
-    } else frames.out.bytes[frames.out.length++] = 0xf6;
-    frames.close();
+    writeError(connection.frames, item.delivery, {
+      thrown: error,
+      sendStack: this.#workOptions.sendStacks ?? false,
+    });
     connection.schedule();
   }
 
@@ -1397,9 +1064,10 @@ export class Client<Item = unknown, Result = unknown>
     if (this.#phase !== "open" || !this.#readingDone) return;
     if (this.#runner !== null) {
       if (!this.#runner.isIdle || this.#results?.pending) return;
-    } else if (this.#inlet.isTaken && this.#inletEnd === null) return;
-    if (this.#outgoing.length > 0) return;
+    } else if (this.#inlet.isTaken && !this.#values.isEnded) return;
+    if (!this.#values.isEmpty) return;
     this.#phase = "goodbye";
+    this.#values.stop();
     const connection = this.#connection;
     connection.prepare();
     this.#onFlush();
@@ -1418,19 +1086,6 @@ export class Client<Item = unknown, Result = unknown>
       reason,
     );
     connection.finish();
-  }
-
-  #tick(): void {
-    const now = performance.now();
-    const lateMs = now - this.#tickedAt - this.#tickMs;
-    this.#tickedAt = now;
-    if (lateMs <= LATE_MS) return this.#check(now);
-    // After a pause of this process, what the server sent is read first.
-    clearTimeout(this.#lateTimer);
-    this.#lateTimer = setTimeout(() => {
-      this.#connection.excuse(lateMs);
-      this.#check(performance.now());
-    }, 0);
   }
 
   #check(now: number): void {
@@ -1591,7 +1246,7 @@ async function startTls(
   const timer = setTimeout(() => {
     isLate = true;
     stop();
-  }, Math.min(handshakeTimeoutMs, 0x7fff_ffff));
+  }, timerMs(handshakeTimeoutMs));
   signal?.addEventListener("abort", stop);
   try {
     signal?.throwIfAborted();
@@ -1625,76 +1280,4 @@ function tlsError(cause: unknown, lateMs: number | null): HandshakeError {
     : new HandshakeError("protocol", `Handshake failed: TLS: ${reason}`, {
       cause,
     });
-}
-
-/** Waits for a promise or a signal; what comes too late is disposed of. */
-async function orAbort<T>(
-  promise: Promise<T>,
-  signal: AbortSignal | undefined,
-  dispose: (value: T) => void,
-  onAbort: () => unknown = () => {},
-): Promise<T> {
-  if (signal === undefined) return await promise;
-  const aborted = deferred<never>();
-  const listener = () => aborted.reject(signal.reason);
-  signal.addEventListener("abort", listener);
-  try {
-    return await Promise.race([promise, aborted.promise]);
-  } catch (error) {
-    if (signal.aborted) {
-      promise.then(dispose, () => {});
-      await onAbort();
-    }
-    throw error;
-  } finally {
-    signal.removeEventListener("abort", listener);
-  }
-}
-
-/** Errors after which trying again is of no use. */
-function canHeal(error: unknown, authFailures: number): boolean {
-  if (error instanceof TypeError || error instanceof RangeError) return false;
-  if (!(error instanceof HandshakeError)) return true;
-  if (error.code === "auth") return authFailures < 2;
-  return error.code === "full" || error.code === "timeout" ||
-    error.code === "protocol";
-}
-
-function delay(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const done = () => {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", done);
-      resolve();
-    };
-    const timer = setTimeout(done, timerMs(ms));
-    signal.addEventListener("abort", done);
-    if (signal.aborted) done();
-  });
-}
-
-/** Writes the cause of an error: null, or [name, message, cause]. */
-function writeCause(
-  connection: Connection,
-  cause: unknown,
-  depth: number,
-  length: number,
-): void {
-  const { out } = connection;
-  out.reserve(1);
-  if (cause === undefined || depth === 0) {
-    out.bytes[out.length++] = 0xf6;
-    out.reserve(1);
-    return;
-  }
-  const error = toError(cause);
-  out.writeHead(4, 3);
-  out.writeText(clip(error.name, Math.min(MAX_NAME, length)));
-  out.writeText(clip(error.message, length));
-  writeCause(
-    connection,
-    cause instanceof Error ? cause.cause : undefined,
-    depth - 1,
-    length,
-  );
 }

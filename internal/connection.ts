@@ -63,6 +63,8 @@ const LARGE_BUFFER_BYTES = 256 * 1024;
 const SPARE_BYTES = 4 * 1024 * 1024;
 /** How long an ended connection waits for the peer to close, in ms. */
 const LINGER_MS = 1000;
+/** How much it reads meanwhile, and drops, in bytes. */
+const LINGER_BYTES = 1024 * 1024;
 /** So many values in a write are serial traffic, not load. */
 const SERIAL_VALUES = 2;
 
@@ -131,6 +133,10 @@ export class Connection {
   /** Something came up since the flush, perhaps only due at the next one. */
   #due = false;
   #finishing = false;
+  /** Bytes read since. */
+  #dropped = 0;
+  #reading: Promise<void> | null = null;
+  #writing: Promise<void> | null = null;
   #ended = false;
   #lingerTimer: ReturnType<typeof setTimeout> | undefined;
 
@@ -149,7 +155,7 @@ export class Connection {
 
   /** Starts to read. */
   start(): void {
-    this.#read();
+    this.#reading = this.#read();
   }
 
   /** Whether the connection has ended or is about to. */
@@ -240,7 +246,7 @@ export class Connection {
   flush(): void {
     if (this.#state !== SCHEDULED || this.#ended) return;
     this.#state = WRITING;
-    this.#write();
+    this.#writing = this.#write();
   }
 
   /**
@@ -254,7 +260,7 @@ export class Connection {
     this.#lingerTimer = setTimeout(() => this.end(), LINGER_MS);
     if (this.#state === IDLE) {
       this.#state = WRITING;
-      this.#write();
+      this.#writing = this.#write();
     } else if (this.#state === SCHEDULED) this.flush();
   }
 
@@ -269,9 +275,14 @@ export class Connection {
       // Closed already: that is what we want.
     }
     this.out.swap(EMPTY);
-    this.#events.onEnd(
-      error ?? new ConnectionLostError("closed", "this end closed it"),
-    );
+    const lost = error ??
+      new ConnectionLostError("closed", "this end closed it");
+    if (this.#transforms === null) this.#events.onEnd(lost);
+    else {
+      // Not before the transforms are done with what they have.
+      Promise.all([this.#reading, this.#writing])
+        .then(() => this.#events.onEnd(lost));
+    }
   }
 
   async #write(): Promise<void> {
@@ -407,7 +418,10 @@ export class Connection {
         if (count === null) break;
         this.heardAt = performance.now();
         work += count;
-        if (this.#finishing) continue;
+        if (this.#finishing) {
+          if ((this.#dropped += count) <= LINGER_BYTES) continue;
+          break;
+        }
         this.bytesIn += count;
         decoder.advance(count);
         while (decoder.next()) {
@@ -457,7 +471,7 @@ export class Connection {
         (error instanceof ProtocolError || error instanceof DecodeError)
       ) {
         this.#events.onViolation(error);
-        if (!this.#ended) this.#read(); // until the peer has closed
+        if (!this.#ended) await this.#read(); // until the peer has closed
         return;
       }
       this.#lost(error);

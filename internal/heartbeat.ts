@@ -74,9 +74,6 @@ export class Heartbeat {
   }
 }
 
-/** A tick that comes so much later than it should tells of a pause, in ms. */
-export const LATE_MS = 100;
-
 /** How often to judge, in ms: a fraction of the shortest time that counts. */
 export function tickMs(...times: (number | undefined)[]): number {
   const shortest = Math.min(...times.map((t) => t ?? Infinity));

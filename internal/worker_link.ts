@@ -1,12 +1,6 @@
 /**
  * The server's end of one connection: the handshake, and then one worker.
  *
- * ```text
- *   HELLO ──► (PROOF) ──► (CONFIRM) ──► OPEN ──► GONE
- *     │          │            └───── rejected ─────┤
- *     └──────────┴──► (REFUSING) ────── rejected ──┘
- * ```
- *
  * @module
  */
 
@@ -26,7 +20,7 @@ import {
   HandshakeError,
   type HandshakeErrorCode,
   ProtocolError,
-  RemoteError,
+  type RemoteError,
 } from "./errors.ts";
 import {
   frameName,
@@ -38,22 +32,12 @@ import {
   MAX_HANDSHAKE_BYTES,
   Mode,
 } from "./frame.ts";
-import {
-  checkTerms,
-  type Hello,
-  NONCE_BYTES,
-  readHello,
-  rejectCode,
-  sessionId,
-  type Terms,
-  Transcript,
-  transformsError,
-  writeWelcome,
-} from "./handshake.ts";
+import type { Hello } from "./handshake.ts";
 import { Heartbeat } from "./heartbeat.ts";
 import { InFlight, SETTLED } from "./in_flight.ts";
 import type { HeartbeatOptions } from "./options.ts";
 import type { PayloadCodec } from "./payload.ts";
+import { readError } from "./remote_error.ts";
 import {
   type Checked,
   type ItemSchema,
@@ -61,28 +45,17 @@ import {
   type StandardSchemaV1,
 } from "./schema.ts";
 import {
-  plainLimit,
-  type Transform,
-  TransformChain,
-  TransformError,
-} from "./transforms.ts";
+  ServerHandshake,
+  type ServerHandshakeOptions,
+} from "./server_handshake.ts";
+import { TransformError } from "./transforms.ts";
 
 /** What a link needs of its server. */
-export interface LinkHost {
-  /** What both ends must agree on. */
-  readonly terms: Terms;
-  /** The transforms themselves. */
-  readonly transforms: readonly Transform[];
-  /** What both ends must know, if anything. */
-  readonly secret: Uint8Array | null;
+export interface LinkHost extends ServerHandshakeOptions {
   /** The codec. */
   readonly payloads: PayloadCodec;
-  /** The largest frame that is received, in bytes. */
-  readonly maxFrameBytes: number;
   /** Payload bytes that may be in flight at one worker. */
   readonly maxInFlightBytes: number;
-  /** Whether results are wanted. */
-  readonly keepsResults: boolean;
   /** When silence means what. */
   readonly heartbeat: Required<HeartbeatOptions>;
   /** What items have passed, and what came out of it; null: nothing. */
@@ -91,8 +64,6 @@ export interface LinkHost {
   readonly resultSchema: StandardSchemaV1 | null;
   /** Where items come from. */
   readonly delivery: Delivery;
-  /** Why there is no place for another worker, or null. */
-  refusal(): HandshakeError | null;
   /** The handshake is done. */
   onOpen(link: WorkerLink): void;
   /** A handler failed. */
@@ -110,12 +81,6 @@ export interface LinkHost {
   /** The connection is closed. */
   onClosed(link: WorkerLink): void;
 }
-
-const AWAIT_HELLO = 0, AWAIT_PROOF = 1, AWAIT_CONFIRM = 2, REFUSING = 3;
-const OPEN = 4, GONE = 5;
-
-/** Whoever has not the secret is told so after this time, in ms. */
-const AUTH_DELAY_MS = 100;
 
 /** Values that a worker may have sent and nobody has read. */
 const VALUE_WINDOW = 1024;
@@ -146,6 +111,7 @@ export class WorkerLink implements Worker {
   /** Whether it takes no more items. */
   isLeaving = false;
   readonly #host: LinkHost;
+  readonly #handshake: ServerHandshake;
   readonly #undo = new FrameState();
   /** The item that is being written. */
   #entry: Item | null = null;
@@ -154,13 +120,7 @@ export class WorkerLink implements Worker {
     frames.openItem(entry.attempts + 1, entry.way.kind, this.inFlight.next);
     frames.out.writeUint(entry.id);
   };
-  #state: number = AWAIT_HELLO;
-  #hello: Hello | null = null;
-  #nonce = crypto.getRandomValues(new Uint8Array(NONCE_BYTES));
-  #transcript: Transcript | null = null;
-  #refusal:
-    | { error: HandshakeError; timer: ReturnType<typeof setTimeout> }
-    | null = null;
+  #isWorker = false;
   #granted = false;
   #window = 0;
   #adaptive: AdaptiveWindow | null = null;
@@ -213,16 +173,20 @@ export class WorkerLink implements Worker {
         onEnd: (error) => this.#onEnd(error),
       },
     });
+    this.#handshake = new ServerHandshake(this.connection, host, {
+      onDone: (hello) => this.#onHello(hello),
+      onRejected: (error) => host.onRejected(this, error.code, error.message),
+    });
   }
 
   /** Whether the handshake is done and the worker is still one. */
   get isWorker(): boolean {
-    return this.#state === OPEN;
+    return this.#isWorker;
   }
 
   /** Whether the handshake isn't done. */
   get isHandshaking(): boolean {
-    return this.#state < OPEN;
+    return this.#handshake.isRunning;
   }
 
   get isSuspect(): boolean {
@@ -230,7 +194,7 @@ export class WorkerLink implements Worker {
   }
 
   get isOpen(): boolean {
-    return this.#state === OPEN && this.#granted && !this.isLeaving &&
+    return this.#isWorker && this.#granted && !this.isLeaving &&
       !this.heartbeat.suspect && !this.#ended;
   }
 
@@ -312,7 +276,7 @@ export class WorkerLink implements Worker {
   }
 
   cancel(delivery: number): void {
-    if (this.#state !== OPEN) return;
+    if (!this.#isWorker) return;
     this.#send(FrameType.CANCEL, [delivery]);
   }
 
@@ -323,7 +287,7 @@ export class WorkerLink implements Worker {
 
   /** Tells it that no more items come. */
   end(): void {
-    if (this.#ended || this.#state !== OPEN) return;
+    if (this.#ended || !this.#isWorker) return;
     this.#ended = true;
     this.#send(FrameType.END, []);
   }
@@ -334,8 +298,8 @@ export class WorkerLink implements Worker {
       this.reject(new HandshakeError("full", reason));
       return;
     }
-    const wasOpen = this.#state === OPEN;
-    this.#state = GONE;
+    const wasWorker = this.#isWorker;
+    this.#isWorker = false;
     if (!this.connection.ended) {
       this.connection.prepare();
       this.connection.frames.farewell(
@@ -345,7 +309,7 @@ export class WorkerLink implements Worker {
       );
       this.connection.finish();
     }
-    if (wasOpen) this.#host.onGone(this, code, reason);
+    if (wasWorker) this.#host.onGone(this, code, reason);
   }
 
   /** Gives it up: it is silent, so there is nobody to say goodbye to. */
@@ -353,19 +317,9 @@ export class WorkerLink implements Worker {
     this.connection.end(new ConnectionLostError("timeout", reason));
   }
 
-  /** Refuses the handshake and closes. */
+  /** Refuses the handshake, if it isn't done, and closes. */
   reject(error: HandshakeError): void {
-    if (!this.isHandshaking) return;
-    this.#state = GONE;
-    error = this.#takeRefusal() ?? error;
-    this.connection.prepare();
-    this.connection.frames.farewell(
-      FrameType.REJECT,
-      rejectCode(error.code),
-      error.message,
-    );
-    this.connection.finish();
-    this.#host.onRejected(this, error.code, error.message);
+    this.#handshake.reject(error);
   }
 
   /** A value of this worker was read: it may send others. */
@@ -376,7 +330,7 @@ export class WorkerLink implements Worker {
 
   /** Lets the worker send values. */
   grantValues(): void {
-    if (this.#state !== OPEN) return;
+    if (!this.#isWorker) return;
     this.#grant.renew();
     this.#use.grant(this.#grant.values, this.#grant.bytes);
     this.#send(FrameType.CREDIT, [this.#grant.values, this.#grant.bytes]);
@@ -391,175 +345,17 @@ export class WorkerLink implements Worker {
   }
 
   #onFrame(type: number, reader: CborDecoder): void {
-    if (this.#state === OPEN) this.#onOpenFrame(type, reader);
-    else if (this.#state !== GONE) {
-      try {
-        if (this.#state === AWAIT_HELLO) this.#onHello(type, reader);
-        else if (this.#state === AWAIT_PROOF) this.#onProof(type, reader);
-        else if (this.#state === AWAIT_CONFIRM) this.#onConfirm(type, reader);
-      } catch (error) {
-        if (!(error instanceof HandshakeError)) throw error;
-        if (error.code === "auth") this.#refuse(error);
-        else this.reject(error);
-      }
-    }
+    if (this.#isWorker) this.#onOpenFrame(type, reader);
+    else this.#handshake.onFrame(type, reader);
   }
 
-  /** Guesses of a secret take their time, and tell nothing by it. */
-  #refuse(error: HandshakeError): void {
-    this.#state = REFUSING;
-    const timer = setTimeout(() => this.reject(error), AUTH_DELAY_MS);
-    this.#refusal = { error, timer };
-  }
-
-  #takeRefusal(): HandshakeError | null {
-    const refusal = this.#refusal;
-    if (refusal === null) return null;
-    this.#refusal = null;
-    clearTimeout(refusal.timer);
-    return refusal.error;
-  }
-
-  #onHello(type: number, reader: CborDecoder): void {
-    expectFrame(type, FrameType.HELLO);
-    const body = reader.copy();
-    const hello = this.#hello = readHello(reader);
-    reader.finish();
-    const host = this.#host;
-    checkTerms(hello, host.terms);
-    const refusal = host.refusal();
-    if (refusal !== null) throw refusal;
-    if (host.secret === null) {
-      if (hello.auth) {
-        throw new HandshakeError(
-          "auth",
-          "Handshake failed: the client has a secret, the server has none",
-        );
-      }
-      if (host.transforms.length > 0) {
-        this.#transcript = new Transcript(null);
-        this.#transcript.add(body);
-      }
-      this.#welcome();
-      return;
-    }
-    if (!hello.auth) {
-      throw new HandshakeError(
-        "auth",
-        "Handshake failed: the server asks for a secret, the client has none",
-      );
-    }
-    this.#transcript = new Transcript(host.secret);
-    this.#transcript.add(body);
-    this.#write(() => {
-      const { frames } = this.connection;
-      frames.begin(FrameType.CHALLENGE);
-      frames.out.writeBytes(this.#nonce);
-    });
-    this.#state = AWAIT_PROOF;
-  }
-
-  #onProof(type: number, reader: CborDecoder): void {
-    expectFrame(type, FrameType.PROOF);
-    const body = reader.copy();
-    const proof = reader.readBytes();
-    reader.finish();
-    if (!this.#transcript!.verify("client", proof)) {
-      throw new HandshakeError(
-        "auth",
-        "Handshake failed: the client's secret is not the server's",
-      );
-    }
-    this.#transcript!.add(body);
-    this.#welcome();
-  }
-
-  #welcome(): void {
-    const host = this.#host, { connection } = this, hello = this.#hello!;
-    this.#write(() =>
-      writeWelcome(connection.frames, {
-        version: hello.version,
-        ...host.terms,
-        maxFrameBytes: host.maxFrameBytes,
-        nonce: this.#nonce,
-        results: host.keepsResults,
-      })
-    );
-    if (this.#transcript?.hasSecret) {
-      this.#write(() => {
-        connection.frames.begin(FrameType.PROOF);
-        connection.frames.out.writeBytes(this.#transcript!.proof("server"));
-      });
-    }
-    if (host.transforms.length > 0) this.#state = AWAIT_CONFIRM;
-    else this.#open();
-  }
-
-  #onConfirm(type: number, reader: CborDecoder): void {
-    expectFrame(type, FrameType.CONFIRM);
-    const digest = reader.readBytes();
-    reader.finish();
-    this.connection.hold(this.#confirm(digest));
-  }
-
-  /** Whether what the client's transforms do is undone by those here. */
-  async #confirm(digest: Uint8Array): Promise<void> {
-    const { connection } = this, hello = this.#hello!, host = this.#host;
-    try {
-      const chain = new TransformChain(host.transforms, {
-        role: "server",
-        sessionId: sessionId(hello.nonce, this.#nonce),
-        maxBytes: host.maxFrameBytes,
-      });
-      const transcript = this.#transcript!;
-      const plain = await chain.decode(digest);
-      if (!transcript.confirms("client", plain)) {
-        throw new Error(
-          "the client's transforms are not undone by the server's, or the handshake was changed on the way",
-        );
-      }
-      const answer = await chain.encode(transcript.digest("server"));
-      if (this.#state !== AWAIT_CONFIRM) return;
-      connection.prepare();
-      connection.frames.begin(FrameType.CONFIRM);
-      connection.frames.out.writeBytes(answer);
-      connection.frames.close();
-      connection.schedule();
-      connection.useTransforms(chain, hello.maxFrameBytes);
-      this.#open();
-    } catch (error) {
-      this.reject(transformsError(error));
-    }
-  }
-
-  #open(): void {
-    const host = this.#host, { connection } = this, hello = this.#hello!;
-    connection.receiveLimit = host.maxFrameBytes;
-    connection.frames.limit = plainLimit(
-      hello.maxFrameBytes,
-      host.transforms.length,
-    );
+  #onHello(hello: Hello): void {
     this.name = hello.name;
     this.instance = hello.instance.toHex();
-    this.#hello = this.#transcript = null;
-    this.#state = OPEN;
+    this.#isWorker = true;
     this.#sampledAt = performance.now();
     this.ping(this.#sampledAt);
-    host.onOpen(this);
-  }
-
-  /** Writes a frame of the handshake, and adds it to what is proven. */
-  #write(write: () => void): void {
-    const { connection } = this;
-    connection.prepare();
-    connection.frames.close();
-    const start = connection.out.length + 4;
-    write();
-    connection.frames.close();
-    this.#transcript?.add(
-      connection.out.bytes.slice(start, connection.out.length),
-    );
-    connection.schedule();
+    this.#host.onOpen(this);
   }
 
   #onOpenFrame(type: number, reader: CborDecoder): void {
@@ -640,7 +436,7 @@ export class WorkerLink implements Worker {
     const results = this.#results!, { pending } = results;
     results.check(value, (checked) => {
       tell(checked);
-      if (this.#state === GONE) this.#host.delivery.pump();
+      if (!this.#isWorker) this.#host.delivery.pump();
     });
     if (results.pending > pending) this.connection.hold(results.last);
   }
@@ -706,8 +502,7 @@ export class WorkerLink implements Worker {
 
   #onError(reader: CborDecoder): void {
     const number = reader.readUint();
-    const error = readRemoteError(reader);
-    reader.finish();
+    const error = readError(reader);
     const entry = this.#take(number);
     this.#failed++;
     this.#host.onError(this, entry, error);
@@ -774,7 +569,7 @@ export class WorkerLink implements Worker {
       this.goodbye("normal", "");
       return;
     }
-    this.#state = GONE;
+    this.#isWorker = false;
     this.connection.finish();
     this.#host.onGone(this, code, reason);
   }
@@ -799,7 +594,7 @@ export class WorkerLink implements Worker {
   }
 
   #onBatch(): void {
-    if (this.#state < OPEN) {
+    if (this.isHandshaking) {
       if (this.connection.bytesIn > MAX_HANDSHAKE_BYTES) {
         this.#onViolation(
           new ProtocolError(
@@ -844,11 +639,11 @@ export class WorkerLink implements Worker {
   }
 
   #onEnd(error: ConnectionLostError): void {
-    const state = this.#state;
-    this.#state = GONE;
-    if (state === OPEN) this.#host.onGone(this, error.code, error.reason);
-    else if (state < OPEN) {
-      const refusal = this.#takeRefusal();
+    if (this.#isWorker) {
+      this.#isWorker = false;
+      this.#host.onGone(this, error.code, error.reason);
+    } else if (this.isHandshaking) {
+      const refusal = this.#handshake.end();
       this.#host.onRejected(
         this,
         refusal?.code ?? "protocol",
@@ -857,45 +652,4 @@ export class WorkerLink implements Worker {
     }
     this.#host.onClosed(this);
   }
-}
-
-function expectFrame(type: number, expected: number): void {
-  if (type !== expected) {
-    throw new ProtocolError(
-      `Expected ${frameName(expected)}, got ${frameName(type)}`,
-    );
-  }
-}
-
-/** Reads the end of ERROR (PROTOCOL.md section 5): name, message, cause, stack. */
-function readRemoteError(reader: CborDecoder): RemoteError {
-  const name = reader.readText();
-  const message = reader.readText();
-  const cause = remoteCause(reader.readValue());
-  const stack = reader.readValue();
-  return new RemoteError(name, message, {
-    ...(cause === undefined ? {} : { cause }),
-    ...(typeof stack === "string" ? { stack } : {}),
-  });
-}
-
-function remoteCause(value: unknown): RemoteError | undefined {
-  if (value === null) return undefined;
-  if (Array.isArray(value)) {
-    const [name, message, cause] = value;
-    if (
-      value.length === 3 && typeof name === "string" &&
-      typeof message === "string"
-    ) {
-      const inner = remoteCause(cause);
-      return new RemoteError(
-        name,
-        message,
-        inner === undefined ? {} : { cause: inner },
-      );
-    }
-  }
-  throw new ProtocolError(
-    "Cannot read ERROR: expected null or [name, message, cause] as cause",
-  );
 }

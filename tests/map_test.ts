@@ -200,7 +200,8 @@ both(
     await using kit = new Kit<number, number>(net);
     await kit.worker(async (n) => {
       if (n === 5) throw new RangeError("five");
-      return await jumble(n);
+      for (let i = n % 3; i < 3; i++) await Promise.resolve();
+      return n * 2;
     }, { concurrency: 8 });
     const source = new Source();
     const got: number[] = [];

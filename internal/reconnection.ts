@@ -1,0 +1,125 @@
+/**
+ * When `work()` tries again, and when it gives up. The clock and randomness are
+ * passed in.
+ *
+ * @module
+ */
+
+import { Backoff } from "./backoff.ts";
+import { deferred } from "./channel.ts";
+import { HandshakeError } from "./errors.ts";
+import type { ReconnectOptions } from "./options.ts";
+import { timerMs } from "./timer.ts";
+
+/** So many failures of authentication in a row are final. */
+const MAX_AUTH_FAILURES = 2;
+
+/** The attempts of one `work()`. */
+export class Reconnection {
+  readonly #backoff: Backoff;
+  readonly #isOff: boolean;
+  readonly #maxAttempts: number;
+  readonly #maxElapsedMs: number;
+  #failures = 0;
+  #authFailures = 0;
+  #lostAt: number = performance.now();
+
+  /**
+   * @param options How to reconnect; false: not at all.
+   * @param random A number from 0 to 1.
+   */
+  constructor(
+    options: ReconnectOptions | false | undefined,
+    random: () => number,
+  ) {
+    const {
+      minDelayMs = 100,
+      maxDelayMs = 10_000,
+      maxAttempts = Infinity,
+      maxElapsedMs = Infinity,
+    } = options || {};
+    this.#isOff = options === false;
+    this.#backoff = new Backoff(minDelayMs, maxDelayMs, random);
+    this.#maxAttempts = maxAttempts;
+    this.#maxElapsedMs = maxElapsedMs;
+  }
+
+  /** Attempts since the last handshake that was done. */
+  get attempts(): number {
+    return this.#backoff.attempts;
+  }
+
+  /** A handshake was done. */
+  opened(): void {
+    this.#backoff.reset();
+    this.#failures = this.#authFailures = 0;
+  }
+
+  /** A connection that had done its handshake was lost. */
+  lost(now: number): void {
+    this.#lostAt = now;
+    // This is no failed attempt yet: the next may be.
+    this.#failures = -1;
+  }
+
+  /** An attempt failed: the time until the next in ms, or null to give up. */
+  next(error: unknown, now: number): number | null {
+    this.#failures++;
+    if (error instanceof HandshakeError && error.code === "auth") {
+      this.#authFailures++;
+    }
+    if (this.#isOff || !this.#canHeal(error)) return null;
+    const delayMs = this.#backoff.next();
+    return this.#failures >= this.#maxAttempts ||
+        now - this.#lostAt + delayMs > this.#maxElapsedMs
+      ? null
+      : delayMs;
+  }
+
+  /** Waits, or until a signal aborts. */
+  wait(ms: number, signal: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      const done = () => {
+        clearTimeout(timer);
+        signal.removeEventListener("abort", done);
+        resolve();
+      };
+      const timer = setTimeout(done, timerMs(ms));
+      signal.addEventListener("abort", done);
+      if (signal.aborted) done();
+    });
+  }
+
+  /** Whether trying again may be of use. */
+  #canHeal(error: unknown): boolean {
+    if (error instanceof TypeError || error instanceof RangeError) return false;
+    if (!(error instanceof HandshakeError)) return true;
+    if (error.code === "auth") return this.#authFailures < MAX_AUTH_FAILURES;
+    return error.code === "full" || error.code === "timeout" ||
+      error.code === "protocol";
+  }
+}
+
+/** Waits for a promise or a signal; what comes too late is disposed of. */
+export async function orAbort<T>(
+  promise: Promise<T>,
+  signal: AbortSignal | undefined,
+  dispose: (value: T) => void,
+  onAbort: () => unknown = () => {},
+): Promise<T> {
+  if (signal === undefined) return await promise;
+  const aborted = deferred<never>();
+  const listener = () => aborted.reject(signal.reason);
+  signal.addEventListener("abort", listener);
+  try {
+    return await Promise.race([promise, aborted.promise]);
+  } catch (error) {
+    if (signal.aborted) {
+      promise.then(dispose, () => {});
+      await onAbort();
+    }
+    throw error;
+  } finally {
+    signal.removeEventListener("abort", listener);
+  }
+}

@@ -1,0 +1,108 @@
+/**
+ * ERROR (PROTOCOL.md section 5): what a handler threw, on its way to the server.
+ *
+ * @module
+ */
+
+import type { CborDecoder } from "./cbor_decoder.ts";
+import { ProtocolError, RemoteError } from "./errors.ts";
+import { clip, FrameType, type FrameWriter } from "./frame.ts";
+import { toError } from "./thrown.ts";
+
+/** Longest texts of an error that are sent, in UTF-16 units. */
+const MAX_NAME = 200, MAX_MESSAGE = 10_000, MAX_STACK = 10_000;
+/** How many causes of an error are sent. */
+const MAX_CAUSES = 8;
+/** The CBOR of null. */
+const NULL = 0xf6;
+
+/**
+ * Writes ERROR for a delivery.
+ *
+ * @param frames Where to.
+ * @param delivery The number of the delivery.
+ * @param options What was thrown, and whether its stack goes along.
+ */
+export function writeError(
+  frames: FrameWriter,
+  delivery: number,
+  options: { thrown: unknown; sendStack: boolean },
+): void {
+  const { thrown, sendStack } = options;
+  const { name, message, stack } = toError(thrown);
+  // A small limit of the peer's leaves less room for words.
+  const share = frames.limit > 100_000 ? Infinity : frames.limit / 32;
+  frames.begin(FrameType.ERROR);
+  frames.out.writeUint(delivery);
+  frames.out.writeText(clip(name, Math.min(MAX_NAME, share)));
+  frames.out.writeText(clip(message, Math.min(MAX_MESSAGE, share * 2)));
+  writeCause(
+    frames,
+    thrown instanceof Error ? thrown.cause : undefined,
+    share === Infinity ? MAX_CAUSES : 1,
+    Math.min(MAX_MESSAGE, share),
+  );
+  if (sendStack && stack !== undefined) {
+    frames.out.writeText(clip(stack, Math.min(MAX_STACK, share * 2)));
+  } else writeNull(frames);
+  frames.close();
+}
+
+/** Writes the cause of an error: null, or [name, message, cause]. */
+function writeCause(
+  frames: FrameWriter,
+  cause: unknown,
+  depth: number,
+  length: number,
+): void {
+  if (cause === undefined || depth === 0) return writeNull(frames);
+  const { name, message } = toError(cause);
+  frames.out.writeHead(4, 3);
+  frames.out.writeText(clip(name, Math.min(MAX_NAME, length)));
+  frames.out.writeText(clip(message, length));
+  writeCause(
+    frames,
+    cause instanceof Error ? cause.cause : undefined,
+    depth - 1,
+    length,
+  );
+}
+
+function writeNull({ out }: FrameWriter): void {
+  out.reserve(1);
+  out.bytes[out.length++] = NULL;
+}
+
+/** Reads ERROR, the reader standing behind the delivery. */
+export function readError(reader: CborDecoder): RemoteError {
+  const name = reader.readText();
+  const message = reader.readText();
+  const cause = toCause(reader.readValue());
+  const stack = reader.readValue();
+  reader.finish();
+  return new RemoteError(name, message, {
+    ...(cause === undefined ? {} : { cause }),
+    ...(typeof stack === "string" ? { stack } : {}),
+  });
+}
+
+function toCause(value: unknown): RemoteError | undefined {
+  if (value === null) return undefined;
+  if (Array.isArray(value)) {
+    const [name, message, cause] = value;
+    if (
+      value.length === 3 && typeof name === "string" &&
+      typeof message === "string"
+    ) {
+      const inner = toCause(cause);
+      return new RemoteError(
+        name,
+        message,
+        inner === undefined ? {} : { cause: inner },
+      );
+    }
+  }
+  throw new ProtocolError(
+    "Cannot read ERROR: expected null or [name, message, cause] as cause",
+  );
+}

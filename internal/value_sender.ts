@@ -1,0 +1,227 @@
+/**
+ * A client's values on their way to the server: they wait for credit and for
+ * room in the output, and acknowledgements stay behind the values that were
+ * sent before them.
+ *
+ * @module
+ */
+
+import { deferred, rejected } from "./channel.ts";
+import type { Connection } from "./connection.ts";
+import { CreditUse } from "./credit.ts";
+import { FrameType } from "./frame.ts";
+import type { PayloadCodec } from "./payload.ts";
+import { Queue } from "./queue.ts";
+import { type Checked, runSchema, type StandardSchemaV1 } from "./schema.ts";
+
+/** What waits. */
+type Outgoing =
+  | {
+    value: unknown;
+    left: PromiseWithResolvers<void>;
+    /** What became of it; undefined: its schema hasn't made up its mind. */
+    checked?: Checked | undefined;
+  }
+  | { ack: number };
+
+/** What a sender needs of its client. */
+export interface ValueSenderOptions {
+  /** The codec. */
+  payloads: PayloadCodec;
+  /** What values must pass; null: nothing. */
+  schema: StandardSchemaV1 | null;
+  /** A value can't be sent. */
+  onFailed(error: Error): void;
+  /** All values before an acknowledgement have left. */
+  onAck(delivery: number): void;
+  /** Nothing waits any more. */
+  onEmpty(): void;
+}
+
+/** Sends values. */
+export class ValueSender {
+  /** Whether values are payloads already. */
+  takesPayloads = false;
+  readonly #connection: Connection;
+  readonly #options: ValueSenderOptions;
+  readonly #outgoing = new Queue<Outgoing>();
+  readonly #credit = new CreditUse();
+  readonly #open = () => this.#connection.frames.open(FrameType.VALUE);
+  #isOpen = false;
+  #error: unknown;
+  #isLost = false;
+  #room: PromiseWithResolvers<void> | null = null;
+  #end: PromiseWithResolvers<void> | null = null;
+
+  constructor(connection: Connection, options: ValueSenderOptions) {
+    this.#connection = connection;
+    this.#options = options;
+  }
+
+  /** Whether `end()` was called. */
+  get isEnded(): boolean {
+    return this.#end !== null;
+  }
+
+  /** Whether nothing waits. */
+  get isEmpty(): boolean {
+    return this.#outgoing.length === 0;
+  }
+
+  /** The handshake is done: values may be sent as far as credit goes. */
+  start(): void {
+    this.#isOpen = true;
+  }
+
+  /** Nothing more is sent. */
+  stop(): void {
+    this.#isOpen = false;
+  }
+
+  /** The connection is lost, and what waits with it. */
+  fail(error: unknown): void {
+    this.#isOpen = false;
+    this.#isLost = true;
+    this.#error = error;
+    this.#room?.reject(error);
+    this.#end?.reject(error);
+    for (const outgoing of this.#outgoing) {
+      if ("value" in outgoing) outgoing.left.reject(error);
+    }
+    this.#outgoing.clear();
+  }
+
+  /** A credit came. */
+  grant(values: number, bytes: number): void {
+    this.#credit.grant(values, bytes);
+    this.drain();
+  }
+
+  /** Takes a value; a promise if there is no room for another. */
+  send(value: unknown): Promise<void> | undefined {
+    if (this.#isLost) return rejected(this.#error);
+    const { schema } = this.#options;
+    if (schema !== null) {
+      const checked = runSchema(schema, value);
+      if (checked instanceof Promise) return this.#queueChecked(checked);
+      if (checked.error !== null) return this.#refuse(checked.error);
+      value = checked.value;
+    }
+    if (this.#outgoing.length > 0 || !this.#hasCredit) {
+      return this.#queue(value);
+    }
+    try {
+      this.#write(value);
+    } catch (error) {
+      return this.#refuse(error);
+    }
+    if (this.#hasCredit && !this.#connection.busy) return undefined;
+    return (this.#room ??= deferred<void>()).promise;
+  }
+
+  /** Takes a value; a promise until it has left. It throws for a bad value. */
+  write(value: unknown): Promise<void> | undefined {
+    if (this.#isLost) return rejected(this.#error);
+    const { schema } = this.#options;
+    if (schema !== null) {
+      const checked = runSchema(schema, value);
+      if (checked instanceof Promise) return this.#queueChecked(checked);
+      if (checked.error !== null) throw checked.error;
+      value = checked.value;
+    }
+    if (
+      this.#outgoing.length > 0 || !this.#hasCredit || this.#connection.busy
+    ) return this.#queue(value);
+    this.#write(value);
+    return undefined;
+  }
+
+  /** Acknowledges a delivery, behind the values that were sent before. */
+  ack(delivery: number): void {
+    if (this.#outgoing.length > 0) this.#outgoing.push({ ack: delivery });
+    else this.#options.onAck(delivery);
+  }
+
+  /** No more values. Resolves once all have left. */
+  end(): Promise<void> {
+    if (this.#isLost) return rejected(this.#error);
+    if (this.#end === null) {
+      this.#end = deferred<void>();
+      if (this.isEmpty) this.#end.resolve();
+    }
+    return this.#end.promise;
+  }
+
+  /** There is credit, or the output has room again. */
+  drain(): void {
+    const outgoing = this.#outgoing;
+    while (outgoing.length > 0) {
+      const next = outgoing.peek()!;
+      if ("ack" in next) {
+        outgoing.shift();
+        this.#options.onAck(next.ack);
+        continue;
+      }
+      if (!this.#hasCredit || this.#connection.busy) break;
+      if ("checked" in next && next.checked === undefined) break;
+      outgoing.shift();
+      try {
+        if (next.checked?.error) throw next.checked.error;
+        this.#write(next.value);
+        next.left.resolve();
+      } catch (error) {
+        this.#options.onFailed(error as Error);
+        next.left.reject(error);
+      }
+    }
+    if (outgoing.length > 0) return;
+    this.#end?.resolve();
+    if (this.#room !== null && this.#hasCredit && !this.#connection.busy) {
+      this.#room.resolve();
+      this.#room = null;
+    }
+    this.#options.onEmpty();
+  }
+
+  get #hasCredit(): boolean {
+    return this.#isOpen && this.#credit.open;
+  }
+
+  #queue(value: unknown): Promise<void> {
+    const left = deferred<void>();
+    this.#outgoing.push({ value, left });
+    return left.promise;
+  }
+
+  /** A value takes its place in the queue, and leaves it once it has passed. */
+  #queueChecked(checked: Promise<Checked>): Promise<void> {
+    const left = deferred<void>();
+    const outgoing: Outgoing = { value: undefined, left, checked: undefined };
+    this.#outgoing.push(outgoing);
+    checked.then((checked) => {
+      outgoing.checked = checked;
+      if (checked.error === null) outgoing.value = checked.value;
+      if (this.#isOpen) this.drain();
+    });
+    return left.promise;
+  }
+
+  #refuse(error: unknown): Promise<never> {
+    this.#options.onFailed(error as Error);
+    return rejected(error);
+  }
+
+  #write(value: unknown): void {
+    const connection = this.#connection;
+    connection.prepare();
+    this.#credit.sent(
+      this.#options.payloads.write(
+        connection.frames,
+        value,
+        this.#open,
+        this.takesPayloads,
+      ),
+    );
+    connection.schedule();
+  }
+}
