@@ -123,13 +123,13 @@ Deno.test("demo drains on SIGTERM, ends its workers and has status 130", {
   ignore: Deno.build.os === "windows",
 }, async () => {
   await using folder = await Folder.make();
-  await folder.writeSparse(200);
+  await folder.writeSparse(1000);
   await using demo = startDemo(folder.path);
   const pids = await workerPids(demo);
   demo.signal("SIGTERM");
   const { code, stdout, stderr } = await demo.exit;
   assertEquals(code, 130, stderr);
-  assertMatch(stderr, /^interrupted after \d+ of 200 files$/m);
+  assertMatch(stderr, /^interrupted after \d+ of 1000 files$/m);
   assertFalse(stdout.includes("FAILED"), stdout);
   assertEquals(pids.filter(isAlive), []);
 });
@@ -138,7 +138,7 @@ Deno.test("demo fails when no worker is left", {
   ignore: Deno.build.os === "windows",
 }, async () => {
   await using folder = await Folder.make();
-  await folder.writeSparse(200);
+  await folder.writeSparse(1000);
   await using demo = startDemo(folder.path);
   for (const pid of await workerPids(demo)) Deno.kill(pid, "SIGKILL");
   const { code, stderr } = await demo.exit;

@@ -5,6 +5,7 @@
  * @module
  */
 
+import { isAbsolute } from "node:path";
 import { assertEquals } from "@std/assert";
 import {
   type Process,
@@ -66,9 +67,12 @@ export async function startExample(
 ): Promise<Process> {
   const { port = 0, secondPort = 0, dir = "", args = [], ...rest } = options;
   const command = await documentedCommand(`examples/${name}`);
+  // Modules in isolates are read: @std's as well, where it is a checkout.
+  const std = Deno.env.get("DISTCHAN_STD") ?? "";
   const own = (word: string) =>
     word.replace("127.0.0.1:5678", `127.0.0.1:${port}`)
       .replace("127.0.0.1:5679", `127.0.0.1:${secondPort}`)
+      .replace(/^--allow-read=\.$/, isAbsolute(std) ? `$&,${std}` : "$&")
       .replace("DIR", dir);
   return startDeno([
     ...command.flags.map(own),

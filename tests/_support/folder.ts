@@ -31,7 +31,7 @@ export class Folder implements AsyncDisposable {
   async writeSparse(count: number): Promise<void> {
     for (let i = 0; i < count; i++) {
       using file = await Deno.create(`${this.path}/${i}`);
-      await file.truncate(100_000_000);
+      await file.truncate(20_000_000);
     }
   }
 

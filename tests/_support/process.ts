@@ -57,7 +57,8 @@ export class Process implements AsyncDisposable {
   ) {
     const { cwd = ROOT, env = {}, stdin = "", deadlineMs = DEADLINE_MS } =
       options;
-    this.#name = [program, ...args].join(" ");
+    // An import map can be an argument, and fill the screen.
+    this.#name = [program, ...args].map((arg) => arg.slice(0, 100)).join(" ");
     this.#child = new Deno.Command(program, {
       args: [...args],
       cwd,
