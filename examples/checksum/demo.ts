@@ -10,6 +10,7 @@
  * Status 0: all is right. 1: something isn't. 2: wrong usage. 130: interrupted.
  */
 import { setTimeout as delay } from "node:timers/promises";
+import { resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { listen, type Server } from "../../mod.ts"; // yours: "jsr:@distchan/distchan"
@@ -205,7 +206,18 @@ async function folderToDo(): Promise<string> {
   }
   if (paths.length > 1) usageError("one folder at a time");
   const repository = fileURLToPath(new URL("../../", import.meta.url));
-  return await Deno.realPath(await folderArgument(paths[0] ?? repository));
+  if (paths[0] === undefined) {
+    return await Deno.realPath(await folderArgument(repository));
+  }
+  // `deno task` runs in the repository: a path is meant from where it was typed.
+  const { state } = await Deno.permissions.query({
+    name: "env",
+    variable: "INIT_CWD",
+  });
+  const from = state === "granted" ? Deno.env.get("INIT_CWD") : undefined;
+  return await Deno.realPath(
+    await folderArgument(resolve(from ?? ".", paths[0])),
+  );
 }
 
 async function count(root: string): Promise<number> {
