@@ -1,0 +1,302 @@
+/**
+ * A command as a handler: run once for every item, never through a shell.
+ *
+ * @module
+ */
+
+import type { Handler, WorkContext } from "../mod.ts";
+import { UsageError } from "./cli_arguments.ts";
+import { toJson } from "./cli_output.ts";
+
+/** How much of a command's standard error its failure quotes, in bytes. */
+const MAX_STDERR = 8 * 1024;
+/** How long a cancelled command may go on after SIGTERM, in ms. */
+const GRACE_MS = 2000;
+
+const isWindows = Deno.build.os === "windows";
+
+/** What a command may print, in bytes, unless it is said. */
+export const MAX_OUTPUT_BYTES: number = 1024 * 1024;
+
+/** One command that runs. */
+interface Running {
+  readonly child: Deno.ChildProcess;
+  /** It ran when this process was told to stop. */
+  wasInterrupted: boolean;
+}
+
+/** Runs a command for items, as many at once as it is called. */
+export class CommandRunner {
+  /** What does the work. */
+  readonly handler: Handler<unknown, string | Uint8Array | undefined>;
+  readonly #program: string;
+  readonly #args: readonly string[];
+  readonly #takesItem: boolean;
+  readonly #maxOutputBytes: number;
+  readonly #running = new Set<Running>();
+  #interrupted = 0;
+
+  /**
+   * @param command The program and its arguments; `{}` stands for the item.
+   * @param maxOutputBytes A command that prints more fails.
+   * @throws {UsageError} If there is no program, or the item would be it.
+   */
+  constructor(command: readonly string[], maxOutputBytes: number) {
+    const [program = "", ...args] = command;
+    if (program === "") {
+      throw new UsageError("which command? Give it behind --");
+    }
+    if (program.includes("{}")) {
+      throw new UsageError(
+        "{} can't be the command itself, only its arguments",
+      );
+    }
+    this.#program = program;
+    this.#args = args;
+    this.#takesItem = args.some((arg) => arg.includes("{}"));
+    this.#maxOutputBytes = maxOutputBytes;
+    this.handler = (item, context) => this.#run(item, context);
+  }
+
+  /** Whether all that runs will never be finished. */
+  get isStuck(): boolean {
+    return this.#interrupted > 0 && this.#running.size === 0;
+  }
+
+  /**
+   * Checks that the program is there: a worker without it would only make
+   * items fail.
+   *
+   * @throws {UsageError} If it isn't.
+   */
+  async check(): Promise<void> {
+    const program = this.#program;
+    const paths = program.includes("/")
+      ? [program]
+      : (envPath() ?? "").split(":").filter((dir) => dir !== "").map((dir) =>
+        `${dir}/${program}`
+      );
+    if (isWindows || paths.length === 0) return;
+    for (const path of paths) {
+      try {
+        const { isFile, mode } = await Deno.stat(path);
+        if (isFile && ((mode ?? 0o111) & 0o111) !== 0) return;
+      } catch (error) {
+        // Without --allow-read it can't be known.
+        if (error instanceof Deno.errors.NotCapable) return;
+      }
+    }
+    throw new UsageError(`there is no command ${program}`);
+  }
+
+  /**
+   * This process was told to stop. Ctrl-C on a terminal goes to what runs as
+   * well: what ends badly from now on hasn't failed, it was interrupted, and
+   * its item gets no answer.
+   */
+  interrupt(): void {
+    for (const running of this.#running) running.wasInterrupted = true;
+  }
+
+  /** Ends everything at once. */
+  kill(): void {
+    for (const { child } of this.#running) killTree(child.pid, "SIGKILL");
+  }
+
+  async #run(
+    item: unknown,
+    { signal }: WorkContext,
+  ): Promise<string | Uint8Array | undefined> {
+    const text = typeof item === "string" ? item : toJson(item);
+    if (this.#takesItem && text.includes("\0")) {
+      throw new TypeError("The item has a NUL character: no argument can");
+    }
+    const child = new Deno.Command(this.#program, {
+      args: this.#takesItem
+        ? this.#args.map((arg) => arg.replaceAll("{}", () => text))
+        : [...this.#args],
+      stdin: this.#takesItem ? "null" : "piped",
+      stdout: "piped",
+      stderr: "piped",
+    }).spawn();
+    const running: Running = { child, wasInterrupted: false };
+    this.#running.add(running);
+    const max = this.#maxOutputBytes;
+    let isTooLong = false;
+    const stdout = new Collector(child.stdout, max, "head", () => {
+      isTooLong = true;
+      killTree(child.pid, "SIGKILL");
+    });
+    const stderr = new Collector(child.stderr, MAX_STDERR, "tail");
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const onAbort = () => {
+      killTree(child.pid, "SIGTERM");
+      timer = setTimeout(() => killTree(child.pid, "SIGKILL"), GRACE_MS);
+    };
+    signal.addEventListener("abort", onAbort);
+    if (signal.aborted) onAbort();
+    let status: Deno.CommandStatus;
+    try {
+      if (!this.#takesItem) await feed(child.stdin, text);
+      status = await child.status;
+      // Whoever it left behind may hold its output open for ever.
+      if (signal.aborted || isTooLong) {
+        stdout.cancel();
+        stderr.cancel();
+      }
+      await Promise.all([stdout.done, stderr.done]);
+    } finally {
+      signal.removeEventListener("abort", onAbort);
+      clearTimeout(timer);
+      this.#running.delete(running);
+    }
+    signal.throwIfAborted();
+    if (isTooLong) {
+      throw new RangeError(
+        `The command printed more than ${max} bytes: --max-output allows more`,
+      );
+    }
+    if (!status.success) {
+      if (running.wasInterrupted) {
+        this.#interrupted++;
+        return await new Promise<never>(() => {});
+      }
+      const why = status.signal === null
+        ? `exit status ${status.code}`
+        : `killed by ${status.signal}`;
+      const said = new TextDecoder().decode(stderr.bytes()).trimEnd();
+      throw new CommandError(said === "" ? why : `${why}: ${said}`);
+    }
+    return toResult(stdout.bytes());
+  }
+}
+
+/** A command's exit status was not 0. */
+class CommandError extends Error {
+  override readonly name = "CommandError";
+}
+
+/** What a command prints, without its last line's end; nothing: undefined. */
+function toResult(bytes: Uint8Array): string | Uint8Array | undefined {
+  if (bytes.length === 0) return undefined;
+  const end = bytes[bytes.length - 1] === 0x0a ? bytes.length - 1 : undefined;
+  const printed = bytes.subarray(0, end);
+  try {
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
+      .decode(printed);
+  } catch {
+    return printed;
+  }
+}
+
+async function feed(
+  stdin: WritableStream<Uint8Array>,
+  text: string,
+): Promise<void> {
+  const writer = stdin.getWriter();
+  try {
+    await writer.write(new TextEncoder().encode(text));
+    await writer.close();
+  } catch {
+    // It doesn't read it, which is its own affair.
+  }
+}
+
+/** Reads a stream, and keeps so much of its head or its tail. */
+class Collector {
+  /** Resolves when the stream has ended. */
+  readonly done: Promise<void>;
+  readonly #reader: ReadableStreamDefaultReader<Uint8Array>;
+  readonly #max: number;
+  readonly #keep: "head" | "tail";
+  readonly #onOver: () => void;
+  #parts: Uint8Array[] = [];
+  #size = 0;
+
+  constructor(
+    stream: ReadableStream<Uint8Array>,
+    max: number,
+    keep: "head" | "tail",
+    onOver: () => void = () => {},
+  ) {
+    this.#reader = stream.getReader();
+    this.#max = max;
+    this.#keep = keep;
+    this.#onOver = onOver;
+    this.done = this.#read();
+  }
+
+  bytes(): Uint8Array {
+    const [first] = this.#parts;
+    if (first !== undefined && first.length === this.#size) return first;
+    const bytes = new Uint8Array(this.#size);
+    let at = 0;
+    for (const part of this.#parts) {
+      bytes.set(part, at);
+      at += part.length;
+    }
+    return this.#keep === "tail" ? bytes.subarray(-this.#max) : bytes;
+  }
+
+  cancel(): void {
+    this.#reader.cancel().catch(() => {});
+  }
+
+  async #read(): Promise<void> {
+    try {
+      for (;;) {
+        const { done, value } = await this.#reader.read();
+        if (done) return;
+        this.#add(value);
+      }
+    } catch {
+      // Cancelled, or lost: what has come is what there is.
+    }
+  }
+
+  #add(part: Uint8Array): void {
+    if (this.#keep === "head" && this.#size + part.length > this.#max) {
+      this.#parts = [];
+      this.#size = 0;
+      this.#onOver();
+      return;
+    }
+    this.#parts.push(part);
+    this.#size += part.length;
+    if (this.#keep === "tail") {
+      while (this.#size - this.#parts[0]!.length >= this.#max) {
+        this.#size -= this.#parts.shift()!.length;
+      }
+    }
+  }
+}
+
+/** Signals a process and, where that can be known, all that came of it. */
+function killTree(pid: number, signal: Deno.Signal): void {
+  const pids = [pid];
+  for (const parent of pids) pids.push(...childrenOf(parent)); // grows meanwhile
+  for (const each of pids) {
+    try {
+      Deno.kill(each, signal);
+    } catch {
+      // It has ended by itself.
+    }
+  }
+}
+
+function childrenOf(pid: number): number[] {
+  if (Deno.build.os !== "linux") return [];
+  try {
+    return Deno.readTextFileSync(`/proc/${pid}/task/${pid}/children`)
+      .split(" ").filter((text) => text !== "").map(Number);
+  } catch {
+    return [];
+  }
+}
+
+function envPath(): string | undefined {
+  const query = { name: "env", variable: "PATH" } as const;
+  return Deno.permissions.querySync(query).state === "granted"
+    ? Deno.env.get("PATH")
+    : undefined;
+}

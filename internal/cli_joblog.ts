@@ -1,0 +1,215 @@
+/**
+ * The record of what is settled, a line of JSON an item. An entry is on disk
+ * before its item is reported, so whatever a crash leaves behind is true.
+ *
+ * @module
+ */
+
+import { FatalError, reasonOf, UsageError } from "./cli_arguments.ts";
+import type { InputItem } from "./cli_input.ts";
+import { excerpt, toJson } from "./cli_output.ts";
+
+/** What became of an item. */
+export type Settled =
+  | { readonly result: unknown; readonly failure?: undefined }
+  | {
+    readonly failure: {
+      readonly name: string;
+      readonly message: string;
+      readonly attempts: number;
+    };
+  };
+
+/** What is known of an earlier run. */
+interface Known {
+  readonly hash: string;
+  readonly ok: boolean;
+}
+
+/** Options of {@linkcode Joblog.open}. */
+export interface JoblogOptions {
+  /** What is in it already is kept. */
+  readonly resume: boolean;
+  /** What failed is done again. */
+  readonly resumeFailed: boolean;
+}
+
+/** How much of an item an entry quotes. */
+const QUOTE = 200;
+
+/** An open joblog; no other process has the same one open. */
+export class Joblog implements Disposable {
+  /** Of the items of earlier runs, those that failed and stay so. */
+  readonly failedBefore: number;
+  readonly #path: string;
+  readonly #file: Deno.FsFile;
+  readonly #known: ReadonlyMap<number, Known>;
+  readonly #resumeFailed: boolean;
+
+  private constructor(
+    path: string,
+    file: Deno.FsFile,
+    known: ReadonlyMap<number, Known>,
+    resumeFailed: boolean,
+  ) {
+    this.#path = path;
+    this.#file = file;
+    this.#known = known;
+    this.#resumeFailed = resumeFailed;
+    this.failedBefore = resumeFailed
+      ? 0
+      : known.values().filter(({ ok }) => !ok).toArray().length;
+  }
+
+  /**
+   * Opens one, or begins it.
+   *
+   * @throws {UsageError} If it can't be opened, is in use, holds entries and
+   * wasn't to be resumed, or isn't a joblog.
+   */
+  static async open(path: string, options: JoblogOptions): Promise<Joblog> {
+    const { resume, resumeFailed } = options;
+    let file: Deno.FsFile;
+    try {
+      file = await Deno.open(path, { read: true, append: true, create: true });
+    } catch (error) {
+      throw new UsageError(`can't open the joblog ${path}: ${reasonOf(error)}`);
+    }
+    try {
+      if (!await file.tryLock(true)) {
+        throw new UsageError(`the joblog ${path} is in use by another process`);
+      }
+      const known = await readEntries(path, file);
+      if (known.size > 0 && !resume) {
+        throw new UsageError(
+          `the joblog ${path} has ${known.size} items already: --resume goes on with it`,
+        );
+      }
+      return new Joblog(path, file, known, resumeFailed);
+    } catch (error) {
+      file.close();
+      throw error;
+    }
+  }
+
+  /**
+   * Whether an item was settled by an earlier run.
+   *
+   * @throws {UsageError} If that run had another item in its place.
+   */
+  has(item: InputItem): boolean {
+    if (this.#known.size === 0) return false;
+    const known = this.#known.get(item.seq);
+    if (known === undefined) return false;
+    if (known.hash !== hashOf(item.text)) {
+      throw new UsageError(
+        `item ${item.seq} isn't the one in the joblog ${this.#path}: expected the same input, with nothing but additions at its end`,
+      );
+    }
+    return known.ok || !this.#resumeFailed;
+  }
+
+  /** Writes entries, and waits until they are on disk. */
+  async write(entries: string): Promise<void> {
+    try {
+      const bytes = new TextEncoder().encode(entries);
+      for (let at = 0; at < bytes.length;) {
+        at += await this.#file.write(bytes.subarray(at));
+      }
+      await this.#file.syncData();
+    } catch (error) {
+      throw new FatalError(
+        `can't write the joblog ${this.#path}: ${reasonOf(error)}`,
+      );
+    }
+  }
+
+  /** Closes it. */
+  [Symbol.dispose](): void {
+    this.#file.close();
+  }
+}
+
+/** An entry, as a line. */
+export function formatEntry(item: InputItem, settled: Settled): string {
+  const { seq, text } = item;
+  const head = {
+    seq,
+    at: new Date().toISOString(),
+    ok: settled.failure === undefined,
+    hash: hashOf(text),
+    item: text.length > QUOTE ? excerpt(text, QUOTE) : text,
+  };
+  return toJson(
+    settled.failure === undefined
+      ? { ...head, result: settled.result ?? null }
+      : { ...head, error: settled.failure },
+  ) + "\n";
+}
+
+/**
+ * Reads what is there. A last line without its end was being written when the
+ * machine or the process stopped: it is cut off, and its item done again.
+ */
+async function readEntries(
+  path: string,
+  file: Deno.FsFile,
+): Promise<Map<number, Known>> {
+  const known = new Map<number, Known>();
+  const decoder = new TextDecoder();
+  const chunk = new Uint8Array(256 * 1024);
+  let rest = "", line = 0, whole = 0, bad: string | null = null;
+  for (;;) {
+    const count = await file.read(chunk);
+    if (count === null) break;
+    const bytes = chunk.subarray(0, count);
+    const lines = (rest + decoder.decode(bytes, { stream: true })).split("\n");
+    rest = lines.pop()!;
+    for (const text of lines) {
+      line++;
+      if (bad !== null) {
+        throw new UsageError(`line ${line - 1} of ${path} isn't ${bad}`);
+      }
+      const entry = parseEntry(text);
+      if (entry === null) {
+        // After a power cut the end may be anything: only the last may be.
+        bad = "an entry of a joblog";
+        continue;
+      }
+      known.set(entry.seq, entry);
+      whole += new TextEncoder().encode(text).length + 1;
+    }
+  }
+  const { size } = await file.stat();
+  if (bad !== null && known.size === 0) {
+    throw new UsageError(`${path} isn't a joblog`);
+  }
+  if (size > whole) {
+    if (known.size === 0 && !rest.startsWith('{"seq":'.slice(0, rest.length))) {
+      throw new UsageError(`${path} isn't a joblog`);
+    }
+    await file.truncate(whole);
+  }
+  return known;
+}
+
+function parseEntry(line: string): Known & { seq: number } | null {
+  try {
+    const { seq, hash, ok } = JSON.parse(line);
+    return Number.isSafeInteger(seq) && typeof hash === "string" &&
+        typeof ok === "boolean"
+      ? { seq, hash, ok }
+      : null;
+  } catch {
+    return null;
+  }
+}
+
+/** Tells items apart that were exchanged by accident: FNV-1a. */
+function hashOf(text: string): string {
+  let hash = 0x811c9dc5;
+  for (let i = 0; i < text.length; i++) {
+    hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193);
+  }
+  return (hash >>> 0).toString(16).padStart(8, "0");
+}

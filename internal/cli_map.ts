@@ -1,0 +1,371 @@
+/**
+ * `distchan map`.
+ *
+ * @module
+ */
+
+import {
+  InsecureBindError,
+  listen,
+  type ListenOptions,
+  type MapOutcome,
+  type Server,
+  type ServerEvent,
+} from "../mod.ts";
+import {
+  type Address,
+  type Arguments,
+  FatalError,
+  formatAddress,
+  parseAddress,
+  readNamedFile,
+  readSecret,
+  reasonOf,
+  UsageError,
+} from "./cli_arguments.ts";
+import { countItems, type Format, ItemSource } from "./cli_input.ts";
+import { Joblog } from "./cli_joblog.ts";
+import { LocalPool } from "./cli_local_pool.ts";
+import { readRunnable, type Runnable } from "./cli_module.ts";
+import { Console } from "./cli_progress.ts";
+import { PipeClosedError, Reporter } from "./cli_reporter.ts";
+import { StopSignals } from "./cli_signals.ts";
+
+/** How often it is looked whether draining is of any use, in ms. */
+const DRAIN_TICK_MS = 50;
+/** How long workers may take to say goodbye when all is done, in ms. */
+const GOODBYE_MS = 5000;
+/** How many rejected workers are told. */
+const MAX_REJECTED = 10;
+
+/** What the command line says. */
+interface Settings {
+  readonly format: Format;
+  readonly input: string | undefined;
+  readonly listenAt: Address | null;
+  readonly runnable: Runnable | null;
+  readonly local: number;
+  readonly isolate: boolean;
+  readonly ordered: boolean;
+  readonly options: ListenOptions<unknown, unknown>;
+}
+
+/** Why the server was aborted: nothing can be done any more, or is to be. */
+class Stopped extends Error {}
+
+/** Runs `distchan map`; resolves with its exit status. */
+export async function map(args: Arguments): Promise<number> {
+  const settings = await readSettings(args);
+  using joblog = await openJoblog(args);
+  using run = new MapCommand(settings, {
+    joblog,
+    isQuiet: args.has("quiet"),
+    stream: await openInput(settings.input),
+  });
+  return await run.run();
+}
+
+/** One run. */
+class MapCommand implements Disposable {
+  readonly #settings: Settings;
+  readonly #joblog: Joblog | null;
+  readonly #source: ItemSource;
+  readonly #console: Console;
+  readonly #reporter: Reporter;
+  readonly #server: Server<unknown, unknown>;
+  readonly #signals: StopSignals;
+  readonly #counting = new AbortController();
+  #pool: LocalPool | null = null;
+  #total = NaN;
+  #rejected = 0;
+  #drainTimer: ReturnType<typeof setInterval> | undefined;
+
+  constructor(
+    settings: Settings,
+    given: {
+      joblog: Joblog | null;
+      isQuiet: boolean;
+      stream: ReadableStream<Uint8Array>;
+    },
+  ) {
+    const { joblog, isQuiet, stream } = given;
+    const { format, input } = settings;
+    this.#settings = settings;
+    this.#joblog = joblog;
+    this.#server = listenAt(settings, (event) => this.#onEvent(event));
+    this.#source = new ItemSource(stream, {
+      format,
+      isSettled: (item) => joblog !== null && joblog.has(item),
+      onUnreadable: (item, { name, message }) => {
+        this.#reporter.add(item, { failure: { name, message, attempts: 0 } });
+      },
+    });
+    const console = this.#console = new Console(
+      () => this.#progress(),
+      isQuiet,
+    );
+    this.#reporter = new Reporter({ joblog, format, console });
+    this.#signals = new StopSignals(() => this.#drain(), () => this.#stop());
+    if (console.showsBar && input !== undefined) {
+      countItems(input, format, this.#counting.signal).then(
+        (total) => this.#total = total,
+        () => {}, // a pipe, for example: then it isn't known
+      );
+    }
+    if (settings.listenAt !== null && !isQuiet) {
+      const addr = this.#server.addr as Deno.NetAddr;
+      console.print(`listening on ${formatAddress(addr)}`);
+    }
+  }
+
+  /** Maps everything; resolves with the exit status. */
+  async run(): Promise<number> {
+    const error = await this.#map();
+    try {
+      await this.#reporter.finish();
+    } catch (writing) {
+      if (error === null) return this.#fail(writing);
+    }
+    if (error !== null) return this.#fail(error);
+    const { status } = this.#signals;
+    const isDone = this.#source.hasEnded && this.#source.taken.size === 0;
+    if (status !== null && !isDone) {
+      this.#tellStopped();
+      return status;
+    }
+    const failed = this.#reporter.failed + (this.#joblog?.failedBefore ?? 0);
+    return failed > 0 ? 1 : 0;
+  }
+
+  /** Frees all it holds. */
+  [Symbol.dispose](): void {
+    clearInterval(this.#drainTimer);
+    this.#counting.abort();
+    this.#pool?.end();
+    this.#signals[Symbol.dispose]();
+    this.#console[Symbol.dispose]();
+  }
+
+  /** Resolves with what went wrong; null: nothing. */
+  async #map(): Promise<unknown> {
+    const server = this.#server, source = this.#source;
+    try {
+      this.#startPool();
+      const outcomes = server.map(source, {
+        ordered: this.#settings.ordered,
+        settled: true,
+      });
+      for await (const outcome of outcomes) {
+        const full = this.#report(outcome);
+        if (full !== undefined) await full;
+      }
+      clearInterval(this.#drainTimer);
+      await this.#reporter.finish();
+      await server.close({ drainMs: GOODBYE_MS }).catch(() => {});
+      return null;
+    } catch (error) {
+      source.stop();
+      const isOver = server.abort(error);
+      // A socket that doesn't close isn't worth waiting for.
+      await Promise.race([
+        isOver,
+        new Promise((resolve) => setTimeout(resolve, 500)),
+      ]);
+      return error instanceof Stopped ? null : error;
+    }
+  }
+
+  #report(outcome: MapOutcome<unknown, unknown>): Promise<void> | undefined {
+    const { taken } = this.#source;
+    const item = taken.get(outcome.index)!;
+    taken.delete(outcome.index);
+    const { failure } = outcome;
+    if (failure === undefined) {
+      return this.#reporter.add(item, { result: outcome.result });
+    }
+    const { error: { name, message }, attempts } = failure;
+    return this.#reporter.add(item, { failure: { name, message, attempts } });
+  }
+
+  #startPool(): void {
+    const { runnable, local, isolate, options } = this.#settings;
+    if (runnable === null || local === 0) return;
+    const { hostname, port } = this.#server.addr as Deno.NetAddr;
+    this.#pool = new LocalPool({
+      handler: runnable.kind === "command"
+        ? runnable
+        : { ...runnable, isolate },
+      count: local,
+      connect: {
+        hostname: reachable(hostname),
+        port,
+        ...(options.secret === undefined ? {} : { secret: options.secret }),
+      },
+      onError: (error) => void this.#server.abort(error),
+    });
+  }
+
+  #onEvent(event: ServerEvent): void {
+    if (event.type === "disconnected" && event.code !== "normal") {
+      const { name } = event.worker;
+      if (this.#pool?.has(name)) this.#pool.restart(name);
+    } else if (event.type === "rejected" && this.#rejected++ < MAX_REJECTED) {
+      const { code, reason } = event;
+      const addr = formatAddress(event.addr as Deno.NetAddr);
+      this.#console.print(
+        `distchan: rejected a connection from ${addr} (${code}): ${reason}`,
+      );
+    }
+  }
+
+  /** The first Ctrl-C. */
+  #drain(): void {
+    this.#console.print(
+      "stopping: waiting for what is under way; once more to stop at once",
+    );
+    this.#source.stop();
+    this.#pool?.leave();
+    this.#drainTimer = setInterval(() => {
+      const { workers } = this.#server;
+      const isOver = workers.every(({ name }) =>
+        this.#pool !== null && this.#pool.has(name) && this.#pool.isStuck
+      );
+      // Nobody is left who could finish anything.
+      if (isOver) void this.#server.abort(new Stopped());
+    }, DRAIN_TICK_MS);
+  }
+
+  /** The second. */
+  #stop(): void {
+    this.#pool?.end();
+    void this.#server.abort(new Stopped());
+  }
+
+  #fail(error: unknown): number {
+    if (error instanceof PipeClosedError) return 141;
+    this.#console.clear();
+    throw error;
+  }
+
+  #tellStopped(): void {
+    const { read, skipped, taken } = this.#source;
+    const settled = this.#reporter.done + skipped;
+    this.#console.print(
+      `stopped: ${settled} items are settled, ${
+        taken.size || "others"
+      } are not${this.#joblog === null ? "" : "; --resume goes on"}` +
+        (read === 0 ? " (nothing was read)" : ""),
+    );
+  }
+
+  #progress() {
+    const { done, failed } = this.#reporter;
+    const { hasEnded, read, skipped } = this.#source;
+    return {
+      done,
+      failed,
+      skipped,
+      total: hasEnded ? read : this.#total,
+      workers: this.#server.workers.length,
+      isStopping: this.#signals.status !== null,
+    };
+  }
+}
+
+async function readSettings(args: Arguments): Promise<Settings> {
+  const listenText = args.text("listen");
+  const listenAt = listenText === undefined
+    ? null
+    : parseAddress(listenText, "--listen");
+  const runnable = await readRunnable(args);
+  const given = args.count("local", 0, 1024);
+  const local = given ??
+    (runnable === null ? 0 : navigator.hardwareConcurrency);
+  if (local > 0 && runnable === null) {
+    throw new UsageError(
+      "--local needs what its workers run: MODULE.ts, or -- COMMAND",
+    );
+  }
+  if (local === 0 && listenAt === null) {
+    throw new UsageError(
+      "who is to do the work? Give --listen for workers that connect, or MODULE.ts or -- COMMAND for workers on this machine",
+    );
+  }
+  const cert = await readNamedFile(args, "cert");
+  const key = await readNamedFile(args, "key");
+  if ((cert === undefined) !== (key === undefined)) {
+    throw new UsageError("--cert and --key: expected both, or none");
+  }
+  if (cert !== undefined && local > 0) {
+    throw new UsageError(
+      "--local doesn't go with --cert: start distchan work on this machine",
+    );
+  }
+  const retries = args.count("retries", 0, 1_000_000);
+  const timeoutMs = args.ms("timeout");
+  const secret = await readSecret(args) ??
+    // Nobody else on this machine is to take part.
+    (listenAt === null ? crypto.randomUUID() : undefined);
+  return {
+    format: (args.text("format") ?? "lines") as Format,
+    input: args.text("input"),
+    listenAt,
+    runnable,
+    local,
+    isolate: args.has("isolate") || timeoutMs !== undefined,
+    ordered: args.has("keep-order"),
+    options: {
+      ...listenAt ?? { hostname: "127.0.0.1", port: 0 },
+      insecure: args.has("insecure"),
+      ...(secret === undefined ? {} : { secret }),
+      ...(cert === undefined ? {} : { cert, key: key! }),
+      ...(retries === undefined ? {} : { retry: { attempts: retries + 1 } }),
+      ...(timeoutMs === undefined ? {} : { itemTimeoutMs: timeoutMs }),
+    },
+  };
+}
+
+async function openJoblog(args: Arguments): Promise<Joblog | null> {
+  const path = args.text("joblog");
+  const resumeFailed = args.has("resume-failed");
+  const resume = args.has("resume") || resumeFailed;
+  if (path === undefined) {
+    if (resume) throw new UsageError("--resume needs the --joblog to resume");
+    return null;
+  }
+  return await Joblog.open(path, { resume, resumeFailed });
+}
+
+async function openInput(
+  path: string | undefined,
+): Promise<ReadableStream<Uint8Array>> {
+  if (path === undefined) return Deno.stdin.readable;
+  try {
+    return (await Deno.open(path)).readable;
+  } catch (error) {
+    throw new UsageError(`can't read --input ${path}: ${reasonOf(error)}`);
+  }
+}
+
+function listenAt(
+  { options }: Settings,
+  onEvent: (event: ServerEvent) => void,
+): Server<unknown, unknown> {
+  const where = formatAddress({ hostname: "127.0.0.1", ...options });
+  try {
+    return listen({ ...options, onEvent });
+  } catch (error) {
+    if (error instanceof InsecureBindError) {
+      throw new UsageError(
+        `--listen ${where} is open to other machines: set a secret (--secret-file or DISTCHAN_SECRET), --cert and --key, or --insecure`,
+      );
+    }
+    throw new FatalError(`can't listen on ${where}: ${reasonOf(error)}`);
+  }
+}
+
+/** Where this machine reaches a server that listens there. */
+function reachable(hostname: string): string {
+  if (hostname === "0.0.0.0") return "127.0.0.1";
+  return hostname === "::" ? "::1" : hostname;
+}

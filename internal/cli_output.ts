@@ -1,0 +1,62 @@
+/**
+ * Results as bytes, and text that a terminal can be shown.
+ *
+ * @module
+ */
+
+import type { Format } from "./cli_input.ts";
+
+/**
+ * A result as it is printed; null: nothing is. Text and bytes are printed as
+ * they are, except in the format "jsonl"; everything else as JSON.
+ */
+export function formatResult(
+  result: unknown,
+  format: Format,
+): string | Uint8Array | null {
+  if (format === "jsonl") return toJson(result);
+  if (result === undefined) return null;
+  if (typeof result === "string" || result instanceof Uint8Array) return result;
+  return toJson(result);
+}
+
+/** JSON of anything that the codec can carry. */
+export function toJson(value: unknown): string {
+  return JSON.stringify(value, replacer) ?? "null";
+}
+
+function replacer(_key: string, value: unknown): unknown {
+  if (typeof value === "object" && value !== null) {
+    if (value instanceof Map) {
+      return [...value.keys()].every((key) => typeof key === "string")
+        ? Object.fromEntries(value)
+        : [...value];
+    }
+    if (value instanceof Set) return [...value];
+    if (value instanceof Uint8Array) return value.toBase64();
+    if (ArrayBuffer.isView(value) && !(value instanceof DataView)) {
+      return [...value as unknown as Iterable<unknown>];
+    }
+    if (value instanceof Error) {
+      return { name: value.name, message: value.message };
+    }
+    if (value instanceof RegExp) return String(value);
+    return value;
+  }
+  return typeof value === "bigint" ? String(value) : value;
+}
+
+/**
+ * Text of others on a terminal: without escape sequences, which could do more
+ * than be shown.
+ */
+export function printable(text: string): string {
+  // deno-lint-ignore no-control-regex
+  return text.replaceAll(/[\x00-\x08\x0b-\x1f\x7f-\x9f]/g, "\ufffd");
+}
+
+/** So much of a text, on one line. */
+export function excerpt(text: string, length: number): string {
+  const line = printable(text.replaceAll(/\s+/g, " ").trim());
+  return line.length <= length ? line : `${line.slice(0, length - 1)}…`;
+}

@@ -1,0 +1,142 @@
+/**
+ * The progress bar, on a terminal; elsewhere there is none.
+ *
+ * @module
+ */
+
+import { printable } from "./cli_output.ts";
+
+/** What there is to show. */
+export interface Progress {
+  /** Items settled in this run. */
+  readonly done: number;
+  /** Items settled in earlier runs. */
+  readonly skipped: number;
+  /** All items; NaN as long as that isn't known. */
+  readonly total: number;
+  readonly failed: number;
+  readonly workers: number;
+  /** It waits for what is under way. */
+  readonly isStopping: boolean;
+}
+
+const FRAME_MS = 100;
+/** The rate is that of about so long. */
+const RATE_MS = 5000;
+
+/** Standard error: the bar at its end, other lines above it. */
+export class Console implements Disposable {
+  readonly #isTerminal: boolean;
+  readonly #showsBar: boolean;
+  readonly #ask: () => Progress;
+  readonly #timer: ReturnType<typeof setInterval> | undefined;
+  readonly #history: { at: number; done: number }[] = [];
+  #isDrawn = false;
+
+  /**
+   * @param ask Called for what there is to show.
+   * @param isQuiet Whether there is no bar, terminal or not.
+   */
+  constructor(ask: () => Progress, isQuiet: boolean) {
+    this.#ask = ask;
+    this.#isTerminal = Deno.stderr.isTerminal();
+    this.#showsBar = !isQuiet && this.#isTerminal;
+    if (this.#showsBar) {
+      this.#timer = setInterval(() => this.#draw(), FRAME_MS);
+    }
+  }
+
+  /** Whether there is a bar. */
+  get showsBar(): boolean {
+    return this.#showsBar;
+  }
+
+  /** Prints a line on standard error. */
+  print(line: string): void {
+    this.clear();
+    const text = this.#isTerminal ? printable(line) : line;
+    writeError(`${text}\n`);
+  }
+
+  /** Wipes the bar, so that what is printed next stands alone. */
+  clear(): void {
+    if (this.#isDrawn) writeError("\r\x1b[K");
+    this.#isDrawn = false;
+  }
+
+  /** The bar is no more. */
+  [Symbol.dispose](): void {
+    clearInterval(this.#timer);
+    this.clear();
+  }
+
+  #draw(): void {
+    const progress = this.#ask();
+    const now = performance.now();
+    this.#history.push({ at: now, done: progress.done });
+    while (now - this.#history[0]!.at > RATE_MS) this.#history.shift();
+    const [oldest] = this.#history;
+    const seconds = (now - oldest!.at) / 1000;
+    const rate = seconds > 0 ? (progress.done - oldest!.done) / seconds : 0;
+    writeError(`\r${formatBar(progress, rate, columns())}\x1b[K`);
+    this.#isDrawn = true;
+  }
+}
+
+/** The bar as text, no wider than the terminal. */
+export function formatBar(
+  progress: Progress,
+  rate: number,
+  width: number,
+): string {
+  const { done, skipped, total, failed, workers, isStopping } = progress;
+  const count = done + skipped;
+  const parts = [
+    Number.isNaN(total) ? `${count} done` : `${count}/${total}`,
+    `${rate < 10 ? rate.toFixed(1) : Math.round(rate)}/s`,
+  ];
+  if (isStopping) parts.push("stopping");
+  else if (!Number.isNaN(total) && rate > 0) {
+    parts.push(`ETA ${formatTime((total - count) / rate)}`);
+  }
+  parts.push(
+    workers === 0 ? "no workers" : `${workers} worker${workers > 1 ? "s" : ""}`,
+  );
+  if (failed > 0) parts.push(`${failed} failed`);
+  const text = parts.join("  ");
+  if (Number.isNaN(total)) return text.slice(0, width - 1);
+  const share = total === 0 ? 1 : Math.min(1, count / total);
+  const percent = `${Math.floor(share * 100)} %`.padStart(5);
+  const room = Math.min(30, width - text.length - percent.length - 4);
+  if (room < 5) return `${percent}  ${text}`.slice(0, width - 1);
+  const filled = Math.round(share * room);
+  const bar = "█".repeat(filled) + "░".repeat(room - filled);
+  return `${percent} ${bar}  ${text}`;
+}
+
+function formatTime(seconds: number): string {
+  const whole = Math.ceil(seconds);
+  const two = (n: number) => String(Math.floor(n)).padStart(2, "0");
+  return whole < 3600
+    ? `${Math.floor(whole / 60)}:${two(whole % 60)}`
+    : `${Math.floor(whole / 3600)}:${two(whole / 60 % 60)}:${two(whole % 60)}`;
+}
+
+function columns(): number {
+  try {
+    return Deno.consoleSize().columns;
+  } catch {
+    return 80;
+  }
+}
+
+function writeError(text: string): void {
+  const bytes = new TextEncoder().encode(text);
+  try {
+    for (let at = 0; at < bytes.length;) {
+      at += Deno.stderr.writeSync(bytes.subarray(at));
+    }
+  } catch {
+    // Nobody is there to be told.
+  }
+}

@@ -1,0 +1,259 @@
+/**
+ * `distchan top`: a server's workers in a terminal, by the `/stats.json` of
+ * its dashboard.
+ *
+ * @module
+ */
+
+import type { ServerStats, WorkerInfo } from "../mod.ts";
+import {
+  type Address,
+  type Arguments,
+  FatalError,
+  formatAddress,
+  parseAddress,
+  readSecret,
+  reasonOf,
+  UsageError,
+} from "./cli_arguments.ts";
+import { excerpt } from "./cli_output.ts";
+
+/** What `/stats.json` has. */
+export interface Snapshot extends ServerStats {
+  /** The last failures, newest first. */
+  readonly failures?: readonly {
+    readonly id: number;
+    readonly error: string;
+  }[];
+}
+
+const REQUEST_MS = 5000;
+const MAX_MISSES = 10;
+const FAILURES = 5;
+
+/** Runs `distchan top`; resolves with its exit status. */
+export async function top(args: Arguments): Promise<number> {
+  const [where, ...more] = args.operands;
+  if (where === undefined || more.length > 0) {
+    throw new UsageError("which server? Give HOST:PORT of its dashboard");
+  }
+  const address = parseAddress(where, "HOST:PORT");
+  const intervalMs = args.ms("interval") ?? 1000;
+  const secret = await readSecret(args);
+  const look = () => fetchSnapshot(address, secret);
+  const first = await look();
+  if (args.has("once") || !Deno.stdout.isTerminal()) {
+    print(`${formatTable(first, 120).join("\n")}\n`);
+    return 0;
+  }
+  return await new Screen(formatAddress(address), intervalMs, look).run(first);
+}
+
+/** The terminal, as long as it is ours. */
+class Screen {
+  readonly #where: string;
+  readonly #intervalMs: number;
+  readonly #look: () => Promise<Snapshot>;
+  readonly #quit = Promise.withResolvers<null>();
+  #snapshot!: Snapshot;
+  #before: { at: number; settled: number } | null = null;
+  #rate = 0;
+  #error = "";
+
+  constructor(
+    where: string,
+    intervalMs: number,
+    look: () => Promise<Snapshot>,
+  ) {
+    this.#where = where;
+    this.#intervalMs = intervalMs;
+    this.#look = look;
+  }
+
+  async run(first: Snapshot): Promise<number> {
+    const quit = () => this.#quit.resolve(null);
+    const resized = () => this.#draw();
+    Deno.addSignalListener("SIGINT", quit);
+    Deno.addSignalListener("SIGTERM", quit);
+    if (Deno.build.os !== "windows") {
+      Deno.addSignalListener("SIGWINCH", resized);
+    }
+    const isRaw = Deno.stdin.isTerminal();
+    if (isRaw) {
+      Deno.stdin.setRaw(true);
+      this.#readKeys(quit);
+    }
+    print("\x1b[?1049h\x1b[?25l"); // the other screen, without a cursor
+    try {
+      this.#take(first);
+      return await this.#watch();
+    } finally {
+      print("\x1b[?25h\x1b[?1049l");
+      if (isRaw) Deno.stdin.setRaw(false);
+      if (this.#error !== "") console.error(`distchan: ${this.#error}`);
+    }
+  }
+
+  async #watch(): Promise<number> {
+    let misses = 0;
+    for (;;) {
+      let timer: ReturnType<typeof setTimeout> | undefined;
+      const wait = new Promise<true>((resolve) => {
+        timer = setTimeout(resolve, this.#intervalMs, true);
+      });
+      const goesOn = await Promise.race([wait, this.#quit.promise]);
+      clearTimeout(timer);
+      if (goesOn === null) return 0;
+      try {
+        this.#error = "";
+        this.#take(await this.#look());
+        misses = 0;
+      } catch (error) {
+        this.#error = reasonOf(error);
+        this.#draw();
+        if (++misses >= MAX_MISSES) return 3;
+      }
+    }
+  }
+
+  async #readKeys(quit: () => void): Promise<void> {
+    const keys = new Uint8Array(64);
+    for (;;) {
+      const count = await Deno.stdin.read(keys).catch(() => null);
+      if (count === null) return;
+      // q, Q, Ctrl-C, which isn't a signal here, and Ctrl-D
+      if (keys.subarray(0, count).some((k) => [113, 81, 3, 4].includes(k))) {
+        quit();
+      }
+    }
+  }
+
+  #take(snapshot: Snapshot): void {
+    const at = performance.now();
+    const settled = snapshot.settled + snapshot.failed;
+    if (this.#before !== null) {
+      const seconds = (at - this.#before.at) / 1000;
+      this.#rate = Math.max(0, settled - this.#before.settled) / seconds;
+    }
+    this.#before = { at, settled };
+    this.#snapshot = snapshot;
+    this.#draw();
+  }
+
+  #draw(): void {
+    let size = { columns: 80, rows: 24 };
+    try {
+      size = Deno.consoleSize();
+    } catch {
+      // No terminal that has one.
+    }
+    const { columns, rows } = size;
+    const lines = [
+      `distchan ${this.#where}   ${this.#rate.toFixed(1)}/s   q: quit`,
+      ...(this.#error === "" ? [] : [`! ${excerpt(this.#error, columns - 2)}`]),
+      ...formatTable(this.#snapshot, columns),
+    ].slice(0, rows - 1);
+    print(
+      `\x1b[H${
+        lines.map((line) => `${line.slice(0, columns)}\x1b[K`).join("\r\n")
+      }\r\n\x1b[J`,
+    );
+  }
+}
+
+/** The table, as lines no wider than `width`. */
+export function formatTable(snapshot: Snapshot, width: number): string[] {
+  const { pending, inFlight, settled, failed, redelivered, failures = [] } =
+    snapshot;
+  const workers = [...snapshot.workers]
+    .sort((a, b) => b.ratePerSecond - a.ratePerSecond || a.id - b.id);
+  const head = [
+    "NAME",
+    "STATE",
+    "RATE",
+    "IN FLIGHT",
+    "SETTLED",
+    "FAILED",
+    "RTT",
+  ];
+  const rows = [head, ...workers.map(row)];
+  const widths = head.map((_, i) => Math.max(...rows.map((r) => r[i]!.length)));
+  return [
+    `${workers.length} workers   ${pending} pending   ${inFlight} in flight   ` +
+    `${settled} settled   ${failed} failed   ${redelivered} redelivered`,
+    "",
+    ...rows.map((cells) =>
+      cells.map((cell, i) =>
+        i < 2 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!)
+      ).join("  ").trimEnd()
+    ),
+    ...(failures.length === 0 ? [] : ["", "FAILURES"]),
+    ...failures.slice(0, FAILURES).map(({ id, error }) => `${id}: ${error}`),
+  ].map((line) => line === "" ? "" : cut(line, width));
+}
+
+function row(worker: WorkerInfo): string[] {
+  const { id, name, state, ratePerSecond, inFlight, settled, failed, rttMs } =
+    worker;
+  return [
+    excerpt(name === "" ? `worker ${id}` : name, 30),
+    state,
+    `${ratePerSecond.toFixed(1)}/s`,
+    String(inFlight),
+    String(settled),
+    String(failed),
+    // JSON has no undefined.
+    typeof rttMs === "number" ? `${rttMs.toFixed(1)} ms` : "",
+  ];
+}
+
+/** Keeps runs of spaces, which are columns. */
+function cut(line: string, width: number): string {
+  // deno-lint-ignore no-control-regex
+  const safe = line.replaceAll(/[\x00-\x1f\x7f-\x9f]/g, "\ufffd");
+  return safe.length <= width ? safe : `${safe.slice(0, width - 1)}…`;
+}
+
+async function fetchSnapshot(
+  address: Address,
+  secret: string | undefined,
+): Promise<Snapshot> {
+  const where = formatAddress(address);
+  let response: Response;
+  let body: unknown;
+  try {
+    response = await fetch(`http://${where}/stats.json`, {
+      headers: secret === undefined
+        ? {}
+        : { authorization: `Bearer ${secret}` },
+      signal: AbortSignal.timeout(REQUEST_MS),
+    });
+    body = response.ok ? await response.json() : await response.body?.cancel();
+  } catch (error) {
+    throw new FatalError(`can't read ${where}: ${reasonOf(error)}`);
+  }
+  if (response.status === 401 || response.status === 403) {
+    throw new FatalError(
+      `${where} wants another secret: --secret-file or DISTCHAN_SECRET`,
+    );
+  }
+  if (!response.ok || !isSnapshot(body)) {
+    throw new FatalError(
+      `${where} is no dashboard: /stats.json has status ${response.status}`,
+    );
+  }
+  return body;
+}
+
+function isSnapshot(body: unknown): body is Snapshot {
+  return typeof body === "object" && body !== null &&
+    Array.isArray((body as Snapshot).workers) &&
+    typeof (body as Snapshot).settled === "number";
+}
+
+function print(text: string): void {
+  const bytes = new TextEncoder().encode(text);
+  for (let at = 0; at < bytes.length;) {
+    at += Deno.stdout.writeSync(bytes.subarray(at));
+  }
+}

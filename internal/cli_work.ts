@@ -1,0 +1,178 @@
+/**
+ * `distchan work`.
+ *
+ * @module
+ */
+
+import {
+  type ClientEvent,
+  type ConnectOptions,
+  HandshakeError,
+  work as connectAndWork,
+  type WorkOptions,
+} from "../mod.ts";
+import {
+  type Arguments,
+  FatalError,
+  formatAddress,
+  parseAddress,
+  readNamedFile,
+  readSecret,
+  reasonOf,
+  UsageError,
+} from "./cli_arguments.ts";
+import { toUsable } from "./cli_local_pool.ts";
+import { readRunnable, type Runnable } from "./cli_module.ts";
+import { StopSignals } from "./cli_signals.ts";
+
+const GIVE_UP_MS = 60_000;
+const STUCK_TICK_MS = 50;
+
+/** Runs `distchan work`; resolves with its exit status. */
+export async function work(args: Arguments): Promise<number> {
+  const connect = args.text("connect");
+  if (connect === undefined) {
+    throw new UsageError("which server? Give --connect HOST:PORT");
+  }
+  const address = parseAddress(connect, "--connect");
+  const jobs = args.count("jobs", 1, 4096);
+  const giveUpMs = args.ms("give-up", true) ?? GIVE_UP_MS;
+  const ca = await readNamedFile(args, "ca");
+  const secret = await readSecret(args);
+  const runnable = await readRunnable(args);
+  if (runnable === null) {
+    throw new UsageError("what is to be run? Give MODULE.ts, or -- COMMAND");
+  }
+  const tell = (line: string) => {
+    if (!args.has("quiet")) console.error(line);
+  };
+  const where = formatAddress(address);
+  const absence = new Absence(giveUpMs, where, tell);
+  const leave = new AbortController();
+  using _signals = stopSignals(runnable, leave, tell);
+  const options: ConnectOptions = {
+    ...address,
+    name: args.text("name") ?? machineName(),
+    tls: ca === undefined ? args.has("tls") : { caCerts: [ca] },
+    ...(secret === undefined ? {} : { secret }),
+    signal: absence.signal,
+    reconnect: { maxDelayMs: Math.min(5000, Math.max(100, giveUpMs / 10)) },
+    onEvent: (event) => absence.onEvent(event),
+  };
+  const workOptions: WorkOptions = {
+    concurrency: jobs ?? 1,
+    isolate: runnable.kind === "module" && jobs !== undefined,
+    signal: leave.signal,
+  };
+  try {
+    await connectAndWork(
+      options,
+      runnable.kind === "command" ? runnable.runner.handler : runnable.url,
+      workOptions,
+    );
+  } catch (error) {
+    if (error instanceof HandshakeError) {
+      throw new FatalError(`${where} refused: ${error.message}`);
+    }
+    throw toUsable(error);
+  } finally {
+    absence.end();
+  }
+  tell(leave.signal.aborted ? "left" : "done: the server has no more work");
+  return 0;
+}
+
+/** How long the server has been away. */
+class Absence {
+  readonly #controller = new AbortController();
+  readonly #giveUpMs: number;
+  readonly #where: string;
+  readonly #tell: (line: string) => void;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #lastError: Error | null = null;
+
+  constructor(giveUpMs: number, where: string, tell: (line: string) => void) {
+    this.#giveUpMs = giveUpMs;
+    this.#where = where;
+    this.#tell = tell;
+    this.#begin();
+  }
+
+  /** Aborts when it has been away for too long. */
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  onEvent(event: ClientEvent): void {
+    if (event.type === "connected") {
+      this.#tell(`connected to ${this.#where}`);
+      this.end();
+      this.#lastError = null;
+    } else if (event.type === "disconnected" && event.code !== "normal") {
+      this.#tell(`lost ${this.#where} (${event.code}): ${event.reason}`);
+      this.#begin();
+    } else if (event.type === "reconnecting") {
+      if (this.#lastError === null) {
+        this.#tell(`waiting for ${this.#where}: ${event.error.message}`);
+      }
+      this.#lastError = event.error;
+    }
+  }
+
+  end(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+  }
+
+  #begin(): void {
+    if (this.#timer !== undefined || this.#giveUpMs === Infinity) return;
+    this.#timer = setTimeout(() => {
+      const seconds = this.#giveUpMs / 1000;
+      const why = this.#lastError === null
+        ? ""
+        : `: ${reasonOf(this.#lastError)}`;
+      this.#controller.abort(
+        new FatalError(
+          `gave up after ${seconds} s without ${this.#where}${why}`,
+        ),
+      );
+    }, this.#giveUpMs);
+  }
+}
+
+function stopSignals(
+  runnable: Runnable,
+  leave: AbortController,
+  tell: (line: string) => void,
+): Disposable {
+  const runner = runnable.kind === "command" ? runnable.runner : null;
+  let timer: ReturnType<typeof setInterval> | undefined;
+  const signals = new StopSignals(() => {
+    tell("leaving: waiting for what is under way; once more to stop at once");
+    runner?.interrupt();
+    leave.abort();
+    if (runner === null) return;
+    // The end of the connection is what gives interrupted items back.
+    timer = setInterval(() => {
+      if (runner.isStuck) Deno.exit(signals.status!);
+    }, STUCK_TICK_MS);
+  }, () => {
+    runner?.kill();
+    Deno.exit(signals.status!);
+  });
+  return {
+    [Symbol.dispose]() {
+      clearInterval(timer);
+      signals[Symbol.dispose]();
+    },
+  };
+}
+
+function machineName(): string {
+  const { state } = Deno.permissions.querySync({
+    name: "sys",
+    kind: "hostname",
+  });
+  const host = state === "granted" ? Deno.hostname() : "worker";
+  return `${host}:${Deno.pid}`;
+}
