@@ -93,6 +93,8 @@ export class Reconnection {
   /** Whether trying again may be of use. */
   #canHeal(error: unknown): boolean {
     if (error instanceof TypeError || error instanceof RangeError) return false;
+    // A permission that this process has not, it never gets.
+    if (error instanceof Deno.errors.NotCapable) return false;
     if (!(error instanceof HandshakeError)) return true;
     if (error.code === "auth") return this.#authFailures < MAX_AUTH_FAILURES;
     return error.code === "full" || error.code === "timeout" ||
