@@ -215,6 +215,10 @@ both(
     await until(() => source.closed === 1, "the source is closed");
     assertEquals(kit.server.workers.length, 1);
     assertEquals(await kit.server.submit(1), 2, "the server goes on");
+    await until(
+      () => kit.server.workers[0]!.inFlight === 0,
+      "what was cancelled is answered",
+    );
   },
 );
 
