@@ -20,6 +20,7 @@
  */
 
 import { cbor } from "./codec.ts";
+import { Answers } from "./internal/answers.ts";
 import type { CborDecoder } from "./internal/cbor_decoder.ts";
 import { deferred, Inlet, Outlet, rejected } from "./internal/channel.ts";
 import { ClientHandshake } from "./internal/client_handshake.ts";
@@ -41,9 +42,10 @@ import {
   Mode,
 } from "./internal/frame.ts";
 import {
+  checkHandler,
   FunctionSource,
   type HandlerSource,
-  openModule,
+  openHandler,
 } from "./internal/handler_source.ts";
 import type { Welcome } from "./internal/handshake.ts";
 import { Heartbeat, tickMs } from "./internal/heartbeat.ts";
@@ -59,9 +61,7 @@ import {
 } from "./internal/options.ts";
 import { PayloadCodec } from "./internal/payload.ts";
 import { orAbort, Reconnection } from "./internal/reconnection.ts";
-import { writeError } from "./internal/remote_error.ts";
 import { SchemaQueue } from "./internal/schema.ts";
-import { toError } from "./internal/thrown.ts";
 import { timerMs } from "./internal/timer.ts";
 import { TransformError } from "./internal/transforms.ts";
 import { ValueSender } from "./internal/value_sender.ts";
@@ -210,7 +210,11 @@ export async function work<Item, Result>(
   );
   let source: HandlerSource;
   try {
-    source = await openSource(handler, { ...workOptions, signal }, options);
+    source = await openHandler(
+      handler,
+      { ...workOptions, signal },
+      options.codec,
+    );
   } catch (error) {
     if (leave?.aborted) return;
     throw error;
@@ -293,17 +297,11 @@ export class Client<Item = unknown, Result = unknown>
   readonly #outlet: Outlet<Item, number>;
   readonly #inlet: Inlet<Result>;
   readonly #items: SchemaQueue | null;
-  readonly #results: SchemaQueue | null;
-  readonly #openResult = () => {
-    const { frames } = this.#connection;
-    frames.open(FrameType.RESULT);
-    frames.out.writeUint(this.#answered);
-  };
+  readonly #answers: Answers;
   #phase: "handshake" | "open" | "goodbye" | "closed" | "lost" = "handshake";
   #error: Error | null = null;
   /** Whether the connection is closed. */
   #hasEnded = false;
-  #wantsResults = true;
   #readingDone = false;
   #leaving = false;
   #nextDelivery = 0;
@@ -318,14 +316,11 @@ export class Client<Item = unknown, Result = unknown>
   /** Deliveries up to here may be acknowledged, and were. */
   #ackTo = -1;
   #acked = -1;
-  /** The delivery that a result is being written for. */
-  #answered = 0;
   #runner: Runner | null = null;
   /** Whether `work()` was called; its handler may not be loaded yet. */
   #isWork = false;
   /** Whether the runner takes and gives payloads, not values. */
   #takesPayloads = false;
-  #workOptions: WorkOptions = {};
   #concurrency = 1;
   #pong = -1;
   #finishTimer: ReturnType<typeof setTimeout> | undefined;
@@ -347,9 +342,6 @@ export class Client<Item = unknown, Result = unknown>
     this.#payloads = new PayloadCodec(codec);
     const { itemSchema, resultSchema } = options;
     this.#items = itemSchema === undefined ? null : new SchemaQueue(itemSchema);
-    this.#results = resultSchema === undefined
-      ? null
-      : new SchemaQueue(resultSchema);
     this.#heartbeatOptions = resolveHeartbeat(options.heartbeat);
     this.#heartbeat = new Heartbeat(this.#heartbeatOptions, Math.random());
     if ("setNoDelay" in conn) (conn as Deno.TcpConn).setNoDelay(true);
@@ -384,6 +376,16 @@ export class Client<Item = unknown, Result = unknown>
       onFailed: (error) => this.#emit({ type: "failed", id: undefined, error }),
       onAck: (delivery) => this.#ack(delivery),
       onEmpty: () => this.#finishSoon(),
+    });
+    this.#answers = new Answers(this.#connection, {
+      payloads: this.#payloads,
+      schema: resultSchema ?? null,
+      onFailed: (id, error) => this.#emit({ type: "failed", id, error }),
+      onAnswered: () => this.#held--,
+      onChecked: () => {
+        this.#runner?.run();
+        this.#finishSoon();
+      },
     });
     this.#outlet = new Outlet<Item, number>({
       onTaken: () => this.#grant(),
@@ -502,7 +504,7 @@ export class Client<Item = unknown, Result = unknown>
     const { signal: _, ...staying } = options;
     const source = typeof handler === "function"
       ? new FunctionSource(handler as Handler<never, unknown>, options)
-      : await openSource(handler, staying, this.#options);
+      : await openHandler(handler, staying, this.#options.codec);
     try {
       await this.#work(source, options);
     } finally {
@@ -525,17 +527,20 @@ export class Client<Item = unknown, Result = unknown>
 
   async #work(source: HandlerSource, options: WorkOptions): Promise<void> {
     const { concurrency = 1, signal } = options;
-    this.#workOptions = options;
+    this.#answers.sendStacks = options.sendStacks ?? false;
     this.#concurrency = concurrency;
-    this.#takesPayloads = this.#values.takesPayloads = source.takesPayloads;
+    this.#takesPayloads = source.takesPayloads;
+    this.#values.takesPayloads = source.takesPayloads;
+    this.#answers.takesPayloads = source.takesPayloads;
     this.#runner = source.runner({
-      isBusy: () => this.#connection.busy || this.#isChecking,
-      result: (item, value) => this.#answer(item, value),
-      done: (item) => this.#answerDone(item),
-      error: (item, error) => this.#answerError(item, error),
+      isBusy: () =>
+        this.#connection.busy || this.#answers.pending >= concurrency,
+      result: (item, value) => this.#answers.result(item, value),
+      done: (item) => this.#answers.done(item),
+      error: (item, error) => this.#answers.error(item, error),
       value: (value) => this.#values.send(value),
       onIdle: () => this.#finishSoon(),
-      wantsResult: (item) => this.#wantsResults || item.kind === ItemKind.CALL,
+      wantsResult: (item) => this.#answers.wants(item),
       onCrash: (error) => this.#emit({ type: "failed", id: undefined, error }),
       onUnusable: (error) => void this.abort(error),
     });
@@ -611,9 +616,10 @@ export class Client<Item = unknown, Result = unknown>
   // --- The handshake ---
 
   #onWelcome(welcome: Welcome): void {
-    this.#wantsResults = welcome.results;
+    this.#answers.wantsResults = welcome.results;
     this.#phase = "open";
     this.#values.start();
+    this.#answers.start();
     this.#opened.resolve();
     this.#emit({ type: "connected" });
     this.#grant();
@@ -713,7 +719,7 @@ export class Client<Item = unknown, Result = unknown>
         ? bytes.slice(start, end)
         : this.#payloads.read(bytes, start, end);
     } catch (error) {
-      this.#answerError(item, error);
+      this.#answers.error(item, error);
       return;
     }
     if (this.#items !== null) this.#checkItem(item, end - start);
@@ -731,7 +737,7 @@ export class Client<Item = unknown, Result = unknown>
     items.check(item.value, (checked) => {
       if (this.#phase !== "open") return;
       if (this.#leaving) this.#handBack([item.delivery]);
-      else if (checked.error !== null) this.#answerError(item, checked.error);
+      else if (checked.error !== null) this.#answers.error(item, checked.error);
       else this.#pushItem({ ...item, value: checked.value }, bytes);
     });
     if (items.pending > pending) this.#connection.hold(items.last);
@@ -825,6 +831,7 @@ export class Client<Item = unknown, Result = unknown>
     this.#outlet.fail(error);
     this.#inlet.fail(error);
     this.#values.fail(error);
+    this.#answers.stop();
     this.#runner?.takeWaiting();
     this.#runner?.abort(error);
     this.#emit({
@@ -955,76 +962,6 @@ export class Client<Item = unknown, Result = unknown>
     this.#runner?.run();
   }
 
-  #answer(item: WorkItem, value: unknown): void {
-    if (this.#phase !== "open") return;
-    if (!this.#wantsResults && item.kind === ItemKind.VALUE) {
-      this.#answerDone(item);
-    } else if (this.#results !== null) this.#checkAnswer(item, value);
-    else this.#writeAnswer(item, value);
-  }
-
-  #checkAnswer(item: WorkItem, value: unknown): void {
-    const results = this.#results!, { pending } = results;
-    results.check(value, (checked) => {
-      if (this.#phase !== "open") return;
-      if (checked.error !== null) this.#answerError(item, checked.error);
-      else this.#writeAnswer(item, checked.value);
-    });
-    if (results.pending === pending) return;
-    results.last.then(() => {
-      this.#runner!.run();
-      this.#finishSoon();
-    });
-  }
-
-  /** Whether as many results as items at once wait for their schema. */
-  get #isChecking(): boolean {
-    return this.#results !== null &&
-      this.#results.pending >= this.#concurrency;
-  }
-
-  #writeAnswer(item: WorkItem, value: unknown): void {
-    const connection = this.#connection;
-    connection.prepare();
-    this.#answered = item.delivery;
-    try {
-      this.#payloads.write(
-        connection.frames,
-        value,
-        this.#openResult,
-        this.#takesPayloads,
-      );
-    } catch (error) {
-      this.#answerError(item, error);
-      return;
-    }
-    this.#held--;
-    connection.schedule();
-  }
-
-  #answerDone(item: WorkItem): void {
-    if (this.#phase !== "open") return;
-    this.#held--;
-    const connection = this.#connection;
-    connection.prepare();
-    connection.frames.open(FrameType.DONE);
-    connection.out.writeUint(item.delivery);
-    connection.schedule();
-  }
-
-  #answerError(item: WorkItem, error: unknown): void {
-    if (this.#phase !== "open") return;
-    this.#held--;
-    this.#emit({ type: "failed", id: item.id, error: toError(error) });
-    const connection = this.#connection;
-    connection.prepare();
-    writeError(connection.frames, item.delivery, {
-      thrown: error,
-      sendStack: this.#workOptions.sendStacks ?? false,
-    });
-    connection.schedule();
-  }
-
   #uints(type: number, values: readonly number[]): void {
     const connection = this.#connection;
     if (connection.ended) return;
@@ -1063,11 +1000,12 @@ export class Client<Item = unknown, Result = unknown>
   #finishNow(): void {
     if (this.#phase !== "open" || !this.#readingDone) return;
     if (this.#runner !== null) {
-      if (!this.#runner.isIdle || this.#results?.pending) return;
+      if (!this.#runner.isIdle || this.#answers.pending > 0) return;
     } else if (this.#inlet.isTaken && !this.#values.isEnded) return;
     if (!this.#values.isEmpty) return;
     this.#phase = "goodbye";
     this.#values.stop();
+    this.#answers.stop();
     const connection = this.#connection;
     connection.prepare();
     this.#onFlush();
@@ -1152,43 +1090,6 @@ function tell(
     // The caller's own: it must not break what happens here.
     reportError(error);
   }
-}
-
-function checkHandler(
-  handler: unknown,
-  workOptions: WorkOptions,
-  { itemSchema, resultSchema }: ClientOptions,
-): void {
-  validate(workOptions, "work");
-  const isFunction = typeof handler === "function";
-  if (!isFunction && !(handler instanceof URL)) {
-    throw new TypeError(
-      `Cannot work: handler is ${typeof handler}, expected a function or the URL of a module`,
-    );
-  }
-  if (!workOptions.isolate) return;
-  if (isFunction) {
-    throw new TypeError(
-      'Cannot work in isolates: handler is a function, expected the URL of a module: new URL("./handler.ts", import.meta.url)',
-    );
-  }
-  if (itemSchema !== undefined || resultSchema !== undefined) {
-    throw new TypeError(
-      "Cannot work in isolates: itemSchema and resultSchema can't be taken into them, expected the handler to check",
-    );
-  }
-}
-
-function openSource<Item, Result>(
-  handler: Handler<Item, Result> | URL,
-  workOptions: WorkOptions,
-  options: ClientOptions,
-): Promise<HandlerSource> {
-  return typeof handler === "function"
-    ? Promise.resolve(
-      new FunctionSource(handler as Handler<never, unknown>, workOptions),
-    )
-    : openModule(handler, workOptions, options.codec ?? cbor());
 }
 
 async function attempt<Item, Result>(

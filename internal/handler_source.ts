@@ -4,10 +4,10 @@
  * @module
  */
 
-import type { Codec } from "../codec.ts";
+import { cbor, type Codec } from "../codec.ts";
 import { importHandler } from "./handler_module.ts";
 import type { IsolateSink } from "./isolate_pool.ts";
-import type { WorkOptions } from "./options.ts";
+import { type ClientOptions, validate, type WorkOptions } from "./options.ts";
 import { type Handler, type Runner, WorkLoop } from "./work_loop.ts";
 
 /** A handler that can be run, on one connection after another. */
@@ -44,26 +44,59 @@ export class FunctionSource implements HandlerSource {
 }
 
 /**
- * Loads a handler's module.
+ * Opens a handler: a function is there at once, a module is loaded.
  *
- * @param url The module.
+ * @param handler The function, or the module.
  * @param options How to work. An abort of `signal` gives up, with its reason.
  * @param codec The connection's codec.
  * @throws {TypeError} If it can't be used.
  */
-export async function openModule(
-  url: URL,
+export async function openHandler<Item, Result>(
+  handler: Handler<Item, Result> | URL,
   options: WorkOptions,
-  codec: Codec<unknown>,
+  codec: Codec<unknown> = cbor(),
 ): Promise<HandlerSource> {
+  if (typeof handler === "function") {
+    return new FunctionSource(handler as Handler<never, unknown>, options);
+  }
   const { concurrency = 1, cancelGraceMs = 5000, signal } = options;
   if (!options.isolate) {
-    const { handler } = await importHandler(url.href);
-    return new FunctionSource(handler, options);
+    const module = await importHandler(handler.href);
+    return new FunctionSource(module.handler, options);
   }
   // Not before it is needed: threads take long to load.
   const { IsolatePool } = await import("./isolate_pool.ts");
-  const pool = new IsolatePool(url, { concurrency, cancelGraceMs, codec });
+  const pool = new IsolatePool(handler, { concurrency, cancelGraceMs, codec });
   await pool.open(signal);
   return pool;
+}
+
+/**
+ * Checks a handler and how it is to be run.
+ *
+ * @throws {TypeError} If they don't go together.
+ */
+export function checkHandler(
+  handler: unknown,
+  workOptions: WorkOptions,
+  { itemSchema, resultSchema }: ClientOptions,
+): void {
+  validate(workOptions, "work");
+  const isFunction = typeof handler === "function";
+  if (!isFunction && !(handler instanceof URL)) {
+    throw new TypeError(
+      `Cannot work: handler is ${typeof handler}, expected a function or the URL of a module`,
+    );
+  }
+  if (!workOptions.isolate) return;
+  if (isFunction) {
+    throw new TypeError(
+      'Cannot work in isolates: handler is a function, expected the URL of a module: new URL("./handler.ts", import.meta.url)',
+    );
+  }
+  if (itemSchema !== undefined || resultSchema !== undefined) {
+    throw new TypeError(
+      "Cannot work in isolates: itemSchema and resultSchema can't be taken into them, expected the handler to check",
+    );
+  }
 }

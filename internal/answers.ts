@@ -1,0 +1,141 @@
+/**
+ * What a worker answers: RESULT, DONE or ERROR for a delivery (PROTOCOL.md
+ * section 5).
+ *
+ * @module
+ */
+
+import type { Connection } from "./connection.ts";
+import { FrameType, ItemKind } from "./frame.ts";
+import type { PayloadCodec } from "./payload.ts";
+import { writeError } from "./remote_error.ts";
+import { SchemaQueue, type StandardSchemaV1 } from "./schema.ts";
+import { toError } from "./thrown.ts";
+import type { WorkItem } from "./work_loop.ts";
+
+/** What answers need of their client. */
+export interface AnswersOptions {
+  /** The codec. */
+  payloads: PayloadCodec;
+  /** What results must pass; null: nothing. */
+  schema: StandardSchemaV1 | null;
+  /** An item failed. */
+  onFailed(id: number, error: Error): void;
+  /** An item was answered. */
+  onAnswered(): void;
+  /** A result that waited for its schema has been answered. */
+  onChecked(): void;
+}
+
+/** Writes answers. */
+export class Answers {
+  /** Whether the server wants results of items that aren't calls. */
+  wantsResults = true;
+  /** Whether results are payloads already. */
+  takesPayloads = false;
+  /** Whether errors go with their stacks. */
+  sendStacks = false;
+  readonly #connection: Connection;
+  readonly #options: AnswersOptions;
+  readonly #results: SchemaQueue | null;
+  readonly #openResult = () => {
+    const { frames } = this.#connection;
+    frames.open(FrameType.RESULT);
+    frames.out.writeUint(this.#delivery);
+  };
+  #isOpen = false;
+  /** The delivery that a result is being written for. */
+  #delivery = 0;
+
+  constructor(connection: Connection, options: AnswersOptions) {
+    this.#connection = connection;
+    this.#options = options;
+    const { schema } = options;
+    this.#results = schema === null ? null : new SchemaQueue(schema);
+  }
+
+  /** Results that wait for their schema. */
+  get pending(): number {
+    return this.#results?.pending ?? 0;
+  }
+
+  /** The handshake is done. */
+  start(): void {
+    this.#isOpen = true;
+  }
+
+  /** Nothing more is answered. */
+  stop(): void {
+    this.#isOpen = false;
+  }
+
+  /** Whether an item's result is wanted at all. */
+  wants(item: WorkItem): boolean {
+    return this.wantsResults || item.kind === ItemKind.CALL;
+  }
+
+  /** An item has a result. */
+  result(item: WorkItem, value: unknown): void {
+    if (!this.#isOpen) return;
+    if (!this.wants(item)) this.done(item);
+    else if (this.#results !== null) this.#check(this.#results, item, value);
+    else this.#write(item, value);
+  }
+
+  /** An item is done and has no result of its own. */
+  done(item: WorkItem): void {
+    if (!this.#isOpen) return;
+    const connection = this.#connection;
+    connection.prepare();
+    connection.frames.open(FrameType.DONE);
+    connection.out.writeUint(item.delivery);
+    this.#answered();
+  }
+
+  /** An item failed. */
+  error(item: WorkItem, thrown: unknown): void {
+    if (!this.#isOpen) return;
+    this.#options.onFailed(item.id, toError(thrown));
+    const connection = this.#connection;
+    connection.prepare();
+    writeError(connection.frames, item.delivery, {
+      thrown,
+      sendStack: this.sendStacks,
+    });
+    this.#answered();
+  }
+
+  #check(results: SchemaQueue, item: WorkItem, value: unknown): void {
+    const { pending } = results;
+    results.check(value, (checked) => {
+      if (!this.#isOpen) return;
+      if (checked.error !== null) this.error(item, checked.error);
+      else this.#write(item, checked.value);
+    });
+    if (results.pending === pending) return;
+    results.last.then(() => this.#options.onChecked());
+  }
+
+  #write(item: WorkItem, value: unknown): void {
+    const connection = this.#connection;
+    connection.prepare();
+    this.#delivery = item.delivery;
+    try {
+      this.#options.payloads.write(
+        connection.frames,
+        value,
+        this.#openResult,
+        this.takesPayloads,
+      );
+    } catch (error) {
+      this.error(item, error);
+      return;
+    }
+    this.#answered();
+  }
+
+  #answered(): void {
+    this.#connection.schedule();
+    this.#options.onAnswered();
+  }
+}
