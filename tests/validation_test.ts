@@ -7,7 +7,7 @@ import {
   assertThrows,
 } from "@std/assert";
 import {
-  Client,
+  type Client,
   connect,
   ItemFailure,
   listen,

@@ -102,15 +102,15 @@ const codec: Target = {
   },
   run(input) {
     const from = performance.now();
-    let value: unknown;
+    let value: unknown, refused: unknown;
     try {
       value = cbor().decode(input);
     } catch (error) {
-      return refusal(error);
-    } finally {
-      const ms = performance.now() - from;
-      if (ms > DECODE_MS) throw new Error(`decoding took ${Math.round(ms)} ms`);
+      refused = error;
     }
+    const ms = performance.now() - from;
+    if (ms > DECODE_MS) throw new Error(`decoding took ${Math.round(ms)} ms`);
+    if (refused !== undefined) return refusal(refused);
     // What could be read can be written, and reads the same again.
     const bytes = cbor().encode(value).slice();
     const again = cbor().encode(cbor().decode(bytes)).slice();
