@@ -188,12 +188,12 @@ async function follow(
 const TICKS_PER_SECOND = 100;
 
 /**
- * Waits until others leave the machine alone, but no longer than 20 s.
+ * Waits until others leave the machine alone, but no longer than 5 s.
  *
  * @param others What they may take, in processors.
  */
 export async function waitForQuiet(others: number): Promise<void> {
-  for (let i = 0; i < 80; i++) {
+  for (let i = 0; i < 20; i++) {
     const before = machineTicks();
     await new Promise((resolve) => setTimeout(resolve, 250));
     const busy = machineTicks() - before;

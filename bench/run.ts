@@ -17,7 +17,7 @@ import { type Row, rowsOf, type Series, toMarkdown, toText } from "./table.ts";
 import type { Config } from "./workload.ts";
 
 /** How often a run is made again at most, with `--quiet`. */
-const ATTEMPTS = 8;
+const ATTEMPTS = 3;
 const RESULTS = new URL("./RESULTS.md", import.meta.url);
 
 async function main(): Promise<void> {
