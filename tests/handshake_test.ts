@@ -106,7 +106,11 @@ Deno.test("readWelcome() reads what writeWelcome() writes", () => {
 });
 
 Deno.test("readHello() and readWelcome() ignore keys that they don't know", () => {
-  const more = { later: [1, { deep: true }], constructor: "x", __proto__x: 1 };
+  const more = {
+    later: [1, { deep: true }],
+    constructor: "x",
+    "__proto__x": 1,
+  };
   assertEquals(readHello(reader("distchan", 1, fields(HELLO, more))), HELLO);
   assertEquals(readWelcome(reader(1, fields(WELCOME, more))), WELCOME);
 });
