@@ -25,6 +25,7 @@ import { setImmediate } from "node:timers";
 import { cbor } from "./codec.ts";
 import { deferred, Inlet, Outlet } from "./internal/channel.ts";
 import type { Duplex } from "./internal/connection.ts";
+import { Dashboard, isLoopback } from "./internal/dashboard.ts";
 import {
   Delivery,
   type Item as Entry,
@@ -55,6 +56,7 @@ import { tickMs } from "./internal/heartbeat.ts";
 import { SETTLED } from "./internal/in_flight.ts";
 import { MapRun } from "./internal/map_run.ts";
 import {
+  type DashboardOptions,
   DEFAULTS,
   type HeartbeatOptions,
   type ListenOptions,
@@ -96,6 +98,7 @@ export type { Dispatcher, WorkerInfo } from "./internal/dispatcher.ts";
 export type { ServerEvent, StallReason } from "./internal/events.ts";
 export type {
   CommonOptions,
+  DashboardOptions,
   HeartbeatOptions,
   ListenOptions,
   MapOptions,
@@ -192,10 +195,22 @@ export function listen<Item, Result>(
   const { hostname = DEFAULTS.hostname, port, cert, key, ...rest } = options;
   const isTls = cert !== undefined && key !== undefined;
   if (!isTls) checkBind(hostname, rest);
+  if (isTls && rest.dashboard !== undefined) {
+    const { hostname = DEFAULTS.hostname } = rest.dashboard;
+    if (!isLoopback(hostname)) {
+      rest.dashboard = { cert, key, ...rest.dashboard };
+    }
+  }
   const listener = isTls
     ? Deno.listenTls({ hostname, port, cert, key })
     : Deno.listen({ hostname, port });
-  return new Server(listener, rest);
+  try {
+    return new Server(listener, rest);
+  } catch (error) {
+    // The dashboard's port is taken, for example.
+    listener.close();
+    throw error;
+  }
 }
 
 /**
@@ -246,6 +261,7 @@ export class Server<Item = unknown, Result = unknown>
   #progressAt = 0;
   #stallTold = false;
   #closing: Promise<void> | null = null;
+  readonly #dashboard: Dashboard | null;
   #acceptDelay:
     | { timer: ReturnType<typeof setTimeout>; wake: () => void }
     | null = null;
@@ -371,12 +387,20 @@ export class Server<Item = unknown, Result = unknown>
       onHeard: (link) => this.#onHeard(link),
       onClosed: (link) => this.#onLinkClosed(link),
     };
+    this.#dashboard = options.dashboard === undefined
+      ? null
+      : this.#openDashboard(options.dashboard);
     this.#accept();
   }
 
   /** Where the server listens. */
   get addr(): Deno.Addr {
     return this.#listener.addr;
+  }
+
+  /** Where the live page is; undefined without the option `dashboard`. */
+  get dashboardAddr(): Deno.NetAddr | undefined {
+    return this.#dashboard?.addr;
   }
 
   /**
@@ -722,8 +746,34 @@ export class Server<Item = unknown, Result = unknown>
 
   #checkClosed(): void {
     if (this.#links.size > 0) return;
+    if (this.#dashboard === null) this.#settleClosed();
+    else this.#dashboard.close().then(() => this.#settleClosed());
+  }
+
+  #settleClosed(): void {
     if (this.#phase === "finished") this.#closed.resolve();
     else if (this.#phase === "aborted") this.#closed.reject(this.#abortReason);
+  }
+
+  #openDashboard(options: DashboardOptions): Dashboard {
+    const { hostname = DEFAULTS.hostname, port, cert, key } = options;
+    checkBind(hostname, this.#options);
+    const isLocal = isLoopback(hostname);
+    return new Dashboard({
+      title: this.#options.signature ?? DEFAULTS.signature,
+      token: isLocal ? null : secretBytes(this.#options.secret),
+      isLoopback: isLocal,
+      stats: () => this.stats(),
+      phase: () => this.#phase,
+      serve: (handler, signal) =>
+        Deno.serve({
+          hostname,
+          port,
+          signal,
+          onListen: () => {}, // by itself it prints
+          ...(cert !== undefined && key !== undefined ? { cert, key } : {}),
+        }, handler),
+    });
   }
 
   async #accept(): Promise<void> {
@@ -931,6 +981,7 @@ export class Server<Item = unknown, Result = unknown>
   }
 
   #emit(event: ServerEvent<Item>): void {
+    this.#dashboard?.onEvent(event);
     try {
       this.#options.onEvent?.(event);
     } catch (error) {
@@ -1054,8 +1105,5 @@ function checkBind(
   options: { secret?: unknown; insecure?: boolean },
 ): void {
   if (options.secret !== undefined || options.insecure === true) return;
-  const isLoopback = hostname === "localhost" || hostname === "::1" ||
-    hostname === "[::1]" || /^127\.\d+\.\d+\.\d+$/.test(hostname) ||
-    /^::ffff:127\.\d+\.\d+\.\d+$/i.test(hostname);
-  if (!isLoopback) throw new InsecureBindError(hostname);
+  if (!isLoopback(hostname)) throw new InsecureBindError(hostname);
 }

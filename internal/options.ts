@@ -89,6 +89,23 @@ export interface RetryOptions {
   backoffMs?: number;
 }
 
+/** Where a server's live page is. */
+export interface DashboardOptions {
+  /** The port; 0: any that is free, see `server.dashboardAddr`. */
+  port: number;
+  /**
+   * The address. Any other than loopback needs the server's `secret`, which
+   * then must be sent as a bearer token, or `insecure: true`.
+   *
+   * @default {"127.0.0.1"}
+   */
+  hostname?: string;
+  /** The certificate, as PEM. With `key`: HTTPS. */
+  cert?: string;
+  /** The private key, as PEM. */
+  key?: string;
+}
+
 /** Options of a server. */
 // deno-lint-ignore no-explicit-any
 export interface ServerOptions<Item = any, Result = any> extends CommonOptions {
@@ -180,6 +197,11 @@ export interface ServerOptions<Item = any, Result = any> extends CommonOptions {
    * @default {false}
    */
   insecure?: boolean;
+  /**
+   * A live page of queue, workers and failures in a browser, with `/stats.json`,
+   * `/metrics` for Prometheus and `/healthz` beside it. Off by default.
+   */
+  dashboard?: DashboardOptions;
 }
 
 /** Options of `listen()`. */
@@ -463,6 +485,23 @@ const COMMON: Record<string, Check> = {
   heartbeat: record({ intervalMs: ms, timeoutMs: ms, dropMs: ms }, "heartbeat"),
 };
 
+const ADDRESS: Record<string, Check> = {
+  port: integer(0, 65535),
+  hostname: text,
+  cert: text,
+  key: text,
+};
+
+/** Its port is no choice of ours. */
+const dashboard: Check = (v) =>
+  record(ADDRESS, "dashboard")(v) ??
+    ((v as DashboardOptions).port === undefined
+      ? "an object with a port"
+      : ((v as DashboardOptions).cert === undefined) !==
+          ((v as DashboardOptions).key === undefined)
+      ? "both cert and key, or none"
+      : null);
+
 const SERVER: Record<string, Check> = {
   ...COMMON,
   dispatch: (v) =>
@@ -485,15 +524,10 @@ const SERVER: Record<string, Check> = {
   onFailure: callback,
   onEvent: callback,
   insecure: boolean,
+  dashboard,
 };
 
-const LISTEN: Record<string, Check> = {
-  ...SERVER,
-  port: integer(0, 65535),
-  hostname: text,
-  cert: text,
-  key: text,
-};
+const LISTEN: Record<string, Check> = { ...SERVER, ...ADDRESS };
 
 const CLIENT: Record<string, Check> = {
   ...COMMON,
