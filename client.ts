@@ -761,8 +761,15 @@ export class Client<Item = unknown, Result = unknown>
     const code = GOODBYE_CODES[reader.readUint()] ?? "protocol";
     const reason = reader.readText();
     reader.finish();
-    if (code === "normal" && this.#phase === "goodbye") {
+    // A suspect isn't waited for: END and the server's goodbye come at once.
+    const isOver = this.#noMore && this.#isWork;
+    if (code === "normal" && (this.#phase === "goodbye" || isOver)) {
       this.#phase = "closed";
+      clearTimeout(this.#finishTimer);
+      this.#runner?.takeWaiting();
+      this.#runner?.abort(
+        new DOMException("The server has finished", "AbortError"),
+      );
       this.#connection.end();
       this.#emit({ type: "disconnected", code, reason });
       this.#closed.resolve();

@@ -350,3 +350,17 @@ Deno.test("itemsOf() of the support reads a frame of several items", () => {
     { delivery: 6, id: 8, attempt: 1 },
   ]);
 });
+
+Deno.test("A suspect that wakes up after the end is done: it doesn't reconnect", async () => {
+  await using kit = new Kit<unknown, number>("tcp", { heartbeat: PATIENT });
+  const { server } = kit;
+  const { port } = server.addr as Deno.NetAddr;
+  await using sleeper = startWorker({ port });
+  await within(kit.active(1), 20_000, "the worker is there");
+  const result = server.submit({ n: 1, act: "block", ms: 1500, upTo: 1 });
+  await kit.event("suspect");
+  await kit.worker(() => 4);
+  assertEquals(await result, 4);
+  await within(server.close(), 5000, "the server doesn't wait for it");
+  assertEquals((await within(sleeper.exit, 10_000, "it ends")).code, 0);
+});
