@@ -203,7 +203,7 @@ export async function work<Item, Result>(
   workOptions: WorkOptions = {},
 ): Promise<void> {
   validate(options, "connect");
-  checkHandler(handler, workOptions, options);
+  checkHandler(handler, workOptions);
   const { signal: leave } = workOptions;
   const signal = AbortSignal.any(
     [options.signal, leave].filter((s) => s !== undefined),
@@ -498,7 +498,7 @@ export class Client<Item = unknown, Result = unknown>
     handler: Handler<Item, Result> | URL,
     options: WorkOptions = {},
   ): Promise<void> {
-    checkHandler(handler, options, this.#options);
+    checkHandler(handler, options);
     this.#takeForWork();
     // Leaving begins with a runner: loading isn't interrupted for it.
     const { signal: _, ...staying } = options;
@@ -715,7 +715,7 @@ export class Client<Item = unknown, Result = unknown>
       return;
     }
     try {
-      item.value = this.#takesPayloads
+      item.value = this.#takesPayloads && this.#items === null
         ? bytes.slice(start, end)
         : this.#payloads.read(bytes, start, end);
     } catch (error) {
@@ -738,9 +738,19 @@ export class Client<Item = unknown, Result = unknown>
       if (this.#phase !== "open") return;
       if (this.#leaving) this.#handBack([item.delivery]);
       else if (checked.error !== null) this.#answers.error(item, checked.error);
-      else this.#pushItem({ ...item, value: checked.value }, bytes);
+      else this.#pushChecked(item, checked.value, bytes);
     });
     if (items.pending > pending) this.#connection.hold(items.last);
+  }
+
+  #pushChecked(item: WorkItem, value: unknown, bytes: number): void {
+    try {
+      if (this.#takesPayloads) value = this.#payloads.encode(value);
+    } catch (error) {
+      this.#answers.error(item, error);
+      return;
+    }
+    this.#pushItem({ ...item, value }, bytes);
   }
 
   #onNoMore(): void {

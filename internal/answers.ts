@@ -107,6 +107,10 @@ export class Answers {
 
   #check(results: SchemaQueue, item: WorkItem, value: unknown): void {
     const { pending } = results;
+    if (this.takesPayloads) {
+      const payload = value as Uint8Array;
+      value = this.#options.payloads.read(payload, 0, payload.length);
+    }
     results.check(value, (checked) => {
       if (!this.#isOpen) return;
       if (checked.error !== null) this.error(item, checked.error);
@@ -125,7 +129,7 @@ export class Answers {
         connection.frames,
         value,
         this.#openResult,
-        this.takesPayloads,
+        this.takesPayloads && this.#results === null,
       );
     } catch (error) {
       this.error(item, error);

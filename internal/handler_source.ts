@@ -7,7 +7,7 @@
 import { cbor, type Codec } from "../codec.ts";
 import { importHandler } from "./handler_module.ts";
 import type { IsolateSink } from "./isolate_pool.ts";
-import { type ClientOptions, validate, type WorkOptions } from "./options.ts";
+import { validate, type WorkOptions } from "./options.ts";
 import { type Handler, type Runner, WorkLoop } from "./work_loop.ts";
 
 /** A handler that can be run, on one connection after another. */
@@ -79,7 +79,6 @@ export async function openHandler<Item, Result>(
 export function checkHandler(
   handler: unknown,
   workOptions: WorkOptions,
-  { itemSchema, resultSchema }: ClientOptions,
 ): void {
   validate(workOptions, "work");
   const isFunction = typeof handler === "function";
@@ -92,11 +91,6 @@ export function checkHandler(
   if (isFunction) {
     throw new TypeError(
       'Cannot work in isolates: handler is a function, expected the URL of a module: new URL("./handler.ts", import.meta.url)',
-    );
-  }
-  if (itemSchema !== undefined || resultSchema !== undefined) {
-    throw new TypeError(
-      "Cannot work in isolates: itemSchema and resultSchema can't be taken into them, expected the handler to check",
     );
   }
 }

@@ -102,7 +102,7 @@ export class ValueSender {
     if (this.#isLost) return rejected(this.#error);
     const { schema } = this.#options;
     if (schema !== null) {
-      const checked = runSchema(schema, value);
+      const checked = runSchema(schema, this.#valueOf(value));
       if (checked instanceof Promise) return this.#queueChecked(checked);
       if (checked.error !== null) return this.#refuse(checked.error);
       value = checked.value;
@@ -124,7 +124,7 @@ export class ValueSender {
     if (this.#isLost) return rejected(this.#error);
     const { schema } = this.#options;
     if (schema !== null) {
-      const checked = runSchema(schema, value);
+      const checked = runSchema(schema, this.#valueOf(value));
       if (checked instanceof Promise) return this.#queueChecked(checked);
       if (checked.error !== null) throw checked.error;
       value = checked.value;
@@ -134,6 +134,13 @@ export class ValueSender {
     ) return this.#queue(value);
     this.#write(value);
     return undefined;
+  }
+
+  /** A schema checks values: a payload is read for it. */
+  #valueOf(value: unknown): unknown {
+    if (!this.takesPayloads) return value;
+    const payload = value as Uint8Array;
+    return this.#options.payloads.read(payload, 0, payload.length);
   }
 
   /** Acknowledges a delivery, behind the values that were sent before. */
@@ -219,7 +226,7 @@ export class ValueSender {
         connection.frames,
         value,
         this.#open,
-        this.takesPayloads,
+        this.takesPayloads && this.#options.schema === null,
       ),
     );
     connection.schedule();

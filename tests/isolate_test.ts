@@ -556,24 +556,12 @@ Deno.test("isolate: the module of Client.work() can't be used: it rejects", asyn
   );
 });
 
-Deno.test("isolate: a function, or a schema of the client, can't be taken into one", async () => {
+Deno.test("isolate: a function can't be taken into one", async () => {
   const port = freePort();
   await assertRejects(
     () => work({ port }, () => {}, { isolate: true }),
     TypeError,
     "module",
-  );
-  const itemSchema = {
-    "~standard": {
-      version: 1,
-      vendor: "test",
-      validate: (value: unknown) => ({ value }),
-    },
-  } as const;
-  await assertRejects(
-    () => work({ port, itemSchema }, handler("double"), { isolate: true }),
-    TypeError,
-    "itemSchema",
   );
 });
 

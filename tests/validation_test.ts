@@ -438,3 +438,22 @@ Deno.test("types are inferred from schemas", async () => {
   await server.close();
   await done;
 });
+
+for (const [name, numbers] of [["", even], [", async", evenLater]] as const) {
+  Deno.test(`schemas of a worker with isolates: they check values, not payloads${name}`, async () => {
+    await using server = listen<number, number>({ port: 0, onFailure() {} });
+    const { port } = server.addr as Deno.NetAddr;
+    const handler = new URL("./testdata/handlers/double.ts", import.meta.url);
+    const done = work<number, number>(
+      { port, itemSchema: numbers, resultSchema: numbers },
+      handler,
+      { isolate: true },
+    );
+    // Ten times, doubled, ten times.
+    assertEquals(await server.submit(4), 800);
+    const failure = await assertRejects(() => server.submit(3), ItemFailure);
+    assertEquals(failure.error.name, "ValidationError");
+    await server.close();
+    await done;
+  });
+}
