@@ -11,6 +11,8 @@ import { ProtocolError } from "./errors.ts";
 const SMALL_BYTES = 2 * 1024;
 /** The buffer of a connection that fills its small one, in bytes. */
 const LARGE_BYTES = 128 * 1024;
+/** Buffers up to this size, in bytes, stay while frames need them. */
+const KEPT_BYTES = 1280 * 1024;
 /** After so many reads that would have fitted, a buffer becomes small again. */
 const SMALL_READS = 64;
 
@@ -52,15 +54,14 @@ export class FrameDecoder {
       this.#low = this.#high = 0;
       if (size > SMALL_BYTES && this.#small >= SMALL_READS) {
         this.#replace(SMALL_BYTES, 0);
-      } else if (size > LARGE_BYTES) {
-        this.#replace(LARGE_BYTES, 0);
-      }
+      } else if (size > KEPT_BYTES) this.#replace(LARGE_BYTES, 0);
     } else if (size - this.#high < size / 4) {
       // The frame's length is checked, but space follows what has come: a
-      // length alone costs its sender as much as it costs us.
+      // length alone costs its sender about as much as it costs us.
       if (held > size / 2) {
+        const needed = 4 + this.#frameLength() + LARGE_BYTES;
         this.#replace(
-          Math.max(LARGE_BYTES, size, Math.min(size * 2, this.limit + 4)),
+          Math.max(LARGE_BYTES, size, Math.min(size * 3, needed)),
           held,
         );
       } else {
@@ -95,9 +96,7 @@ export class FrameDecoder {
     const low = this.#low;
     const held = this.#high - low;
     if (held < 4) return false;
-    const bytes = this.bytes;
-    const length = (bytes[low]! << 24 | bytes[low + 1]! << 16 |
-      bytes[low + 2]! << 8 | bytes[low + 3]!) >>> 0;
+    const length = this.#frameLength();
     if (length > this.limit || length === 0) {
       throw new ProtocolError(
         length === 0
@@ -109,6 +108,13 @@ export class FrameDecoder {
     this.start = low + 4;
     this.#low = this.end = low + 4 + length;
     return true;
+  }
+
+  /** The length of the body that begins here; its head has come. */
+  #frameLength(): number {
+    const { bytes } = this, low = this.#low;
+    return (bytes[low]! << 24 | bytes[low + 1]! << 16 |
+      bytes[low + 2]! << 8 | bytes[low + 3]!) >>> 0;
   }
 
   #replace(size: number, held: number): void {
