@@ -44,7 +44,6 @@ import {
 import {
   checkHandler,
   FunctionSource,
-  type HandlerSource,
   openHandler,
 } from "./internal/handler_source.ts";
 import type { Welcome } from "./internal/handshake.ts";
@@ -61,6 +60,7 @@ import {
 } from "./internal/options.ts";
 import { PayloadCodec } from "./internal/payload.ts";
 import { orAbort, Reconnection } from "./internal/reconnection.ts";
+import type { HandlerSource } from "./internal/runner.ts";
 import { SchemaQueue } from "./internal/schema.ts";
 import { timerMs } from "./internal/timer.ts";
 import { TransformError } from "./internal/transforms.ts";

@@ -6,21 +6,9 @@
 
 import { cbor, type Codec } from "../codec.ts";
 import { importHandler } from "./handler_module.ts";
-import type { IsolateSink } from "./isolate_pool.ts";
 import { validate, type WorkOptions } from "./options.ts";
+import type { HandlerSource, IsolateSink } from "./runner.ts";
 import { type Handler, type Runner, WorkLoop } from "./work_loop.ts";
-
-/** A handler that can be run, on one connection after another. */
-export interface HandlerSource {
-  /** Whether its runners take and give payloads, not values. */
-  readonly takesPayloads: boolean;
-  /** Why nothing will be executed any more, or null. */
-  readonly error: Error | null;
-  /** Makes the runner for a connection; the last one's must be closed. */
-  runner(sink: IsolateSink): Runner;
-  /** Frees what it holds; resolves when nothing of it runs any more. */
-  close(): Promise<void>;
-}
 
 /** Runs a function in this event loop. */
 export class FunctionSource implements HandlerSource {

@@ -10,22 +10,12 @@
 
 import type { Codec } from "../codec.ts";
 import { CborCodec } from "./cbor_codec.ts";
-import type { HandlerSource } from "./handler_source.ts";
 import { Isolate, type IsolateEvents, type IsolateJob } from "./isolate.ts";
 import type { IsolateSetup } from "./isolate_worker.ts";
 import { Queue } from "./queue.ts";
+import type { HandlerSource, IsolateSink } from "./runner.ts";
 import { toError } from "./thrown.ts";
-import type { Runner, WorkItem, WorkSink } from "./work_loop.ts";
-
-/** Where outcomes go; results and values are payloads. */
-export interface IsolateSink extends WorkSink {
-  /** Whether the item's result is wanted. */
-  wantsResult(item: WorkItem): boolean;
-  /** An isolate has crashed with no item in it. */
-  onCrash(error: Error): void;
-  /** The module can't be loaded any more: nothing will be executed. */
-  onUnusable(error: Error): void;
-}
+import type { Runner, WorkItem } from "./work_loop.ts";
 
 /** Options of {@linkcode IsolatePool}. */
 export interface IsolatePoolOptions {
