@@ -12,6 +12,11 @@ import { toJson } from "./cli_output.ts";
 const MAX_STDERR = 8 * 1024;
 /** How long a cancelled command may go on after SIGTERM, in ms. */
 const GRACE_MS = 2000;
+/**
+ * Ctrl-C on a terminal goes to a command and to this process: which learns
+ * within so long what it was that ended the command, in ms.
+ */
+const SIGNAL_MS = 200;
 
 const isWindows = Deno.build.os === "windows";
 
@@ -145,6 +150,9 @@ export class CommandRunner {
         stderr.cancel();
       }
       await Promise.all([stdout.done, stderr.done]);
+      if (status.signal === "SIGINT" || status.code === 130) {
+        await new Promise((resolve) => setTimeout(resolve, SIGNAL_MS));
+      }
     } finally {
       signal.removeEventListener("abort", onAbort);
       clearTimeout(timer);

@@ -158,7 +158,7 @@ async function readEntries(
   const known = new Map<number, Known>();
   const decoder = new TextDecoder();
   const chunk = new Uint8Array(256 * 1024);
-  let rest = "", line = 0, whole = 0, bad: string | null = null;
+  let rest = "", line = 0, whole = 0, isBad = false;
   for (;;) {
     const count = await file.read(chunk);
     if (count === null) break;
@@ -167,13 +167,17 @@ async function readEntries(
     rest = lines.pop()!;
     for (const text of lines) {
       line++;
-      if (bad !== null) {
-        throw new UsageError(`line ${line - 1} of ${path} isn't ${bad}`);
+      if (isBad) {
+        throw new UsageError(
+          known.size === 0
+            ? `${path} isn't a joblog`
+            : `line ${line - 1} of ${path} isn't an entry of a joblog`,
+        );
       }
       const entry = parseEntry(text);
       if (entry === null) {
         // After a power cut the end may be anything: only the last may be.
-        bad = "an entry of a joblog";
+        isBad = true;
         continue;
       }
       known.set(entry.seq, entry);
@@ -181,7 +185,7 @@ async function readEntries(
     }
   }
   const { size } = await file.stat();
-  if (bad !== null && known.size === 0) {
+  if (isBad && known.size === 0) {
     throw new UsageError(`${path} isn't a joblog`);
   }
   if (size > whole) {

@@ -6,8 +6,11 @@
  */
 
 import { type ConnectOptions, work } from "../mod.ts";
-import { reasonOf, UsageError } from "./cli_arguments.ts";
+import { FatalError, reasonOf, UsageError } from "./cli_arguments.ts";
 import type { CommandRunner } from "./cli_command.ts";
+
+/** How long an isolate may go on with an item that timed out, in ms. */
+const CANCEL_GRACE_MS = 1000;
 
 /** What a local worker's thread is started with. */
 export interface LocalWorkerSetup {
@@ -95,6 +98,7 @@ export class LocalPool {
   /** Ends all of them at once. */
   end(): void {
     this.#isOver = true;
+    this.#leave.abort();
     const { handler } = this.#options;
     if (handler.kind === "command") handler.runner.kill();
     for (const thread of this.#threads.values()) thread.terminate();
@@ -119,7 +123,11 @@ export class LocalPool {
     const { signal } = this.#leave;
     const working = handler.kind === "command"
       ? work(options, handler.runner.handler, { signal })
-      : work(options, handler.url, { signal, isolate: true });
+      : work(options, handler.url, {
+        signal,
+        isolate: true,
+        cancelGraceMs: CANCEL_GRACE_MS,
+      });
     working.catch((error) => this.#onError(toUsable(error)));
   }
 
@@ -137,7 +145,7 @@ export class LocalPool {
         this.#onError(
           data.isUnusable
             ? new UsageError(data.message)
-            : new Error(data.message),
+            : new FatalError(data.message),
         );
       }
     };

@@ -34,7 +34,7 @@ import { StopSignals } from "./cli_signals.ts";
 /** How often it is looked whether draining is of any use, in ms. */
 const DRAIN_TICK_MS = 50;
 /** How long workers may take to say goodbye when all is done, in ms. */
-const GOODBYE_MS = 5000;
+const GOODBYE_MS = 5000, LOCAL_GOODBYE_MS = 300;
 /** How many rejected workers are told. */
 const MAX_REJECTED = 10;
 
@@ -78,6 +78,7 @@ class MapCommand implements Disposable {
   #pool: LocalPool | null = null;
   #total = NaN;
   #rejected = 0;
+  #isClosing = false;
   #drainTimer: ReturnType<typeof setInterval> | undefined;
 
   constructor(
@@ -161,7 +162,7 @@ class MapCommand implements Disposable {
       }
       clearInterval(this.#drainTimer);
       await this.#reporter.finish();
-      await server.close({ drainMs: GOODBYE_MS }).catch(() => {});
+      await this.#close();
       return null;
     } catch (error) {
       source.stop();
@@ -173,6 +174,20 @@ class MapCommand implements Disposable {
       ]);
       return error instanceof Stopped ? null : error;
     }
+  }
+
+  /** Every item is settled: the workers are told, and may say goodbye. */
+  async #close(): Promise<void> {
+    this.#isClosing = true;
+    const server = this.#server;
+    // Those of this machine may be blocked for ever by an item that timed out.
+    const timer = setTimeout(() => {
+      if (server.workers.every(({ name }) => this.#pool?.has(name))) {
+        void server.abort();
+      }
+    }, LOCAL_GOODBYE_MS);
+    await server.close({ drainMs: GOODBYE_MS }).catch(() => {});
+    clearTimeout(timer);
   }
 
   #report(outcome: MapOutcome<unknown, unknown>): Promise<void> | undefined {
@@ -206,6 +221,7 @@ class MapCommand implements Disposable {
   }
 
   #onEvent(event: ServerEvent): void {
+    if (this.#isClosing) return;
     if (event.type === "disconnected" && event.code !== "normal") {
       const { name } = event.worker;
       if (this.#pool?.has(name)) this.#pool.restart(name);

@@ -1,0 +1,182 @@
+import {
+  assert,
+  assertEquals,
+  assertGreater,
+  assertRejects,
+  assertStringIncludes,
+} from "@std/assert";
+import { UsageError } from "../internal/cli_arguments.ts";
+import { formatEntry, Joblog } from "../internal/cli_joblog.ts";
+import { HANDLERS, runCli, seq, startCli } from "./_support/cli.ts";
+import { Folder } from "./_support/folder.ts";
+
+const RESUME = { resume: true, resumeFailed: false };
+const failure = { name: "Error", message: "no", attempts: 2 };
+
+interface Entry {
+  seq: number;
+  ok: boolean;
+  result?: unknown;
+  error?: typeof failure;
+}
+
+async function entriesOf(path: string): Promise<Entry[]> {
+  const text = await Deno.readTextFile(path);
+  assert(text === "" || text.endsWith("\n"), "the last line is whole");
+  return text.split("\n").slice(0, -1).map((line) => JSON.parse(line));
+}
+
+/** A joblog of three items, the second failed. */
+async function threeEntries(): Promise<string> {
+  await using folder = await Folder.make();
+  const path = `${folder.path}/log`;
+  {
+    using log = await Joblog.open(path, { ...RESUME, resume: false });
+    await log.write(formatEntry({ seq: 1, text: "a" }, { result: "A" }));
+    await log.write(
+      formatEntry({ seq: 2, text: "b" }, { failure }) +
+        formatEntry({ seq: 3, text: "c" }, { result: undefined }),
+    );
+  }
+  return await Deno.readTextFile(path);
+}
+
+Deno.test("Joblog knows what is settled", async () => {
+  await using folder = await Folder.make();
+  const path = `${folder.path}/log`;
+  await folder.write("log", await threeEntries());
+  for (const resumeFailed of [false, true]) {
+    using log = await Joblog.open(path, { resume: true, resumeFailed });
+    assertEquals(
+      ["a", "b", "c", "d"].map((text, i) => log.has({ seq: i + 1, text })),
+      [true, !resumeFailed, true, false],
+    );
+    assertEquals(log.failedBefore, resumeFailed ? 0 : 1);
+  }
+  const entries = await entriesOf(path);
+  assertEquals(entries.map(({ ok }) => ok), [true, false, true]);
+  assertEquals(entries.map(({ result }) => result), ["A", undefined, null]);
+  assertEquals(entries[1]!.error, failure);
+});
+
+Deno.test("Joblog takes the last entry of an item", async () => {
+  await using folder = await Folder.make();
+  await folder.write(
+    "log",
+    await threeEntries() +
+      formatEntry({ seq: 2, text: "b" }, { result: "at last" }),
+  );
+  using log = await Joblog.open(`${folder.path}/log`, RESUME);
+  assertEquals(log.failedBefore, 0);
+});
+
+Deno.test("Joblog cuts off a torn last line, wherever it is torn", async () => {
+  await using folder = await Folder.make();
+  const path = `${folder.path}/log`;
+  const text = await threeEntries();
+  const whole = text.slice(0, text.lastIndexOf("\n", text.length - 2) + 1);
+  for (let length = whole.length; length < text.length; length += 9) {
+    await folder.write("log", text.slice(0, length));
+    {
+      using log = await Joblog.open(path, RESUME);
+      assertEquals(log.has({ seq: 3, text: "c" }), false);
+      await log.write(formatEntry({ seq: 3, text: "c" }, { result: "C" }));
+    }
+    assertEquals((await entriesOf(path)).map(({ seq }) => seq), [1, 2, 3]);
+  }
+  // What a power cut may leave.
+  for (const junk of ["\0\0\0\0", "\0\0\n", text.slice(-20, -5) + "\n"]) {
+    await folder.write("log", whole + junk);
+    (await Joblog.open(path, RESUME))[Symbol.dispose]();
+    assertEquals(await Deno.readTextFile(path), whole);
+  }
+});
+
+Deno.test("Joblog refuses what isn't its own", async () => {
+  await using folder = await Folder.make();
+  const path = `${folder.path}/log`;
+  const text = await threeEntries();
+  const open = (resume = true) =>
+    Joblog.open(path, { resume, resumeFailed: false });
+  for (
+    const [content, reason] of [
+      ["important\nnotes\n", "isn't a joblog"],
+      ["notes without an end", "isn't a joblog"],
+      [`${text}what?\n${text}`, "line 4 of"],
+    ] as const
+  ) {
+    await folder.write("log", content);
+    await assertRejects(() => open(), UsageError, reason);
+    assertEquals(await Deno.readTextFile(path), content);
+  }
+  await folder.write("log", text);
+  await assertRejects(() => open(false), UsageError, "--resume goes on");
+  using log = await open();
+  await assertRejects(() => open(), UsageError, "in use");
+  let message = "";
+  try {
+    log.has({ seq: 2, text: "another" });
+  } catch (error) {
+    message = (error as Error).message;
+  }
+  assertStringIncludes(message, "item 2 isn't the one in the joblog");
+});
+
+Deno.test("map --resume after a SIGKILL does exactly what isn't in the joblog", async () => {
+  await using folder = await Folder.make();
+  const path = `${folder.path}/log`;
+  const items = 200;
+  await folder.write("items", seq(1, items));
+  const args = ["map", "--local", "2", "--joblog", path, "--input"]
+    .concat(`${folder.path}/items`, `${HANDLERS}slow.ts`);
+  let reported: string[];
+  {
+    await using killed = startCli(args);
+    for (let n = 0; n < 40; n++) await killed.stdout.line(/^\d+$/);
+    killed.signal("SIGKILL");
+    const { stdout, signal } = await killed.exit;
+    assertEquals(signal, "SIGKILL");
+    reported = stdout.split("\n").slice(0, -1);
+  }
+  // What is torn, if anything is, is the last line.
+  const before = (await Deno.readTextFile(path)).split("\n").slice(0, -1)
+    .map((line) => JSON.parse(line) as Entry);
+  const logged = new Set(before.map(({ seq }) => String(seq)));
+  for (const line of reported) assert(logged.has(line), `${line} is on disk`);
+  assertGreater(items, before.length);
+
+  const resumed = await runCli([...args, "--resume"]);
+  assertEquals(resumed.code, 0, resumed.stderr);
+  assertEquals(resumed.lines.length, items - before.length);
+  for (const line of resumed.lines) assert(!logged.has(line), line);
+  const entries = await entriesOf(path);
+  assertEquals(
+    entries.map(({ seq }) => seq).toSorted((a, b) => a - b),
+    Array.from({ length: items }, (_, i) => i + 1),
+  );
+
+  const again = await runCli([...args, "--resume"]);
+  assertEquals([again.code, again.stdout], [0, ""]);
+  assertEquals((await entriesOf(path)).length, items);
+});
+
+Deno.test("map --resume-failed does again what failed, and only that", async () => {
+  await using folder = await Folder.make();
+  const path = `${folder.path}/log`;
+  const flag = `${folder.path}/flag`;
+  const run = (...more: string[]) =>
+    runCli(
+      ["map", "--local", "1", "--joblog", path, ...more, "--", "sh", "-c"]
+        .concat(`test $0 != 2 || test -e ${flag} && echo done $0`, "{}"),
+      { stdin: seq(1, 3) },
+    );
+  const first = await run();
+  assertEquals(first.code, 1);
+  assertEquals(first.lines, ["done 1", "done 3"]);
+  const second = await run("--resume");
+  assertEquals([second.code, second.stdout], [1, ""], "one has failed");
+  await folder.write("flag", "");
+  const third = await run("--resume-failed");
+  assertEquals([third.code, third.lines], [0, ["done 2"]]);
+  assertEquals((await entriesOf(path)).map(({ seq }) => seq), [1, 2, 3, 2]);
+});

@@ -1,0 +1,330 @@
+import {
+  assert,
+  assertEquals,
+  assertGreater,
+  assertMatch,
+  assertStringIncludes,
+} from "@std/assert";
+import { main } from "../cli.ts";
+import { stdArgs } from "../tools/std.ts";
+import { addressOf, HANDLERS, runCli, seq, startCli } from "./_support/cli.ts";
+import { Folder } from "./_support/folder.ts";
+import { ROOT } from "./_support/process.ts";
+
+const UPPER = `${HANDLERS}upper.ts`;
+const SLOW = `${HANDLERS}slow.ts`;
+const MOODY = `${HANDLERS}moody.ts`;
+
+Deno.test("map prints the results of a module, and nothing else", async () => {
+  const { code, lines, stderr } = await runCli(["map", "--local=2", UPPER], {
+    stdin: "b\na\nc",
+  });
+  assertEquals([code, lines.toSorted(), stderr], [0, ["A", "B", "C"], ""]);
+});
+
+Deno.test("map -k keeps the order", async () => {
+  const { code, stdout } = await runCli(["map", "-k", "--local", "2", UPPER], {
+    stdin: seq(1, 5000),
+  });
+  assertEquals([code, stdout], [0, seq(1, 5000)]);
+});
+
+Deno.test("map --input reads a file; an empty one has no results", async () => {
+  await using folder = await Folder.make();
+  await folder.write("items", "");
+  const { code, stdout, stderr } = await runCli(
+    ["map", "--input", `${folder.path}/items`, "--local", "1", "--", "false"],
+  );
+  assertEquals([code, stdout, stderr], [0, "", ""]);
+});
+
+Deno.test("map --format=null has \\0 at the ends of items and results", async () => {
+  const { code, stdout } = await runCli(
+    ["map", "-k", "--format=null", "--local=1", UPPER],
+    { stdin: "a\nb\0c" },
+  );
+  assertEquals([code, stdout], [0, "A\nB\0C\0"]);
+});
+
+Deno.test("map --format=jsonl has JSON on both sides", async () => {
+  const { code, lines, stderr } = await runCli(
+    ["map", "-kf", "jsonl", "--local=1", MOODY],
+    { stdin: '{"a":[1]}\n"object"\n{\n"nothing"\n"x\\ny"\n' },
+  );
+  assertEquals(code, 1);
+  assertEquals(lines, [
+    '{"a":[1]}',
+    '{"n":"1","map":{"a":[1,2]}}',
+    "null",
+    '"x\\ny"',
+  ]);
+  assertMatch(stderr, /^distchan: item 3 \(\{\) failed: .*JSON.*\n$/);
+});
+
+Deno.test("map tells failures on standard error, with status 1 at the end", async () => {
+  const { code, lines, stderr } = await runCli([
+    "map",
+    "-k",
+    "--local=1",
+    MOODY,
+  ], {
+    stdin: "a\nthrow\nnothing\nobject\nsecret\n",
+    env: { DISTCHAN_SECRET: "not for handlers" },
+  });
+  assertEquals(code, 1);
+  assertEquals(lines, ["a", '{"n":"1","map":{"a":[1,2]}}', "none"]);
+  assertEquals(stderr, "distchan: item 2 (throw) failed: not that one\n");
+});
+
+Deno.test("map --retries tries again what failed", async () => {
+  const { code, lines, stderr } = await runCli(
+    ["map", "--local=1", "--retries=1", MOODY],
+    { stdin: "twice\n" },
+  );
+  assertEquals([code, lines, stderr], [0, ["twice"], ""]);
+});
+
+Deno.test("map --timeout ends a handler that never returns", async () => {
+  const { code, lines, stderr } = await runCli(
+    ["map", "--local=1", "--timeout=0.5", MOODY],
+    { stdin: "spin\na\n" },
+  );
+  assertEquals([code, lines], [1, ["a"]]);
+  assertStringIncludes(stderr, "item 1 (spin) failed: ");
+  assertStringIncludes(stderr, "500 ms");
+});
+
+Deno.test("map starts local workers again that an item ends", async () => {
+  const { code, lines, stderr } = await runCli(["map", "--local=1", MOODY], {
+    stdin: "exit\na\n",
+  });
+  assertEquals([code, lines], [1, ["a"]]);
+  assertStringIncludes(stderr, "item 1 (exit) failed: Item is poison");
+});
+
+Deno.test("map runs a command for every item, without a shell", async () => {
+  const nasty = ["$(exit 3)", "a  b", "'\"`;|&", "-n", "{}", "$HOME", "\\n"];
+  const { code, lines, stderr } = await runCli(
+    ["map", "-k", "--local=2", "--", "printf", "<%s>[%s]", "{}", "x{}{}"],
+    { stdin: nasty.join("\n") },
+  );
+  assertEquals([code, stderr], [0, ""]);
+  assertEquals(lines, nasty.map((item) => `<${item}>[x${item}${item}]`));
+});
+
+Deno.test("map gives a command without {} the item on standard input", async () => {
+  const { lines } = await runCli(["map", "-k", "--local=1", "--", "wc", "-c"], {
+    stdin: "abc\n\n",
+  });
+  assertEquals(lines.map((line) => line.trim()), ["3", "0"]);
+});
+
+Deno.test("map fails an item with its command's status and standard error", async () => {
+  const { code, lines, stderr } = await runCli(
+    ["map", "-k", "--local=1", "--", "sh", "-c"].concat(
+      'case $0 in 2) echo out; echo "bad $0" >&2; exit 4;; 3) kill -9 $$;; 4) exit 5;; esac; echo ok',
+      "{}",
+    ),
+    { stdin: seq(1, 5) },
+  );
+  assertEquals([code, lines], [1, ["ok", "ok"]]);
+  assertEquals(stderr.split("\n"), [
+    "distchan: item 2 (2) failed: exit status 4: bad 2",
+    "distchan: item 3 (3) failed: killed by SIGKILL",
+    "distchan: item 4 (4) failed: exit status 5",
+    "",
+  ]);
+});
+
+Deno.test("map --listen: workers join and die meanwhile, nothing is lost", async () => {
+  await using map = startCli(["map", "--listen=:0"], { stdin: seq(1, 150) });
+  const address = await addressOf(map);
+  const work = ["work", `--connect=${address}`, "--give-up=20"];
+  await using lost = startCli([...work, SLOW]);
+  await lost.stderr.line(/^connected to /);
+  await map.stdout.line(/^5$/);
+  lost.signal("SIGKILL");
+  await using other = startCli([...work, "-j", "8", "--", "echo", "{}"]);
+  const { code, stdout, stderr } = await map.exit;
+  assertEquals(code, 0, stderr);
+  const results = stdout.split("\n").slice(0, -1).map(Number);
+  assertEquals(
+    results.toSorted((a, b) => a - b),
+    Array.from({ length: 150 }, (_, i) => i + 1),
+  );
+  const { code: workCode, stderr: told } = await other.exit;
+  assertEquals(workCode, 0, told);
+  assertStringIncludes(told, "done: the server has no more work");
+});
+
+Deno.test("map drains at the first SIGINT; --resume does the rest", async () => {
+  await using folder = await Folder.make();
+  const path = `${folder.path}/log`;
+  const args = ["map", "--local=2", "--joblog", path, SLOW];
+  await using map = startCli(args, { stdin: "open" });
+  await map.write(seq(1, 200)); // and no end
+  await map.stdout.line(/^20$/);
+  map.signal("SIGINT");
+  const { code, stdout, stderr } = await map.exit;
+  assertEquals(code, 130, stderr);
+  assertMatch(stderr, /^stopped: \d+ items are settled, .*--resume goes on/m);
+  const first = stdout.split("\n").slice(0, -1);
+  const log = await Deno.readTextFile(path);
+  assertEquals(
+    log.split("\n").slice(0, -1).map((line) => JSON.parse(line).result).sort(),
+    first.toSorted(),
+  );
+  assertGreater(200, first.length);
+  const rest = await runCli([...args, "--resume"], { stdin: seq(1, 200) });
+  assertEquals(rest.code, 0, rest.stderr);
+  assertEquals(
+    [...first, ...rest.lines].map(Number).toSorted((a, b) => a - b),
+    Array.from({ length: 200 }, (_, i) => i + 1),
+  );
+});
+
+Deno.test("map waits for commands at the first SIGINT, and ends them at the second", async () => {
+  await using folder = await Folder.make();
+  const path = `${folder.path}/log`;
+  await using map = startCli(
+    ["map", "--local=2", "--joblog", path, "--", "sh", "-c"].concat(
+      "if test $0 = 3; then exec sleep 100; fi; echo $0",
+      "{}",
+    ),
+    { stdin: "1\n2\n3\n" },
+  );
+  await map.stdout.line(/^2$/);
+  map.signal("SIGINT");
+  await map.stderr.line(/^stopping: /);
+  map.signal("SIGINT");
+  const { code, stdout } = await map.exit;
+  assertEquals(code, 130);
+  assertEquals(stdout.split("\n").toSorted(), ["", "1", "2"]);
+  assertEquals((await Deno.readTextFile(path)).split("\n").length, 3);
+});
+
+Deno.test("map ends with 143 at SIGTERM, and at once without workers", async () => {
+  await using map = startCli(["map", "--listen=:0"], { stdin: "a\n" });
+  await addressOf(map);
+  map.signal("SIGTERM");
+  assertEquals((await map.exit).code, 143);
+});
+
+Deno.test("map ends with 141 when nobody reads its output", async () => {
+  const { code, stdout } = await runPiped(UPPER);
+  assertEquals([code, stdout], ["141", "1\n2"]);
+});
+
+/** `map` whose output goes to `head -2`, and its status. */
+async function runPiped(
+  handler: string,
+): Promise<{ code: string; stdout: string }> {
+  await using folder = await Folder.make();
+  await folder.write("items", seq(1, 200_000));
+  const { stdout } = await new Deno.Command("sh", {
+    args: [
+      "-c",
+      '{ "$@"; echo $? > "$0"; } | head -2',
+      `${folder.path}/status`,
+      Deno.execPath(),
+      "run",
+      "-qA",
+      "--no-check",
+      ...stdArgs(),
+      `${ROOT}cli.ts`,
+      "map",
+      "-k",
+      "--local=1",
+      `--input=${folder.path}/items`,
+      handler,
+    ],
+  }).output();
+  const status = await Deno.readTextFile(`${folder.path}/status`);
+  return {
+    code: status.trim(),
+    stdout: new TextDecoder().decode(stdout).trim(),
+  };
+}
+
+Deno.test("map and work take the secret from a variable or a file", async () => {
+  await using folder = await Folder.make();
+  await folder.write("secret", "s3cret\n");
+  await folder.write("wrong", "guess\n");
+  await using map = startCli(["map", "--listen=0.0.0.0:0"], {
+    stdin: "a\n",
+    env: { DISTCHAN_SECRET: "s3cret" },
+  });
+  const port = (await addressOf(map)).split(":").at(-1);
+  const work = (file: string) =>
+    runCli(["work", `--connect=:${port}`, "--secret-file"].concat(
+      `${folder.path}/${file}`,
+      ["--", "sh", "-c", "echo $0 ${DISTCHAN_SECRET-none}", "{}"],
+    ));
+  const wrong = await work("wrong");
+  assertEquals(wrong.code, 3);
+  assertStringIncludes(wrong.stderr, "refused: ");
+  const right = await work("secret");
+  assertEquals(right.code, 0, right.stderr);
+  const { code, stdout, stderr } = await map.exit;
+  assertEquals([code, stdout], [0, "a none\n"]);
+  assertMatch(stderr, /^distchan: rejected a connection from .* \(auth\): /m);
+});
+
+Deno.test("map refuses command lines that make no sense", async () => {
+  const errors: string[] = [];
+  const { error } = console;
+  console.error = (line: string) => errors.push(line);
+  try {
+    for (
+      const [args, reason] of [
+        [[], "who is to do the work?"],
+        [["--listen=0.0.0.0:0"], "open to other machines"],
+        [["--listen=nowhere"], "expected HOST:PORT"],
+        [["--local=2"], "--local needs"],
+        [["--local=x", UPPER], "expected a whole number"],
+        [["--local"], "--local needs a value: N"],
+        [["-k=1", UPPER], "no option -="],
+        [["--format=xml", UPPER], "expected lines, jsonl, null"],
+        [["--resume", UPPER], "--resume needs the --joblog"],
+        [["--timeout=-1", UPPER], "expected seconds above 0"],
+        [["--frobnicate", UPPER], "there is no option --frobnicate"],
+        [[UPPER, "--", "echo"], "expected one of them"],
+        [[UPPER, MOODY], "2 modules"],
+        [["--"], "which command?"],
+        [["--", "{}"], "can't be the command itself"],
+        [
+          ["--", "no-such-program", "{}"],
+          "there is no command no-such-program",
+        ],
+        [["--input=/no/such/file", UPPER], "can't read --input"],
+        [["--secret-file=/no/such/file", UPPER], "can't read --secret-file"],
+        [["--cert=/no/such/file", UPPER], "can't read --cert"],
+      ] as const
+    ) {
+      assertEquals(await main(["map", ...args]), 2, args.join(" "));
+      assertStringIncludes(errors.pop()!, reason);
+    }
+  } finally {
+    console.error = error;
+  }
+});
+
+Deno.test("map refuses a module that can't be used", async () => {
+  for (const module of ["no_function.ts", "not_there.ts"]) {
+    const { code, stderr } = await runCli(
+      ["map", "--local=2", `${HANDLERS}${module}`],
+      { stdin: "a\n" },
+    );
+    assertEquals(code, 2);
+    assertMatch(stderr, /^distchan: Cannot load the handler .*\n$/);
+  }
+});
+
+Deno.test("map can't listen where somebody does", async () => {
+  using other = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { code, stderr } = await runCli(
+    ["map", `--listen=:${other.addr.port}`],
+  );
+  assertEquals(code, 3);
+  assert(stderr.startsWith("distchan: can't listen on 127.0.0.1:"), stderr);
+});

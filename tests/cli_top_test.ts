@@ -1,0 +1,255 @@
+import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { formatBar } from "../internal/cli_progress.ts";
+import { formatTable, type Snapshot } from "../internal/cli_top.ts";
+import { stdArgs } from "../tools/std.ts";
+import { HANDLERS, hasProgram, runCli } from "./_support/cli.ts";
+import { Folder } from "./_support/folder.ts";
+import { ROOT } from "./_support/process.ts";
+
+const addr: Deno.Addr = {
+  transport: "tcp",
+  hostname: "127.0.0.1",
+  port: 1,
+};
+
+const SNAPSHOT: Snapshot = {
+  pending: 3,
+  inFlight: 12,
+  settled: 1000,
+  failed: 1,
+  redelivered: 2,
+  duplicates: 0,
+  unread: 0,
+  bytesIn: 0,
+  bytesOut: 0,
+  workers: [
+    {
+      id: 0,
+      name: "slow",
+      addr,
+      inFlight: 2,
+      settled: 100,
+      failed: 1,
+      ratePerSecond: 1.25,
+      rttMs: undefined,
+      state: "suspect",
+    },
+    {
+      id: 1,
+      name: "evil\x1b[2J",
+      addr,
+      inFlight: 10,
+      settled: 900,
+      failed: 0,
+      ratePerSecond: 250,
+      rttMs: 0.5,
+      state: "active",
+    },
+  ],
+  failures: [{ id: 7, error: "no\nway" }],
+};
+
+Deno.test("formatTable() has the fastest worker first, and no escapes", () => {
+  assertEquals(formatTable(SNAPSHOT, 100), [
+    "2 workers   3 pending   12 in flight   1000 settled   1 failed   2 redelivered",
+    "",
+    "NAME      STATE       RATE  IN FLIGHT  SETTLED  FAILED     RTT",
+    "evil\ufffd[2J  active   250.0/s         10      900       0  0.5 ms",
+    "slow      suspect    1.3/s          2      100       1",
+    "",
+    "FAILURES",
+    "7: no\ufffdway",
+  ]);
+  for (const line of formatTable(SNAPSHOT, 40)) {
+    assertEquals(line.length <= 40, true, line);
+  }
+});
+
+Deno.test("top prints the table once where there is no terminal", async () => {
+  let authorization: string | null = null;
+  await using server = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    (request) => {
+      authorization = request.headers.get("authorization");
+      return new URL(request.url).pathname === "/stats.json"
+        ? Response.json(SNAPSHOT)
+        : new Response(null, { status: 404 });
+    },
+  );
+  const { code, lines, stderr } = await runCli(
+    ["top", `:${server.addr.port}`],
+    { env: { DISTCHAN_SECRET: "s3cret" } },
+  );
+  assertEquals(code, 0, stderr);
+  assertEquals(lines, formatTable(SNAPSHOT, 120));
+  assertEquals(authorization, "Bearer s3cret");
+});
+
+Deno.test("top says what is no dashboard", async () => {
+  await using server = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    () => Response.json({}),
+  );
+  const [other, nobody, none] = await Promise.all([
+    runCli(["top", `:${server.addr.port}`]),
+    runCli(["top", ":1"]),
+    runCli(["top"]),
+  ]);
+  assertEquals([other.code, nobody.code, none.code], [3, 3, 2]);
+  assertStringIncludes(other.stderr, "is no dashboard");
+  assertStringIncludes(nobody.stderr, "can't read 127.0.0.1:1");
+});
+
+Deno.test("formatBar() fits the terminal", () => {
+  const progress = {
+    done: 500,
+    skipped: 20,
+    total: 1040,
+    failed: 3,
+    workers: 2,
+    isStopping: false,
+  };
+  assertEquals(
+    formatBar(progress, 10, 80),
+    " 50 % " + "█".repeat(13) + "░".repeat(13) +
+      "  520/1040  10/s  ETA 0:52  2 workers  3 failed",
+  );
+  assertEquals(
+    formatBar({ ...progress, total: NaN, workers: 0, failed: 0 }, 1.5, 80),
+    "520 done  1.5/s  no workers",
+  );
+  assertStringIncludes(
+    formatBar({ ...progress, isStopping: true }, 0.01, 80),
+    "stopping",
+  );
+  assertMatch(formatBar(progress, 0.02, 80), /ETA 7:13:20/);
+  for (let width = 20; width < 120; width++) {
+    assertEquals(formatBar(progress, 10, width).length < width, true);
+  }
+});
+
+/** A terminal of its own, with `distchan` in it. */
+class Tmux implements AsyncDisposable {
+  readonly #socket: string;
+
+  constructor(folder: Folder) {
+    this.#socket = `${folder.path}/tmux`;
+  }
+
+  async start(...args: string[]): Promise<void> {
+    const command = [
+      Deno.execPath(),
+      "run",
+      "-qA",
+      "--no-check",
+      ...stdArgs(),
+      `${ROOT}cli.ts`,
+      ...args,
+    ].map((arg) => `'${arg.replaceAll("'", "'\\''")}'`).join(" ");
+    await this.tmux(
+      "-f",
+      "/dev/null",
+      "new-session",
+      "-d",
+      "-x100",
+      "-y20",
+      `${command}; echo "status $?"; cat`,
+    );
+  }
+
+  async tmux(...args: string[]): Promise<string> {
+    const { stdout, stderr, success } = await new Deno.Command("tmux", {
+      args: ["-S", this.#socket, ...args],
+    }).output();
+    if (!success) throw new Error(new TextDecoder().decode(stderr));
+    return new TextDecoder().decode(stdout);
+  }
+
+  /** Waits until the screen shows something. */
+  async shows(pattern: RegExp): Promise<string> {
+    const deadline = performance.now() + 20_000;
+    for (;;) {
+      const screen = await this.tmux("capture-pane", "-p");
+      if (pattern.test(screen)) return screen;
+      if (performance.now() > deadline) {
+        throw new Error(`Not on the screen: ${pattern}\n${screen}`);
+      }
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.tmux("kill-server").catch(() => {});
+  }
+}
+
+Deno.test({
+  name: "map on a terminal (tmux) has a bar, drains at Ctrl-C, and wipes it",
+  ignore: !hasProgram("tmux"),
+  async fn() {
+    await using folder = await Folder.make();
+    await folder.write("items", "a\n".repeat(5000));
+    await using terminal = new Tmux(folder);
+    await terminal.start(
+      "map",
+      "--local=2",
+      `--input=${folder.path}/items`,
+      `--joblog=${folder.path}/log`,
+      `${HANDLERS}slow.ts`,
+    );
+    await terminal.shows(
+      /^ +\d+ % [█░]+ {2}\d+\/5000 {2}[\d.]+\/s {2}ETA [\d:]+ {2}2 workers$/m,
+    );
+    await terminal.tmux("send-keys", "C-c");
+    const screen = await terminal.shows(/^status 130$/m);
+    assertMatch(screen, /^stopped: \d+ items are settled/m);
+    assertEquals(/█|░/.test(screen), false, screen);
+  },
+});
+
+Deno.test({
+  name:
+    "map on a terminal (tmux) counts no command that Ctrl-C ended as failed",
+  ignore: !hasProgram("tmux"),
+  async fn() {
+    await using folder = await Folder.make();
+    await folder.write("items", "1\n2\n3\n");
+    await using terminal = new Tmux(folder);
+    await terminal.start(
+      "map",
+      "--local=2",
+      `--input=${folder.path}/items`,
+      `--joblog=${folder.path}/log`,
+      "--",
+      "sh",
+      "-c",
+      "test $0 = 1 && exit; echo begun; exec sleep 60",
+      "{}",
+    );
+    await terminal.shows(/ 1\/3 /);
+    await terminal.tmux("send-keys", "C-c");
+    await terminal.shows(/^status 130$/m);
+    const log = await Deno.readTextFile(`${folder.path}/log`);
+    assertMatch(log, /^\{"seq":1,.*\}\n$/);
+  },
+});
+
+Deno.test({
+  name: "top on a terminal (tmux) draws the table until q",
+  ignore: !hasProgram("tmux"),
+  async fn() {
+    await using folder = await Folder.make();
+    let settled = 1000;
+    await using server = Deno.serve(
+      { hostname: "127.0.0.1", port: 0, onListen() {} },
+      () => Response.json({ ...SNAPSHOT, settled: settled++ }),
+    );
+    await using terminal = new Tmux(folder);
+    await terminal.start("top", "-d0.1", `:${server.addr.port}`);
+    await terminal.shows(/^distchan 127\.0\.0\.1:\d+ {3}[1-9][\d.]*\/s /);
+    await terminal.shows(/^slow +suspect/m);
+    await terminal.tmux("send-keys", "q");
+    const screen = await terminal.shows(/^status 0$/m);
+    assertEquals(screen.includes("suspect"), false, "the other screen is gone");
+  },
+});

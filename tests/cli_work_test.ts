@@ -1,0 +1,220 @@
+import {
+  assertEquals,
+  assertGreater,
+  assertMatch,
+  assertRejects,
+  assertStringIncludes,
+} from "@std/assert";
+import { CommandRunner } from "../internal/cli_command.ts";
+import { type ItemFailure, listen } from "../mod.ts";
+import { HANDLERS, runCli, startCli } from "./_support/cli.ts";
+import { Folder } from "./_support/folder.ts";
+import { isAlive } from "./_support/process.ts";
+import { until } from "./_support/within.ts";
+
+const MAX = 1000;
+
+function run(
+  command: string[],
+  item: unknown,
+  signal = new AbortController().signal,
+): Promise<unknown> {
+  const { handler } = new CommandRunner(command, MAX);
+  return handler(item, { id: 0, attempt: 1, signal }) as Promise<unknown>;
+}
+
+Deno.test("CommandRunner: what a command prints is the result", async () => {
+  assertEquals(await run(["echo", "{}"], "a"), "a");
+  assertEquals(await run(["printf", "a\n\n"], ""), "a\n");
+  assertEquals(await run(["true"], "a"), undefined);
+  assertEquals(await run(["echo"], "a"), "");
+  assertEquals(
+    await run(["printf", "\\377\\n"], "a"),
+    Uint8Array.of(0xff),
+  );
+  assertEquals(await run(["echo", "{}"], { a: [1n] }), '{"a":["1"]}');
+  assertEquals(await run(["cat"], "x".repeat(MAX)), "x".repeat(MAX));
+  // It doesn't read what it is given.
+  assertEquals(await run(["true"], "x".repeat(1_000_000)), undefined);
+});
+
+Deno.test("CommandRunner: {} is never more than one argument, nor a shell's", async () => {
+  const item = "$& $1 `id` 'a' \"b\" ; rm {} \n -rf";
+  assertEquals(
+    await run(["printf", "%s|", "{}", "a{}b{}"], item),
+    `${item}|a${item}b${item}|`,
+  );
+  await assertRejects(() => run(["echo", "{}"], "a\0b"), TypeError, "NUL");
+});
+
+Deno.test("CommandRunner: a status other than 0 is a failure, with the end of standard error", async () => {
+  await assertRejects(
+    () => run(["sh", "-c", "echo why >&2; exit 3"], ""),
+    Error,
+    "exit status 3: why",
+  );
+  const error = await assertRejects(
+    () =>
+      run(["sh", "-c", "yes no | head -n 9999 >&2; echo last >&2; exit 1"], ""),
+    Error,
+  );
+  assertMatch(error.message, /no\nlast$/);
+  assertGreater(9000, error.message.length);
+});
+
+Deno.test("CommandRunner: a command that prints too much is ended", async () => {
+  await assertRejects(
+    () => run(["yes"], ""),
+    RangeError,
+    "more than 1000 bytes",
+  );
+  assertEquals(
+    await run(["printf", "%1001s\\n", "a"], "").catch(String),
+    "RangeError: The command printed more than 1000 bytes: --max-output allows more",
+  );
+});
+
+Deno.test({
+  name: "CommandRunner: a cancelled command is ended, with all that came of it",
+  ignore: Deno.build.os !== "linux",
+  async fn() {
+    await using folder = await Folder.make();
+    const pids = `${folder.path}/pids`;
+    const controller = new AbortController();
+    const running = run(
+      [
+        "sh",
+        "-c",
+        `sleep 60 & echo $! $$ > ${pids}.new; mv ${pids}.new ${pids}; wait`,
+      ],
+      "",
+      controller.signal,
+    );
+    let text = "";
+    await until(() => {
+      try {
+        text = Deno.readTextFileSync(pids);
+      } catch {
+        // Not yet.
+      }
+      return text !== "";
+    }, "the command has begun");
+    controller.abort();
+    await assertRejects(() => running, DOMException);
+    const [sleep = 0] = text.trim().split(" ").map(Number);
+    // Whoever adopts it may take a moment, so that a zombie may stay.
+    await until(
+      () => !isAlive(sleep) || stateOf(sleep) === "Z",
+      "sleep is gone",
+    );
+  },
+});
+
+function stateOf(pid: number): string {
+  try {
+    return Deno.readTextFileSync(`/proc/${pid}/stat`).split(" ")[2]!;
+  } catch {
+    return "Z";
+  }
+}
+
+Deno.test("work runs a module in isolates with -j, and ends with the server", async () => {
+  await using server = listen<string, string>({ port: 0 });
+  const { port } = server.addr as Deno.NetAddr;
+  await using work = startCli(
+    ["work", `--connect=:${port}`, "-j2", "--name=me", `${HANDLERS}moody.ts`],
+  );
+  assertEquals(await server.submit("a"), "a");
+  const error = await assertRejects(() =>
+    server.submit("throw")
+  ) as ItemFailure;
+  assertEquals(error.error.message, "not that one");
+  assertEquals(server.workers.map(({ name }) => name), ["me"]);
+  await server.close();
+  const { code, stdout, stderr } = await work.exit;
+  assertEquals([code, stdout], [0, ""]);
+  assertEquals(stderr.split("\n"), [
+    `connected to 127.0.0.1:${port}`,
+    "done: the server has no more work",
+    "",
+  ]);
+});
+
+Deno.test("work leaves at the first SIGINT: what is begun is finished", async () => {
+  await using server = listen<string, string>({ port: 0 });
+  const { port } = server.addr as Deno.NetAddr;
+  await using folder = await Folder.make();
+  const begun = `${folder.path}/begun`, go = `${folder.path}/go`;
+  await using work = startCli(
+    ["work", `--connect=:${port}`, "--", "sh", "-c"].concat(
+      `: > ${begun}; until test -e ${go}; do sleep 0.05; done; echo $0`,
+      "{}",
+    ),
+  );
+  const result = server.submit("a");
+  const other = server.submit("b").catch(() => "nobody");
+  await until(
+    () => {
+      try {
+        return Deno.statSync(begun).isFile;
+      } catch {
+        return false;
+      }
+    },
+    "the command has begun",
+    20_000,
+  );
+  work.signal("SIGINT");
+  await work.stderr.line(/^leaving: /);
+  await folder.write("go", "");
+  assertEquals(await result, "a");
+  const { code, stderr } = await work.exit;
+  assertEquals(code, 0, stderr);
+  await server.abort();
+  assertEquals(await other, "nobody");
+});
+
+Deno.test("work --give-up ends without a server", async () => {
+  using nobody = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = nobody.addr; // accepts, and never says a word
+  const { code, stderr } = await runCli(
+    ["work", `--connect=:${port}`, "--give-up=0.5", "-q", "--", "true"],
+  );
+  assertEquals(code, 3);
+  assertMatch(
+    stderr,
+    /^distchan: gave up after 0\.5 s without 127\.0\.0\.1:\d+/,
+  );
+});
+
+Deno.test("work --give-up counts from the loss of the server", async () => {
+  const server = listen<string, string>({ port: 0 });
+  const { port } = server.addr as Deno.NetAddr;
+  await using work = startCli(
+    ["work", `--connect=:${port}`, "--give-up=0.5", "--", "echo", "{}"],
+  );
+  assertEquals(await server.submit("a"), "a");
+  await server.abort();
+  const { code, stderr } = await work.exit;
+  assertEquals(code, 3);
+  assertStringIncludes(stderr, `lost 127.0.0.1:${port} (aborted)`);
+  assertStringIncludes(stderr, "gave up after 0.5 s");
+});
+
+Deno.test("work refuses command lines that make no sense", async () => {
+  const [server, module, command] = await Promise.all([
+    runCli(["work", "x.ts"]),
+    runCli(["work", "--connect=:1"]),
+    runCli(["work", "--connect=:1", "--give-up=0", "x.ts"]),
+  ]);
+  for (
+    const [{ code, stderr }, reason] of [
+      [server, "which server?"],
+      [module, "what is to be run?"],
+      [command, 'expected seconds above 0, or "never"'],
+    ] as const
+  ) {
+    assertEquals(code, 2);
+    assertStringIncludes(stderr, reason);
+  }
+});

@@ -1,0 +1,1 @@
+export default (item: unknown) => typeof item === "string" ? item.toUpperCase() : item;
