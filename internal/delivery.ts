@@ -273,7 +273,6 @@ export class Delivery {
   /** An item fails, or isn't wanted any more, wherever it is. */
   fail(entry: Item, error: Error): void {
     if (entry.state === SETTLED) return;
-    entry.isCancelled = true;
     this.#close(entry);
     this.#failed(entry, error);
   }
@@ -281,7 +280,6 @@ export class Delivery {
   /** An item isn't wanted any more; nobody is told but who holds it. */
   discard(entry: Item): void {
     if (entry.state === SETTLED) return;
-    entry.isCancelled = true;
     this.#close(entry);
     this.#checkIdle();
   }
@@ -411,7 +409,7 @@ export class Delivery {
     entry.release(worker);
     if (entry.state === SETTLED) {
       // An error is how a cancelled item is answered.
-      if (isError || entry.isCancelled) return false;
+      if (isError) return false;
       this.duplicates++;
       this.#options.events.onDuplicate(worker, entry.id);
       return false;

@@ -61,8 +61,6 @@ export class Entry<Worker> {
   copies: { worker: Worker; delivery: number }[] | null = null;
   /** The deaths that it is blamed for. */
   blames: Blame[] | null = null;
-  /** Whether it was settled here, not by an answer: none is a duplicate. */
-  isCancelled = false;
   /** Handler errors so far, for retries. */
   errors = 0;
   /** Since when it has been executed, in ms; 0 if it isn't known. */
