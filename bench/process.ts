@@ -201,11 +201,14 @@ export async function waitForQuiet(others: number): Promise<void> {
   }
 }
 
-/** What all processes together have taken so far; NaN if that can't be known. */
+/**
+ * What all processes together have taken so far, but for those that let others
+ * go first (`nice`); NaN if that can't be known.
+ */
 function machineTicks(): number {
-  const [, user = NaN, nice = NaN, system = NaN, , , irq = 0, softirq = 0] =
-    proc("stat").split("\n")[0]!.split(/\s+/).map(Number);
-  return user + nice + system + irq + softirq;
+  const [, user = NaN, , system = NaN, , , irq = 0, softirq = 0] = proc("stat")
+    .split("\n")[0]!.split(/\s+/).map(Number);
+  return user + system + irq + softirq;
 }
 
 /** What children that have ended, and been waited for, have taken. */
