@@ -24,7 +24,7 @@ export interface ItemSourceOptions {
   /** Whether an item is settled already. It may throw. */
   isSettled(item: InputItem): boolean;
   /** An item can't be read: it fails before it is sent. */
-  onUnreadable(item: InputItem, error: Error): void;
+  onUnreadable(item: InputItem, error: Error): Promise<void> | undefined;
 }
 
 /** The longest item, in bytes: whatever never ends a line isn't a list. */
@@ -97,7 +97,8 @@ export class ItemSource implements AsyncIterableIterator<unknown, undefined> {
         if (text === null) throw new TypeError("The item isn't UTF-8");
         if (format === "jsonl") value = JSON.parse(text);
       } catch (error) {
-        onUnreadable(item, error as Error);
+        const full = onUnreadable(item, error as Error);
+        if (full !== undefined) await full;
         continue;
       }
       this.taken.set(this.#handedOut++, item);

@@ -43,6 +43,7 @@ interface Settings {
   readonly format: Format;
   readonly input: string | undefined;
   readonly listenAt: Address | null;
+  readonly dashboardAt: Address | null;
   readonly runnable: Runnable | null;
   readonly local: number;
   readonly isolate: boolean;
@@ -97,9 +98,8 @@ class MapCommand implements Disposable {
     this.#source = new ItemSource(stream, {
       format,
       isSettled: (item) => joblog !== null && joblog.has(item),
-      onUnreadable: (item, { name, message }) => {
-        this.#reporter.add(item, { failure: { name, message, attempts: 0 } });
-      },
+      onUnreadable: (item, { name, message }) =>
+        this.#reporter.add(item, { failure: { name, message, attempts: 0 } }),
     });
     const console = this.#console = new Console(
       () => this.#progress(),
@@ -116,6 +116,13 @@ class MapCommand implements Disposable {
     if (settings.listenAt !== null && !isQuiet) {
       const addr = this.#server.addr as Deno.NetAddr;
       console.print(`listening on ${formatAddress(addr)}`);
+    }
+    const { dashboardAddr } = this.#server;
+    if (dashboardAddr !== undefined && !isQuiet) {
+      const scheme = settings.options.cert === undefined ? "http" : "https";
+      console.print(
+        `dashboard on ${scheme}://${formatAddress(dashboardAddr)}/`,
+      );
     }
   }
 
@@ -319,13 +326,21 @@ async function readSettings(args: Arguments): Promise<Settings> {
   }
   const retries = args.count("retries", 0, 1_000_000);
   const timeoutMs = args.ms("timeout");
+  const dashboardText = args.text("dashboard");
+  const dashboardAt = dashboardText === undefined
+    ? null
+    : parseAddress(dashboardText, "--dashboard");
+  // Nobody else on this machine is to take part; a dashboard for others needs
+  // a secret that they know.
+  const isPrivate = listenAt === null &&
+    (dashboardAt === null || isLoopback(dashboardAt.hostname));
   const secret = await readSecret(args) ??
-    // Nobody else on this machine is to take part.
-    (listenAt === null ? crypto.randomUUID() : undefined);
+    (isPrivate ? crypto.randomUUID() : undefined);
   return {
     format: (args.text("format") ?? "lines") as Format,
     input: args.text("input"),
     listenAt,
+    dashboardAt,
     runnable,
     local,
     isolate: args.has("isolate") || timeoutMs !== undefined,
@@ -333,6 +348,7 @@ async function readSettings(args: Arguments): Promise<Settings> {
     options: {
       ...listenAt ?? { hostname: "127.0.0.1", port: 0 },
       insecure: args.has("insecure"),
+      ...(dashboardAt === null ? {} : { dashboard: dashboardAt }),
       ...(secret === undefined ? {} : { secret }),
       ...(cert === undefined ? {} : { cert, key: key! }),
       ...(retries === undefined ? {} : { retry: { attempts: retries + 1 } }),
@@ -364,20 +380,30 @@ async function openInput(
 }
 
 function listenAt(
-  { options }: Settings,
+  { options, dashboardAt }: Settings,
   onEvent: (event: ServerEvent) => void,
 ): Server<unknown, unknown> {
-  const where = formatAddress({ hostname: "127.0.0.1", ...options });
   try {
     return listen({ ...options, onEvent });
   } catch (error) {
     if (error instanceof InsecureBindError) {
       throw new UsageError(
-        `--listen ${where} is open to other machines: set a secret (--secret-file or DISTCHAN_SECRET), --cert and --key, or --insecure`,
+        `${error.hostname} is open to other machines: set a secret (--secret-file or DISTCHAN_SECRET), --cert and --key, or --insecure`,
       );
     }
-    throw new FatalError(`can't listen on ${where}: ${reasonOf(error)}`);
+    const where = formatAddress({ hostname: "127.0.0.1", ...options });
+    const other = dashboardAt === null
+      ? ""
+      : ` and ${formatAddress(dashboardAt)}`;
+    throw new FatalError(
+      `can't listen on ${where}${other}: ${reasonOf(error)}`,
+    );
   }
+}
+
+function isLoopback(hostname: string): boolean {
+  return hostname === "localhost" || hostname === "::1" ||
+    hostname.startsWith("127.");
 }
 
 /** Where this machine reaches a server that listens there. */

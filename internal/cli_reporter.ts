@@ -63,9 +63,10 @@ export class Reporter {
     if (failure !== undefined) {
       this.failed++;
       const name = excerpt(item.text, 60);
-      this.#failures.push(
-        `distchan: item ${item.seq} (${name}) failed: ${failure.message}`,
-      );
+      const line =
+        `distchan: item ${item.seq} (${name}) failed: ${failure.message}`;
+      this.#failures.push(line);
+      this.#waiting += line.length;
     } else {
       const output = formatResult(settled.result, format);
       if (output !== null) {

@@ -134,6 +134,11 @@ const MAP: CommandSpec = {
       help: "local workers of a module in isolates (with --timeout: always)",
     },
     MAX_OUTPUT,
+    {
+      name: "dashboard",
+      value: "[HOST]:PORT",
+      help: "a live page in a browser, /metrics and /healthz; for distchan top",
+    },
     SECRET,
     {
       name: "insecure",

@@ -29,6 +29,7 @@ export interface Snapshot extends ServerStats {
 
 const REQUEST_MS = 5000;
 const MAX_MISSES = 10;
+/** How many failures are shown. */
 const FAILURES = 5;
 
 /** Runs `distchan top`; resolves with its exit status. */

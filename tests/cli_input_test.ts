@@ -32,7 +32,10 @@ async function readAll(
   const source = new ItemSource(ReadableStream.from(chunks), {
     format,
     isSettled: ({ seq }) => settled.includes(seq),
-    onUnreadable: ({ seq }, { name }) => unreadable.push(`${seq} ${name}`),
+    onUnreadable: ({ seq }, { name }) => {
+      unreadable.push(`${seq} ${name}`);
+      return undefined;
+    },
   });
   const items: unknown[] = [];
   for await (const item of source) items.push(item);
@@ -91,7 +94,7 @@ Deno.test("ItemSource passes over what is settled, and keeps the numbers", async
   const source = new ItemSource(ReadableStream.from([bytes]), {
     format: "lines",
     isSettled: ({ seq }) => seq === 1 || seq === 3,
-    onUnreadable: () => {},
+    onUnreadable: () => undefined,
   });
   assertEquals(await Array.fromAsync(source), ["b", "d"]);
   assertEquals([source.read, source.skipped], [4, 2]);
@@ -107,7 +110,7 @@ Deno.test("ItemSource.stop() ends a wait for more input", async () => {
       start: (controller) =>
         controller.enqueue(new TextEncoder().encode("a\n")),
     }),
-    { format: "lines", isSettled: () => false, onUnreadable: () => {} },
+    { format: "lines", isSettled: () => false, onUnreadable: () => undefined },
   );
   assertEquals((await source.next()).value, "a");
   const waiting = source.next();

@@ -246,6 +246,25 @@ async function runPiped(
   };
 }
 
+Deno.test("map --dashboard has the page, and what top reads", async () => {
+  await using map = startCli(
+    ["map", "--listen=:0", "--dashboard=:0", "--local=1", UPPER],
+    { stdin: "open" },
+  );
+  await addressOf(map);
+  const [, url = ""] = await map.stderr.line(/^dashboard on (.*)$/);
+  await map.write("a\n");
+  await map.stdout.line(/^A$/);
+  const health = await fetch(`${url}healthz`);
+  assertEquals([health.status, await health.text()], [200, "open\n"]);
+  const top = await runCli(["top", new URL(url).host]);
+  assertEquals(top.code, 0, top.stderr);
+  assertMatch(top.stdout, /^1 workers .* 1 settled /);
+  assertMatch(top.stdout, /^local-1 +active /m);
+  await map.closeStdin();
+  assertEquals((await map.exit).code, 0);
+});
+
 Deno.test("map and work take the secret from a variable or a file", async () => {
   await using folder = await Folder.make();
   await folder.write("secret", "s3cret\n");
@@ -279,6 +298,7 @@ Deno.test("map refuses command lines that make no sense", async () => {
       const [args, reason] of [
         [[], "who is to do the work?"],
         [["--listen=0.0.0.0:0"], "open to other machines"],
+        [["--dashboard=0.0.0.0:0", UPPER], "open to other machines"],
         [["--listen=nowhere"], "expected HOST:PORT"],
         [["--local=2"], "--local needs"],
         [["--local=x", UPPER], "expected a whole number"],
