@@ -28,6 +28,7 @@ const MAX_GROWTH_MB = 300;
 
 const options = { minutes: 10, seed: -1 };
 for (let i = 0; i < Deno.args.length; i++) {
+  if (Deno.args[i] === "--") continue;
   const [, name, value = Deno.args[++i]] =
     Deno.args[i]!.match(/^--(minutes|seed)(?:=(.*))?$/) ?? [];
   if (name === undefined || !(Number(value) >= 0)) {

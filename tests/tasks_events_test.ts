@@ -1,0 +1,162 @@
+/** What is told (`onEvent`), and what is counted (`stats()`). */
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import {
+  type ClientEvent,
+  DrainTimeoutError,
+  ItemFailure,
+  type StallReason,
+} from "../mod.ts";
+import { both, Kit, range } from "./_support/channel_kit.ts";
+import { scripted, takeItems } from "./_support/task_kit.ts";
+import { until, within } from "./_support/within.ts";
+
+async function stalled(
+  kit: Kit<number, number>,
+  reason: StallReason,
+): Promise<number> {
+  const event = await kit.event("stalled");
+  assertEquals(event.reason, reason);
+  return event.waiting;
+}
+
+both("stalled: no-workers", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  range(3).forEach((n) => kit.server.submit(n).catch(() => {}));
+  assertEquals(await stalled(kit, "no-workers"), 3);
+});
+
+both("stalled: no-work-mode", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  await using _ = await scripted(kit, { mode: "stream" });
+  kit.server.submit(1).catch(() => {});
+  assertEquals(await stalled(kit, "no-work-mode"), 1);
+});
+
+both("stalled: workers-full", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  await using peer = await scripted(kit, { window: 2 });
+  range(5).forEach((n) => kit.server.submit(n).catch(() => {}));
+  await takeItems(peer, 2);
+  assertEquals(await stalled(kit, "workers-full"), 3);
+});
+
+both("stalled is told once for each standstill", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const results = [kit.server.submit(1)];
+  await kit.event("stalled");
+  const { client } = await kit.worker((n) => n);
+  await Promise.all(results);
+  await client.abort();
+  await until(() => kit.server.workers.length === 0, "it is gone");
+  kit.server.submit(2).catch(() => {});
+  const count = () => kit.events.filter((e) => e.type === "stalled").length;
+  await until(() => count() === 2, "it stalls again");
+});
+
+both("failed is told for every way in", async (net) => {
+  await using kit = new Kit<number, number>(net, { onFailure: () => {} });
+  await kit.worker(() => {
+    throw new Error("no");
+  });
+  await assertRejects(() => kit.server.submit(1), ItemFailure);
+  for await (const _ of kit.server.map([2], { onFailure: () => {} }));
+  kit.server.send(3);
+  await until(() => kit.server.stats().failed === 3, "all have failed");
+  const failed = kit.events.filter((e) => e.type === "failed");
+  assertEquals(failed.map((e) => e.failure.item), [1, 2, 3]);
+});
+
+both("A client tells what it can't send, and goes on", async (net) => {
+  await using kit = new Kit<number, unknown>(net, { onFailure: () => {} });
+  const events: ClientEvent[] = [];
+  const { client } = await kit.worker((n) => n === 0 ? () => {} : n, {
+    client: { onEvent: (e) => events.push(e) },
+  });
+  await assertRejects(() => kit.server.submit(0), ItemFailure);
+  assertEquals(await kit.server.submit(1), 1);
+  const failed = events.find((e) => e.type === "failed");
+  assert(failed?.type === "failed");
+  assertEquals([failed.id, failed.error.name], [0, "EncodeError"]);
+  await client.close();
+  assertEquals(events.map((e) => e.type), [
+    "connected",
+    "failed",
+    "disconnected",
+  ]);
+});
+
+both("stats() and workers count what happens", async (net) => {
+  await using kit = new Kit<number, number>(net, { onFailure: () => {} });
+  const { server } = kit;
+  const empty = server.stats();
+  assertEquals([empty.pending, empty.inFlight, empty.settled], [0, 0, 0]);
+  server.send(1);
+  assertEquals(server.stats().pending, 1);
+  await kit.worker((n) => {
+    if (n < 0) throw new Error("negative");
+    return n;
+  }, { client: { name: "one" } });
+  for (const n of range(99)) server.send(n + 2);
+  server.send(-1);
+  await until(() => server.stats().failed === 1, "all are done");
+  const stats = server.stats();
+  assertEquals(
+    [stats.pending, stats.inFlight, stats.settled, stats.unread],
+    [0, 0, 100, 100],
+  );
+  assert(stats.bytesIn > 200 && stats.bytesOut > 200);
+  const [worker] = stats.workers;
+  assertEquals(
+    [worker!.id, worker!.name, worker!.settled, worker!.failed],
+    [0, "one", 100, 1],
+  );
+  assert(worker!.ratePerSecond > 0, "its rate is measured");
+  assert(worker!.rttMs! >= 0);
+  await until(
+    () => server.workers[0]!.ratePerSecond === 0,
+    "nothing is settled any more",
+  );
+});
+
+both(
+  "close() past drainMs names what waits for a retry, and what waits behind it",
+  async (net) => {
+    await using kit = new Kit<number, number>(net, {
+      retry: { attempts: 2, backoffMs: 60_000 },
+    });
+    await kit.worker((n) => {
+      if (n === 0) throw new Error("once");
+      return new Promise(() => {});
+    }, { client: { prefetch: 1 } });
+    range(3).forEach((n) => kit.server.submit(n).catch(() => {}));
+    await kit.event("retry");
+    await until(
+      () => kit.server.stats().inFlight === 1,
+      "the next is executed",
+    );
+    const error = await assertRejects(
+      () => within(kit.server.close({ drainMs: 50 }), 5000, "drained"),
+      DrainTimeoutError,
+    );
+    assertEquals(error.unfinished, range(3).map((n) => ({ id: n, item: n })));
+  },
+);
+
+Deno.test("Every type of event is in a test", async () => {
+  const root = new URL("../", import.meta.url);
+  const source = await Deno.readTextFile(
+    new URL("internal/events.ts", root),
+  );
+  const types = new Set(
+    source.matchAll(/type: "([a-z-]+)"/g).map((m) => m[1]!),
+  );
+  assert(types.size > 10);
+  let tests = "";
+  for (const { name } of Deno.readDirSync(new URL("tests/", root))) {
+    if (!name.endsWith("_test.ts")) continue;
+    tests += await Deno.readTextFile(new URL(`tests/${name}`, root));
+  }
+  for (const type of types) {
+    assert(tests.includes(`"${type}"`), `"${type}" is in no test`);
+  }
+});
