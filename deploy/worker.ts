@@ -1,0 +1,27 @@
+/**
+ * A worker of the server beside it.
+ *
+ *     DISTCHAN_SECRET=… deno run --allow-net --allow-env=DISTCHAN_SECRET deploy/worker.ts --host SERVER
+ *
+ * It connects to `--port` [5678], again and again, and executes `--concurrency`
+ * [1] items at once. On SIGTERM it finishes what it has begun, hands back the
+ * rest, and ends.
+ */
+import { work } from "../mod.ts"; // yours: "jsr:@distchan/distchan"
+import {
+  readArguments,
+  stopSignal,
+  usageError,
+  wholeNumber,
+} from "../examples/args.ts";
+import handler from "./handler.ts";
+
+const { hostname, port, values } = readArguments("concurrency", "name");
+const { concurrency = "1", name = `worker ${Deno.pid}` } = values;
+const secret = Deno.env.get("DISTCHAN_SECRET");
+if (!secret) usageError("DISTCHAN_SECRET isn't set");
+
+await work<string, string>({ hostname, port, secret, name }, handler, {
+  concurrency: wholeNumber("--concurrency", concurrency, 4096),
+  signal: stopSignal(),
+});
