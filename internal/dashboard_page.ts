@@ -380,6 +380,7 @@ export const DASHBOARD_PAGE: string = `<!doctype html>
 <section id="login" class="card" hidden aria-labelledby="login-title">
 <h2 id="login-title">The server's secret</h2>
 <form id="login-form">
+<input type="text" autocomplete="username" value="distchan" hidden>
 <label>Secret <input id="token" type="password" autocomplete="current-password" required></label>
 <button>Open</button>
 <p id="login-error" class="bad" role="alert"></p>

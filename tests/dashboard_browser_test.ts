@@ -1,0 +1,174 @@
+/**
+ * The live page in a real browser: figures that move, a worker that is killed,
+ * texts that would like to be HTML, and nothing that the browser complains of.
+ * With `DISTCHAN_SCREENSHOTS` set, its pictures go to docs/.
+ */
+import { assert, assertEquals } from "@std/assert";
+import { listen, type Server } from "../mod.ts";
+import { Browser, chromium } from "./_support/browser.ts";
+import { type Process, ROOT, startDeno } from "./_support/process.ts";
+import { until, within } from "./_support/within.ts";
+
+const HOSTILE = '<img src=x onerror="globalThis.pwned = 1"><script>pwned=1';
+const WORKER = `
+  const { work } = await import(${JSON.stringify(`file://${ROOT}mod.ts`)});
+  const [port, name, ms] = Deno.args;
+  await work({ port: Number(port), name, secret: "s3cret", signature: "thumbnails" }, async (n) => {
+    await new Promise((done) => setTimeout(done, Number(ms) * (1 + Math.sin(n / 300) / 2)));
+    if (n % 997 === 500) throw new RangeError("cannot resize picture " + n + ": ${
+  HOSTILE.replaceAll('"', '\\"').replaceAll("</", "<\\/")
+}");
+    return n;
+  }, { concurrency: 4 });
+`;
+
+function startWorker(port: number, name: string, ms: number): Process {
+  const code = "data:text/javascript," + encodeURIComponent(WORKER);
+  return startDeno(["-A", "--no-check", code, String(port), name, `${ms}`], {
+    deadlineMs: 110_000,
+  });
+}
+
+async function feed(server: Server<number, number>): Promise<void> {
+  for (let n = 0;; n++) {
+    try {
+      await server.send(n);
+    } catch {
+      return; // aborted: the test is over
+    }
+  }
+}
+
+Deno.test({
+  name: "The live page in Chromium, while a worker is killed",
+  ignore: chromium === undefined,
+  fn: () => within(look(), 110_000, "the page"),
+});
+
+async function look(): Promise<void> {
+  const screenshots = Deno.env.has("DISTCHAN_SCREENSHOTS");
+  const server = listen<number, number>({
+    port: 0,
+    secret: "s3cret",
+    signature: "thumbnails",
+    results: "discard",
+    dashboard: { port: 0, hostname: "0.0.0.0" },
+    onFailure: () => {},
+  });
+  const { port } = server.addr as Deno.NetAddr;
+  const url = `http://127.0.0.1:${server.dashboardAddr!.port}/`;
+  await using stack = new AsyncDisposableStack();
+  stack.defer(() => server.abort());
+  const [first, ...others] = [
+    startWorker(port, "berlin-1", 4),
+    startWorker(port, "berlin-2", 4),
+    startWorker(port, HOSTILE, 9),
+  ] as const;
+  for (const worker of [first, ...others]) stack.use(worker);
+  const browser = stack.use(await Browser.start());
+
+  // Without the secret there are no figures.
+  await browser.go(url);
+  await browser.sees("document.activeElement.id === 'token'");
+  assertEquals(await browser.evaluate("live.hidden"), true);
+  const enter = async (secret: string) => {
+    await browser.evaluate(`document.getElementById("token").value = "";
+      document.getElementById("token").focus()`);
+    await browser.call("Input.insertText", { text: secret });
+    for (const type of ["keyDown", "keyUp"]) {
+      await browser.call("Input.dispatchKeyEvent", {
+        type,
+        key: "Enter",
+        text: type === "keyDown" ? "\r" : "",
+        windowsVirtualKeyCode: 13,
+      });
+    }
+  };
+  await enter("wrong");
+  await browser.sees(
+    `document.getElementById("login-error").textContent !== ""`,
+  );
+  await enter("s3cret");
+  await browser.sees("!live.hidden");
+  // The two refusals are in the log, and nothing else may be.
+  const refused = browser.complaints.splice(0);
+  assert(refused.every((text) => text.includes("401")), refused.join("\n"));
+
+  await server.ready(3);
+  const feeding = feed(server);
+  const row = (name: string) =>
+    `[...document.querySelectorAll("#workers th")].some((th) => th.textContent === ${
+      JSON.stringify(name)
+    })`;
+  for (const name of ["berlin-1", "berlin-2", HOSTILE]) {
+    await browser.sees(row(name));
+  }
+  const summary = `document.getElementById("summary").textContent`;
+  await browser.sees(`${summary}.startsWith("3 workers connected")`);
+  await browser.sees(
+    `/L/.test(document.getElementById("rate-curve").getAttribute("d"))`,
+  );
+  await browser.sees(
+    `/s$/.test(document.getElementById("time-now").textContent)`,
+  );
+  await browser.sees(
+    `document.querySelectorAll("#failures li").length > 0`,
+    30_000,
+  );
+  assertEquals(await browser.evaluate("globalThis.pwned === undefined"), true);
+  assertEquals(
+    await browser.evaluate("document.querySelectorAll('img').length"),
+    0,
+  );
+
+  // What a screen reader is told: a table with headers, plots with names.
+  assertEquals(
+    await browser.evaluate(
+      `[...document.querySelectorAll("thead th")].every((th) => th.scope === "col")`,
+    ),
+    true,
+  );
+  const { nodes } = await browser.call("Accessibility.getFullAXTree") as {
+    nodes: { role?: { value: string }; name?: { value: string } }[];
+  };
+  const names = (role: string) =>
+    nodes.filter((node) => node.role?.value === role)
+      .map((node) => node.name?.value);
+  assertEquals(names("image").length, 2);
+  assert(names("rowheader").includes("berlin-1"));
+  assert(names("table").some((name) => name?.startsWith("Workers")));
+
+  // The phone shows no wider page than itself.
+  const phone = { width: 390, height: 844, mobile: true };
+  if (screenshots) {
+    await new Promise((resolve) => setTimeout(resolve, 25_000));
+  }
+  const pictures = {
+    light: await browser.screenshot({ width: 1100, height: 960 }),
+    dark: await browser.screenshot({ width: 1100, height: 960, dark: true }),
+    phone: await browser.screenshot({ ...phone, dark: false }),
+  };
+  assertEquals(
+    await browser.evaluate("document.documentElement.scrollWidth <= 390"),
+    true,
+  );
+  for (const [name, png] of Object.entries(pictures)) {
+    assert(png.length > 10_000, name);
+    if (screenshots) await Deno.writeFile(`${ROOT}docs/page-${name}.png`, png);
+  }
+
+  first.signal("SIGKILL");
+  await browser.sees(`!${row("berlin-1")}`);
+  await browser.sees(`${summary}.startsWith("2 workers connected")`);
+  await until(() => server.stats().redelivered > 0, "items are redelivered");
+  await browser.sees(
+    `document.getElementById("redelivered").textContent !== "0"`,
+  );
+
+  await server.abort();
+  await feeding;
+  await browser.sees(
+    `document.getElementById("phase").textContent === "aborted"`,
+  );
+  assertEquals(browser.complaints, []);
+}
