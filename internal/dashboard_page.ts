@@ -120,8 +120,10 @@ button { cursor: pointer; }
   .figures .card { padding: 10px 12px; }
   .figures dd { font-size: 19px; }
   th, td { padding-left: 10px; font-size: 13px; }
-  thead th { font-size: 12px; }
-  tbody th { max-width: 24vw; }
+  .plot { height: 92px; }
+  th, td { padding-left: 8px; }
+  thead th { font-size: 12px; white-space: normal; vertical-align: bottom; line-height: 1.25; }
+  tbody th { max-width: 21vw; }
 }
 `;
 
@@ -129,6 +131,8 @@ button { cursor: pointer; }
 export const DASHBOARD_SCRIPT = String.raw`
 const $ = (id) => document.getElementById(id);
 const SPAN = 300;
+// At first a minute, then two, then all that is kept.
+const spanOf = (seconds) => seconds < 55 ? 60 : seconds < 115 ? 120 : SPAN;
 let history = [];
 let token = new URLSearchParams(location.search).get("token") ?? "";
 if (token !== "") window.history.replaceState(null, "", "/");
@@ -174,13 +178,15 @@ function ceiling(n) {
 function plot(id, of, show, now) {
   const values = history.map((sample) => [sample.at, of(sample)]);
   const top = ceiling(values.reduce((most, [, n]) => Math.max(most, n ?? 0), 0));
+  const span = spanOf(values.length > 0 ? (now - values[0][0]) / 1000 : 0);
+  set(id + "-from", span / 60 + " min ago");
   let curve = "", area = "", from = null, last = null;
   const close = () => {
     if (from !== null) area += "L" + last + " 100L" + from + " 100Z";
     from = null;
   };
   for (const [at, n] of values) {
-    const x = (1000 - (now - at) / SPAN).toFixed(1);
+    const x = (1000 - (now - at) / span).toFixed(1);
     if (x < 0 || n === null) { close(); continue; }
     const y = (100 - n / top * 100).toFixed(1);
     const step = (from === null ? "M" : "L") + x + " " + y;
@@ -354,7 +360,7 @@ function plotFigure(id: "rate" | "time", title: string, note: string): string {
 <path class="area" id="${id}-area"/>
 <path class="curve" id="${id}-curve" vector-effect="non-scaling-stroke"/>
 </svg><span class="top" id="${id}-top"></span></div>
-<div class="axis"><span>5 min ago</span><span>${note}</span><span>now</span></div>
+<div class="axis"><span id="${id}-from">5 min ago</span><span>${note}</span><span>now</span></div>
 </figure>`;
 }
 
