@@ -8,6 +8,7 @@ import {
 import { main } from "../cli.ts";
 import { stdArgs } from "../tools/std.ts";
 import { addressOf, HANDLERS, runCli, seq, startCli } from "./_support/cli.ts";
+import { Authority } from "./_support/certificates.ts";
 import { Folder } from "./_support/folder.ts";
 import { ROOT } from "./_support/process.ts";
 
@@ -287,6 +288,30 @@ Deno.test("map and work take the secret from a variable or a file", async () => 
   const { code, stdout, stderr } = await map.exit;
   assertEquals([code, stdout], [0, "a none\n"]);
   assertMatch(stderr, /^distchan: rejected a connection from .* \(auth\): /m);
+});
+
+Deno.test("map and work speak TLS, with a certificate of one's own", async () => {
+  await using folder = await Folder.make();
+  const authority = await Authority.create("distchan test authority");
+  const { cert, key } = await authority.issue();
+  await folder.write("ca.pem", authority.cert);
+  await folder.write("cert.pem", cert);
+  await folder.write("key.pem", key);
+  const path = (name: string) => `${folder.path}/${name}.pem`;
+  await using map = startCli(
+    ["map", "--listen=0.0.0.0:0", `--cert=${path("cert")}`]
+      .concat(`--key=${path("key")}`),
+    { stdin: "a\n" },
+  );
+  const port = (await addressOf(map)).split(":").at(-1);
+  const work = (...options: string[]) =>
+    runCli(["work", `--connect=:${port}`, ...options, "--", "echo", "{}"]);
+  const stranger = await work("--tls");
+  assertEquals(stranger.code, 3);
+  assertStringIncludes(stranger.stderr, "certificate");
+  assertEquals((await work(`--ca=${path("ca")}`)).code, 0);
+  const { code, stdout } = await map.exit;
+  assertEquals([code, stdout], [0, "a\n"]);
 });
 
 Deno.test("map refuses command lines that make no sense", async () => {
