@@ -1113,15 +1113,15 @@ async function attempt<Item, Result>(
   options: ConnectOptions<Item, Result>,
 ): Promise<Client<Item, Result>> {
   const {
-    hostname = DEFAULTS.hostname,
-    port,
+    hostname: _,
+    port: __,
     tls = false,
     signal,
-    reconnect: _,
+    reconnect: ___,
     ...clientOptions
   } = options;
   signal?.throwIfAborted();
-  const connecting = dial(hostname, port);
+  const connecting = dial(options);
   const tcp = await orAbort(connecting, signal, (conn) => conn.close());
   const conn = tls === false ? tcp : await startTls(tcp, options);
   const client = new Client<Item, Result>(conn, clientOptions);
@@ -1129,11 +1129,36 @@ async function attempt<Item, Result>(
   return client;
 }
 
-async function dial(hostname: string, port: number): Promise<Deno.TcpConn> {
-  const conn = await Deno.connect({ hostname, port });
-  conn.setNoDelay(true);
-  conn.setKeepAlive(true);
-  return conn;
+async function dial(options: ConnectOptions): Promise<Deno.TcpConn> {
+  const {
+    hostname = DEFAULTS.hostname,
+    port,
+    signal,
+    handshakeTimeoutMs = DEFAULTS.handshakeTimeoutMs,
+  } = options;
+  const late = new AbortController();
+  const error = new HandshakeError(
+    "timeout",
+    `Handshake failed: ${hostname}:${port} didn't answer within ${handshakeTimeoutMs} ms`,
+  );
+  // Where a network drops what it can't deliver, a system tries for minutes.
+  const timer = setTimeout(
+    () => late.abort(error),
+    timerMs(handshakeTimeoutMs),
+  );
+  try {
+    const either = signal === undefined
+      ? late.signal
+      : AbortSignal.any([late.signal, signal]);
+    const conn = await Deno.connect({ hostname, port, signal: either });
+    conn.setNoDelay(true);
+    conn.setKeepAlive(true);
+    return conn;
+  } catch (reason) {
+    throw late.signal.aborted ? error : reason;
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 /** TLS on a connection, its handshake included: only then errors have names. */

@@ -152,7 +152,7 @@ Deno.test("Every type of event is in a test", async () => {
   );
   assert(types.size > 10);
   let tests = "";
-  for (const { name } of Deno.readDirSync(new URL("tests/", root))) {
+  for await (const { name } of Deno.readDir(new URL("tests/", root))) {
     if (!name.endsWith("_test.ts")) continue;
     tests += await Deno.readTextFile(new URL(`tests/${name}`, root));
   }

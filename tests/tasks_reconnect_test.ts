@@ -132,3 +132,44 @@ test("A half-open connection is noticed by both ends, and replaced", async () =>
   await server.close();
   await worker.done;
 });
+
+test("A host that doesn't answer at all is given up in time, and tried again", async () => {
+  // A full queue of connections: the system drops what comes, as a broken
+  // network does.
+  const listener = Deno.listen({
+    hostname: "127.0.0.1",
+    port: 0,
+    tcpBacklog: 1,
+  });
+  const { port } = listener.addr;
+  const fillers: Deno.Conn[] = [];
+  const stop = new AbortController();
+  while (fillers.length < 10) {
+    const full = AbortSignal.any([stop.signal, AbortSignal.timeout(200)]);
+    try {
+      fillers.push(
+        await Deno.connect({ hostname: "127.0.0.1", port, signal: full }),
+      );
+    } catch {
+      break;
+    }
+  }
+  assert(fillers.length < 10, "the queue is full");
+  const leave = new AbortController();
+  const worker = start(
+    { port, handshakeTimeoutMs: 100 },
+    undefined,
+    leave.signal,
+  );
+  await until(
+    () => worker.types().filter((t) => t === "reconnecting").length >= 2,
+    "it tries again",
+  );
+  const [event] = worker.events;
+  assert(event?.type === "reconnecting");
+  assert(/didn't answer within 100 ms/.test(event.error.message));
+  leave.abort();
+  await worker.done;
+  for (const filler of fillers) filler.close();
+  listener.close();
+});
