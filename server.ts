@@ -24,6 +24,7 @@
 import { setImmediate } from "node:timers";
 import { cbor } from "./codec.ts";
 import { deferred, Inlet, Outlet } from "./internal/channel.ts";
+import { CborCodec } from "./internal/cbor_codec.ts";
 import type { Duplex } from "./internal/connection.ts";
 import { Dashboard, isLoopback } from "./internal/dashboard.ts";
 import {
@@ -54,6 +55,7 @@ import type { ServerEvent, StallReason } from "./internal/events.ts";
 import type { Terms } from "./internal/handshake.ts";
 import { tickMs } from "./internal/heartbeat.ts";
 import { SETTLED } from "./internal/in_flight.ts";
+import { LocalPool } from "./internal/local_pool.ts";
 import { MapRun } from "./internal/map_run.ts";
 import {
   type DashboardOptions,
@@ -65,6 +67,7 @@ import {
   resolveHeartbeat,
   secretBytes,
   type ServerOptions,
+  type SpawnOptions,
   type SubmitOptions,
   validate,
 } from "./internal/options.ts";
@@ -101,10 +104,12 @@ export type {
   DashboardOptions,
   HeartbeatOptions,
   ListenOptions,
+  LocalOptions,
   MapOptions,
   MapOutcome,
   RetryOptions,
   ServerOptions,
+  SpawnOptions,
   SubmitOptions,
 } from "./internal/options.ts";
 export type { SchemaResult, StandardSchemaV1 } from "./internal/schema.ts";
@@ -149,6 +154,21 @@ export interface ServerStats {
  * accepted at once otherwise, and in a flood of them nobody else has a turn.
  */
 const ACCEPTS_AT_ONCE = 4;
+/** Workers of {@linkcode Server.spawn}: threads of this process. */
+export interface LocalWorkers extends AsyncDisposable {
+  /** How many there are. */
+  readonly count: number;
+  /**
+   * Ends them: what they have begun is finished, and what they haven't goes
+   * back to the queue.
+   *
+   * @returns Resolves when none is left.
+   */
+  close(): Promise<void>;
+}
+
+/** How long threads may take at the end to see it, in ms. */
+const LEAVE_MS = 1000;
 /** How long to wait after an error of accept(), at first and at most, in ms. */
 const ACCEPT_DELAY_MS = 5, MAX_ACCEPT_DELAY_MS = 1000;
 /** Connections over the limit that are told so at once, before they close. */
@@ -192,7 +212,8 @@ export function listen<Item, Result>(
   options: ListenOptions<Item, Result>,
 ): Server<Item, Result> {
   validate(options, "listen");
-  const { hostname = DEFAULTS.hostname, port, cert, key, ...rest } = options;
+  const { hostname = DEFAULTS.hostname, port, cert, key, local, ...rest } =
+    options;
   const isTls = cert !== undefined && key !== undefined;
   if (!isTls) checkBind(hostname, rest);
   if (isTls && rest.dashboard !== undefined) {
@@ -205,13 +226,23 @@ export function listen<Item, Result>(
     ? Deno.listenTls({ hostname, port, cert, key })
     : Deno.listen({ hostname, port });
   try {
-    return new Server(listener, rest);
+    const server = new Server<Item, Result>(listener, rest);
+    if (isTls) trustOwn(server, cert);
+    if (local !== undefined) {
+      const { module, ...spawnOptions } = local;
+      server.spawn(module, spawnOptions);
+    }
+    return server;
   } catch (error) {
     // The dashboard's port is taken, for example.
     listener.close();
     throw error;
   }
 }
+
+/** Tells a server its certificate, for its own threads. */
+// deno-lint-ignore no-explicit-any
+let trustOwn: (server: Server<any, any>, cert: string) => void;
 
 /**
  * The end of a channel that defines the work. Every item is received by exactly
@@ -262,6 +293,13 @@ export class Server<Item = unknown, Result = unknown>
   #stallTold = false;
   #closing: Promise<void> | null = null;
   readonly #dashboard: Dashboard | null;
+  readonly #pools = new Set<LocalPool>();
+  #poolsClosed: Promise<void> | null = null;
+  #cert: string | undefined;
+
+  static {
+    trustOwn = (server, cert) => server.#cert = cert;
+  }
   #acceptDelay:
     | { timer: ReturnType<typeof setTimeout>; wake: () => void }
     | null = null;
@@ -583,6 +621,88 @@ export class Server<Item = unknown, Result = unknown>
     return run as unknown as AsyncIterableIterator<Result>;
   }
 
+  /**
+   * Starts workers on this machine: threads that connect over loopback and run
+   * the module's default export, so that one file uses all cores, and workers
+   * elsewhere may join at any time.
+   *
+   * They end with the server. One that crashes is started again; if that goes
+   * on, or the module can't be used, the server is aborted with an error that
+   * says why. They have this process's permissions, and need `--allow-net` of
+   * the server's address, and `--allow-read` of the module and of the local
+   * files that it imports.
+   *
+   * @param module The module whose default export is the handler. With a codec
+   * or transforms of one's own, it exports them as `codec` and `transforms`.
+   * @param options How many, and what they are called.
+   * @returns A handle to end them before the server ends.
+   * @throws {TypeError} If an option is unknown or of the wrong type, the
+   * server has ended, or it doesn't listen on TCP.
+   * @throws {RangeError} If an option is out of range.
+   *
+   * @example All cores
+   * ```ts
+   * import { assertEquals } from "@std/assert";
+   * import { listen } from "@distchan/distchan/server";
+   *
+   * await using server = listen<number, number>({ port: 0 });
+   * // Yours: new URL("./handler.ts", import.meta.url)
+   * server.spawn(new URL("data:text/javascript,export default (n) => n * n"));
+   *
+   * assertEquals(await Array.fromAsync(server.map([1, 2, 3])), [1, 4, 9]);
+   * ```
+   */
+  spawn(module: URL, options: SpawnOptions = {}): LocalWorkers {
+    if (!(module instanceof URL)) {
+      throw new TypeError(
+        `Cannot spawn workers: module is ${typeof module}, expected a URL`,
+      );
+    }
+    validate(options, "spawn");
+    if (this.#phase !== "open") {
+      throw new TypeError("Cannot spawn workers: the server has ended");
+    }
+    const { addr } = this.#listener;
+    if (!("hostname" in addr)) {
+      throw new TypeError(
+        `Cannot spawn workers: the server listens on ${addr.transport}, expected TCP`,
+      );
+    }
+    const { codec, transforms = [], signature, secret } = this.#options;
+    const { maxFrameBytes, handshakeTimeoutMs, heartbeat } = this.#options;
+    const caCerts = options.caCerts ?? (this.#cert && [this.#cert]);
+    const isTls = this.#listener.constructor.name === "TlsListener";
+    const pool = new LocalPool({
+      url: module.href,
+      clientUrl: new URL("./client.ts", import.meta.url).href,
+      count: options.count ?? navigator.hardwareConcurrency,
+      concurrency: options.concurrency ?? 1,
+      cbor: codec === undefined
+        ? {}
+        : codec instanceof CborCodec
+        ? { maxDepth: codec.maxDepth }
+        : null,
+      transforms: transforms.map(({ name }) => name),
+      connect: defined({
+        port: addr.port,
+        hostname: options.hostname ?? reachable(addr.hostname),
+        tls: isTls && (caCerts ? { caCerts } : true),
+        name: options.name,
+        signature,
+        secret,
+        maxFrameBytes,
+        handshakeTimeoutMs,
+        heartbeat,
+        reconnect: { maxDelayMs: 1000 },
+      }),
+      onError: (error) => this.#abort(error),
+    });
+    this.#pools.add(pool);
+    pool.ended.then(() => this.#pools.delete(pool));
+    const close = () => pool.leave();
+    return { count: pool.count, close, [Symbol.asyncDispose]: close };
+  }
+
   /** Figures, cheap enough to be asked at any time. */
   stats(): ServerStats {
     const { alive, waiting, settled, failed, redelivered, duplicates } =
@@ -739,6 +859,7 @@ export class Server<Item = unknown, Result = unknown>
       clearTimeout(this.#acceptDelay.timer);
       this.#acceptDelay.wake();
     }
+    if (code === "aborted") this.#pools.forEach((pool) => pool.terminate());
     for (const link of [...this.#links]) link.goodbye(code, reason);
     this.#watch();
     this.#checkClosed();
@@ -746,8 +867,22 @@ export class Server<Item = unknown, Result = unknown>
 
   #checkClosed(): void {
     if (this.#links.size > 0) return;
-    if (this.#dashboard === null) this.#settleClosed();
-    else this.#dashboard.close().then(() => this.#settleClosed());
+    if (this.#dashboard === null && this.#pools.size === 0) {
+      this.#settleClosed();
+    } else {
+      this.#poolsClosed ??= this.#closePools();
+      Promise.all([this.#dashboard?.close(), this.#poolsClosed])
+        .then(() => this.#settleClosed());
+    }
+  }
+
+  async #closePools(): Promise<void> {
+    const pools = [...this.#pools];
+    const end = () => pools.forEach((pool) => pool.terminate());
+    if (this.#phase === "aborted") return end();
+    const timer = setTimeout(end, LEAVE_MS);
+    await Promise.all(pools.map((pool) => pool.leave()));
+    clearTimeout(timer);
   }
 
   #settleClosed(): void {
@@ -1098,6 +1233,22 @@ function strategyOf<Item>(
   if (dispatch === "least-loaded") return new Custom(new LeastLoaded());
   if ("pick" in dispatch) return new Custom(dispatch as Dispatcher);
   return new ByKey(dispatch.key as (item: never) => string);
+}
+
+/** Only what is set: `exactOptionalPropertyTypes` takes it literally. */
+function defined<T extends object>(
+  options: { [K in keyof T]: T[K] | undefined },
+): T {
+  const set = Object.entries(options).filter(([, value]) =>
+    value !== undefined
+  );
+  return Object.fromEntries(set) as T;
+}
+
+/** Where a thread of this machine reaches a server that listens there. */
+function reachable(hostname: string): string {
+  if (hostname === "0.0.0.0") return "127.0.0.1";
+  return hostname === "::" ? "::1" : hostname;
 }
 
 function checkBind(

@@ -204,6 +204,46 @@ export interface ServerOptions<Item = any, Result = any> extends CommonOptions {
   dashboard?: DashboardOptions;
 }
 
+/** Options of `server.spawn()`. */
+export interface SpawnOptions {
+  /**
+   * How many threads.
+   *
+   * @default {navigator.hardwareConcurrency}
+   */
+  count?: number;
+  /**
+   * Items that each of them executes at once.
+   *
+   * @default {1}
+   */
+  concurrency?: number;
+  /**
+   * What the workers are called, each with a number behind it.
+   *
+   * @default {"local"}
+   */
+  name?: string;
+  /**
+   * The name or address to connect to: with TLS, one that the certificate has.
+   *
+   * @default {the server's address; loopback if that is all addresses}
+   */
+  hostname?: string;
+  /**
+   * With TLS, the certificate authorities to trust, as PEM.
+   *
+   * @default {the option cert of listen(), which does if it is self-signed}
+   */
+  caCerts?: string[];
+}
+
+/** Workers that a server starts on its own machine. */
+export interface LocalOptions extends SpawnOptions {
+  /** The module whose default export is the handler. */
+  module: URL;
+}
+
 /** Options of `listen()`. */
 // deno-lint-ignore no-explicit-any
 export interface ListenOptions<Item = any, Result = any>
@@ -220,6 +260,8 @@ export interface ListenOptions<Item = any, Result = any>
   cert?: string;
   /** The private key, as PEM. */
   key?: string;
+  /** Starts workers on this machine, as `server.spawn()` does. */
+  local?: LocalOptions;
 }
 
 /** Options of a client. */
@@ -527,8 +569,6 @@ const SERVER: Record<string, Check> = {
   dashboard,
 };
 
-const LISTEN: Record<string, Check> = { ...SERVER, ...ADDRESS };
-
 const CLIENT: Record<string, Check> = {
   ...COMMON,
   prefetch: (v) => v === "auto" ? null : integer(1, 1_000_000)(v),
@@ -544,6 +584,26 @@ const caCerts: Check = (v) =>
     )
     ? null
     : "an array of certificates, as PEM";
+
+const SPAWN: Record<string, Check> = {
+  count: integer(1, 1024),
+  concurrency: integer(1, 4096),
+  name: text,
+  hostname: text,
+  caCerts,
+};
+
+const moduleUrl: Check = (v) => v instanceof URL ? null : "a URL";
+
+const LISTEN: Record<string, Check> = {
+  ...SERVER,
+  ...ADDRESS,
+  local: (v) =>
+    record({ ...SPAWN, module: moduleUrl }, "local")(v) ??
+      ((v as LocalOptions).module === undefined
+        ? "an object with a module's URL"
+        : null),
+};
 
 const CONNECT: Record<string, Check> = {
   ...CLIENT,
@@ -591,6 +651,7 @@ const CLOSE: Record<string, Check> = { drainMs: msOrZero };
 const CHECKS = {
   server: SERVER,
   listen: LISTEN,
+  spawn: SPAWN,
   client: CLIENT,
   connect: CONNECT,
   work: WORK,

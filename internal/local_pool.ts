@@ -1,0 +1,258 @@
+/**
+ * Workers on the server's own machine: threads that connect to it over loopback
+ * as workers elsewhere do, so that nothing is different for the server.
+ *
+ * Each is a thread of `node:worker_threads`, for the reasons in isolate.ts. One
+ * that crashes is started again, ever later; when it crashes again and again
+ * before it has finished an item, or can't work at all, the pool gives up.
+ *
+ * @module
+ */
+
+import type { Worker } from "node:worker_threads";
+import { Backoff } from "./backoff.ts";
+import {
+  type FromLocal,
+  LOCAL_WORKER_MODULE,
+  type LocalSetup,
+  type ToLocal,
+} from "./local_worker.ts";
+import { fromThrown } from "./thrown.ts";
+
+/** See isolate.ts: what goes wrong with the rest is told, and not printed. */
+const BOOTSTRAP = new URL(
+  "data:text/javascript," + encodeURIComponent(
+    'import { workerData } from "node:worker_threads";' +
+      "globalThis.self ??= globalThis;" +
+      `import(${JSON.stringify(LOCAL_WORKER_MODULE)}).then(` +
+      "({ serveLocal }) => serveLocal(workerData)," +
+      "({ name, message }) => workerData.port.postMessage(" +
+      '{ type: "unusable", error: { name, ' +
+      'message: "Cannot start a thread: " + message } }));',
+  ),
+);
+
+/** A thread gives up after so many crashes in a row, no item finished between. */
+const MAX_CRASHES = 10;
+const MIN_DELAY_MS = 20, MAX_DELAY_MS = 500;
+
+/** What a pool is started with. */
+export interface LocalPoolSetup extends Omit<LocalSetup, "port" | "begun"> {
+  /** How many threads. */
+  readonly count: number;
+  /** The pool can't go on. */
+  onError(error: Error): void;
+}
+
+/** A number of threads that work for a server. */
+export class LocalPool {
+  readonly #slots: Slot[];
+  readonly #setup: LocalPoolSetup;
+  readonly #ended = Promise.withResolvers<void>();
+  #left: number;
+  #isFailed = false;
+
+  /** @param setup What runs, where, and how often. */
+  constructor(setup: LocalPoolSetup) {
+    this.#setup = setup;
+    this.#left = setup.count;
+    this.#slots = Array.from(
+      { length: setup.count },
+      (_, index) =>
+        new Slot(setup, {
+          index,
+          onEnd: () => {
+            if (--this.#left === 0) this.#ended.resolve();
+          },
+          onError: (error) => this.#fail(error),
+        }),
+    );
+    for (const slot of this.#slots) slot.start();
+  }
+
+  /** How many threads there are. */
+  get count(): number {
+    return this.#slots.length;
+  }
+
+  /** Resolves when no thread works any more. */
+  get ended(): Promise<void> {
+    return this.#ended.promise;
+  }
+
+  /** What was begun is finished, what wasn't is handed back, threads end. */
+  leave(): Promise<void> {
+    for (const slot of this.#slots) slot.leave();
+    return this.ended;
+  }
+
+  /** Ends all threads now. */
+  terminate(): void {
+    for (const slot of this.#slots) slot.end();
+  }
+
+  #fail(error: Error): void {
+    if (this.#isFailed) return;
+    this.#isFailed = true;
+    this.terminate();
+    this.#setup.onError(error);
+  }
+}
+
+/** What a slot tells. */
+interface SlotEvents {
+  /** Its number, from 0 on. */
+  readonly index: number;
+  /** It works no more. */
+  onEnd(): void;
+  /** It can't. */
+  onError(error: Error): void;
+}
+
+/**
+ * A place for one thread after another.
+ *
+ * ```text
+ *   RUNNING ──crash──► WAITING ──► RUNNING
+ *      └──────────────────┴─────► ENDED
+ * ```
+ */
+class Slot {
+  readonly #setup: LocalPoolSetup;
+  readonly #events: SlotEvents;
+  readonly #backoff = new Backoff(MIN_DELAY_MS, MAX_DELAY_MS, () => 1);
+  #worker: Worker | null = null;
+  #port: MessagePort | null = null;
+  #begun = new SharedArrayBuffer(4);
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #isReady = false;
+  #isLeaving = false;
+  #isEnded = false;
+
+  constructor(setup: LocalPoolSetup, events: SlotEvents) {
+    this.#setup = setup;
+    this.#events = events;
+  }
+
+  async start(): Promise<void> {
+    // Not before it is needed: it takes long to load.
+    const threads = await import("node:worker_threads");
+    if (this.#isEnded) return;
+    const { count: _, onError: _onError, ...setup } = this.#setup;
+    const { connect } = setup;
+    const name = `${connect.name ?? "local"}-${this.#events.index + 1}`;
+    const { port1, port2 } = new MessageChannel();
+    this.#begun = new SharedArrayBuffer(4);
+    this.#isReady = false;
+    let worker: Worker;
+    try {
+      worker = new threads.Worker(BOOTSTRAP, {
+        name: `distchan ${name}`,
+        // Without it the environment is read, and the permission asked for.
+        env: threads.SHARE_ENV,
+        workerData: {
+          ...setup,
+          connect: { ...connect, name },
+          begun: this.#begun,
+          port: port2,
+        } satisfies LocalSetup,
+        // deno-lint-ignore no-explicit-any
+        transferList: [port2 as any],
+      });
+    } catch (error) {
+      // No thread to be had, for example.
+      port1.close();
+      port2.close();
+      this.#fail(error as Error);
+      return;
+    }
+    this.#port = port1;
+    this.#worker = worker;
+    port1.onmessage = ({ data }: MessageEvent<FromLocal>) => {
+      if (this.#worker === worker) this.#on(data);
+    };
+    worker.on("error", (error: Error) => this.#crashed(worker, error));
+    worker.on("exit", (code: number) =>
+      this.#crashed(
+        worker,
+        new Error(
+          `the handler ended its thread: Deno.exit() or the like, exit code ${code}`,
+        ),
+      ));
+  }
+
+  leave(): void {
+    if (this.#isEnded) return;
+    this.#isLeaving = true;
+    if (this.#worker === null || !this.#isReady) this.end();
+    else this.#port!.postMessage("leave" satisfies ToLocal);
+  }
+
+  end(): void {
+    if (this.#isEnded) return;
+    this.#isEnded = true;
+    this.#stop();
+    this.#events.onEnd();
+  }
+
+  #stop(): void {
+    clearTimeout(this.#timer);
+    this.#port?.close();
+    this.#port = null;
+    const worker = this.#worker;
+    // Forgotten first: its exit is told at once, and is no crash.
+    this.#worker = null;
+    worker?.terminate();
+  }
+
+  #on(told: FromLocal): void {
+    switch (told.type) {
+      case "ready":
+        this.#isReady = true;
+        return;
+      case "done":
+        return this.end();
+      case "unusable":
+        return this.#fail(fromThrown(told.error));
+      case "crash":
+        return this.#crashed(this.#worker!, fromThrown(told.error));
+    }
+  }
+
+  #crashed(worker: Worker, error: Error): void {
+    if (this.#worker !== worker) return;
+    this.#stop();
+    const { concurrency, url } = this.#setup;
+    // So many that at least one of them was finished.
+    const hasFinished = new Int32Array(this.#begun)[0]! > concurrency;
+    if (hasFinished) this.#backoff.reset();
+    if (this.#isLeaving) return this.end();
+    if (!this.#isReady) {
+      this.#fail(
+        new TypeError(`Cannot load the handler ${url}: ${error.message}`, {
+          cause: error,
+        }),
+      );
+    } else if (this.#backoff.attempts >= MAX_CRASHES) {
+      this.#fail(
+        new Error(
+          `The local pool gave up: a thread crashed ${MAX_CRASHES} times in a row without finishing an item: ${error.message}`,
+          { cause: error },
+        ),
+      );
+    } else {
+      this.#timer = setTimeout(() => this.start(), this.#backoff.next());
+    }
+  }
+
+  #fail(error: Error): void {
+    this.end();
+    // An error's class doesn't come over from a thread; its name does.
+    const { name, message, cause } = error;
+    this.#events.onError(
+      name === "TypeError" && !(error instanceof TypeError)
+        ? new TypeError(message, cause === undefined ? undefined : { cause })
+        : error,
+    );
+  }
+}

@@ -1,0 +1,265 @@
+/**
+ * Workers on the server's own machine: `server.spawn()` and the option `local`.
+ */
+import {
+  assert,
+  assertEquals,
+  assertRejects,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
+import {
+  gzip,
+  ItemFailure,
+  listen,
+  PoisonItemError,
+  Server,
+  work,
+} from "../mod.ts";
+import { Authority } from "./_support/certificates.ts";
+import { Folder } from "./_support/folder.ts";
+import { until, within } from "./_support/within.ts";
+
+/** A module, without a file. */
+function module(code: string): URL {
+  return new URL("data:text/javascript," + encodeURIComponent(code));
+}
+
+const SQUARE = module("export default (n) => n * n");
+
+function test(name: string, body: () => Promise<void>): void {
+  Deno.test(name, () => within(body(), 50_000, name));
+}
+
+function names(server: Server<number, number>): string[] {
+  return server.workers.map(({ name }) => name).sort();
+}
+
+test("listen({ local }) is a pool in one file", async () => {
+  await using server = listen<number, number>({
+    port: 0,
+    local: { module: SQUARE, count: 2 },
+  });
+  const squares = await Array.fromAsync(server.map([1, 2, 3, 4]));
+  assertEquals(squares, [1, 4, 9, 16]);
+});
+
+test("listen({ local }) works as a stream, and ends by itself", async () => {
+  const server = listen<number, number>({
+    port: 0,
+    local: { module: SQUARE, count: 1 },
+  });
+  const items = ReadableStream.from([1, 2, 3]);
+  const results = await Array.fromAsync(items.pipeThrough(server));
+  assertEquals(results, [1, 4, 9]);
+  await server.closed;
+});
+
+test("Server.spawn() starts threads beside other workers", async () => {
+  await using server = listen<number, number>({
+    port: 0,
+    signature: "squares",
+  });
+  const { port } = server.addr as Deno.NetAddr;
+  const remote = work<number, number>(
+    { port, signature: "squares", name: "remote" },
+    (n) => n * n,
+  );
+  const pool = server.spawn(SQUARE, { count: 2, name: "thread" });
+  assertEquals(pool.count, 2);
+  await server.ready(3);
+  assertEquals(names(server), ["remote", "thread-1", "thread-2"]);
+  const results = await Array.fromAsync(server.map([5, 6, 7]));
+  assertEquals(results, [25, 36, 49]);
+  await server.close();
+  await remote;
+});
+
+test("Server.spawn() starts as many as there are cores", async () => {
+  await using server = listen<number, number>({ port: 0 });
+  await using pool = server.spawn(SQUARE);
+  assertEquals(pool.count, navigator.hardwareConcurrency);
+});
+
+test("close() of a pool finishes what is begun, the server goes on", async () => {
+  const server = listen<number, number>({ port: 0 });
+  const slow = module(
+    "export default (n) => new Promise((done) => setTimeout(done, 100, -n))",
+  );
+  const pool = server.spawn(slow, { count: 1 });
+  const begun = server.submit(1);
+  await until(() => server.stats().inFlight === 1, "it is begun");
+  await pool.close();
+  assertEquals(server.workers.length, 0);
+  // Finished, or handed back before it was begun: never lost.
+  const second = server.submit(2);
+  server.spawn(slow, { count: 1 });
+  assertEquals([await begun, await second], [-1, -2]);
+  await pool.close(); // once more is nothing
+  await server.close();
+});
+
+test("a thread that crashes is started again", async () => {
+  const server = listen<number, number>({ port: 0, maxDeliveries: 2 });
+  server.spawn(
+    module(`export default (n) => {
+      if (n < 0) Promise.reject(new RangeError("nobody catches this"));
+      return n < 0 ? new Promise(() => {}) : n + 1;
+    }`),
+    { count: 1 },
+  );
+  assertEquals(await server.submit(1), 2);
+  const failure = await assertRejects(() => server.submit(-1), ItemFailure);
+  assert((failure as ItemFailure).error instanceof PoisonItemError);
+  assertEquals(await server.submit(2), 3);
+  await server.close();
+});
+
+test("a thread that ends itself is started again", async () => {
+  const server = listen<number, number>({ port: 0, maxDeliveries: 2 });
+  server.spawn(
+    module(`export default (n) => {
+      if (n < 0) Deno.exit(3);
+      return n + 1;
+    }`),
+    { count: 1 },
+  );
+  await assertRejects(() => server.submit(-1), ItemFailure);
+  assertEquals(await server.submit(2), 3);
+  await server.close();
+});
+
+test("a pool that crashes again and again aborts the server", async () => {
+  const server = listen<number, number>({ port: 0, maxDeliveries: 100 });
+  server.spawn(
+    module(`export default () => {
+      Promise.reject(new RangeError("always"));
+      return new Promise(() => {});
+    }`),
+    { count: 1 },
+  );
+  const error = await assertRejects(() => server.submit(1), Error, "gave up");
+  assertStringIncludes((error as Error).message, "always");
+  await assertRejects(() => server.closed, Error, "gave up");
+});
+
+test("a module that can't be used aborts the server, and says why", async () => {
+  for (
+    const [code, why] of [
+      ["throw new Error('not today')", "not today"],
+      ["export const handler = 1", "expected a function"],
+      ["syntax error", "Cannot load the handler"],
+      ["Deno.exit(1)", "Cannot load the handler"],
+    ] as const
+  ) {
+    const server = listen<number, number>({
+      port: 0,
+      local: { module: module(code), count: 2 },
+    });
+    await assertRejects(() => server.submit(1), TypeError, why);
+    await assertRejects(() => server.closed, TypeError, why);
+  }
+});
+
+test("codec and transforms come from the module", async () => {
+  const root = new URL("../mod.ts", import.meta.url).href;
+  const code = `
+    import { gzip } from ${JSON.stringify(root)};
+    export const codec = {
+      name: "json",
+      encode: (value) => new TextEncoder().encode(JSON.stringify(value)),
+      decode: (bytes) => JSON.parse(new TextDecoder().decode(bytes)),
+    };
+    export const transforms = [gzip({ maxOutputBytes: 1e6 })];
+    export default (n) => n * n;`;
+  const options = {
+    port: 0,
+    codec: {
+      name: "json",
+      encode: (value: unknown) =>
+        new TextEncoder().encode(JSON.stringify(value)),
+      decode: (bytes: Uint8Array) =>
+        JSON.parse(new TextDecoder().decode(bytes)),
+    },
+    transforms: [gzip({ maxOutputBytes: 1e6 })],
+    secret: new Uint8Array([1, 2, 3]),
+  };
+  const local = { module: module(code), count: 1 };
+  {
+    await using server = listen<number, number>({ ...options, local });
+    assertEquals(await server.submit(4), 16);
+  }
+  for (const [key, other] of Object.entries({ codec: [], transforms: [1] })) {
+    void other;
+    const { codec, transforms } = options;
+    const server = listen<number, number>({
+      port: 0,
+      ...(key === "codec" ? { codec } : { transforms }),
+      local: { module: SQUARE, count: 1 },
+    });
+    await assertRejects(() => server.submit(1), TypeError, `"${key}"`);
+    await assertRejects(() => server.closed, TypeError);
+  }
+});
+
+test("a local pool over TLS, with a certificate of one's own", async () => {
+  const authority = await Authority.create("A test's authority");
+  const { cert, key } = await authority.issue();
+  await using server = listen<number, number>({
+    port: 0,
+    cert,
+    key,
+    local: { module: SQUARE, count: 1, caCerts: [authority.cert] },
+  });
+  assertEquals(await server.submit(3), 9);
+});
+
+test("a server on all addresses is reached at loopback", async () => {
+  await using server = listen<number, number>({
+    port: 0,
+    hostname: "0.0.0.0",
+    secret: "s3cret",
+    local: { module: SQUARE, count: 1 },
+  });
+  assertEquals(await server.submit(3), 9);
+});
+
+test("a server that ends at once leaves no thread behind", async () => {
+  for (const end of ["close", "abort"] as const) {
+    const server = listen<number, number>({
+      port: 0,
+      local: { module: SQUARE, count: 2 },
+    });
+    await server[end]();
+    assertThrows(() => server.spawn(SQUARE), TypeError, "has ended");
+  }
+  const server = listen<number, number>({
+    port: 0,
+    local: { module: SQUARE, count: 2 },
+  });
+  await server.ready(2);
+  const never = module("export default () => new Promise(() => {})");
+  server.spawn(never, { count: 1, name: "never" });
+  await server.ready(3);
+  const stuck = server.submit(1);
+  stuck.catch(() => {});
+  await server.abort(new Error("enough"));
+  await assertRejects(() => stuck, Error, "enough");
+});
+
+test("spawn() and local check what they are given", async () => {
+  await using server = listen<number, number>({ port: 0 });
+  assertThrows(() => server.spawn("./handler.ts" as never), TypeError, "a URL");
+  assertThrows(() => server.spawn(SQUARE, { count: 0 }), RangeError);
+  assertThrows(() => server.spawn(SQUARE, { cores: 2 } as never), TypeError);
+  const local = (local: unknown) => () =>
+    listen({ port: 0, local: local as { module: URL } });
+  assertThrows(local({}), TypeError, "module");
+  assertThrows(local({ module: "./x.ts" }), TypeError, "a URL");
+  assertThrows(local({ module: SQUARE, count: 0.5 }), RangeError);
+  await using folder = await Folder.make();
+  const path = `${folder.path}/socket`;
+  const listener = Deno.listen({ transport: "unix", path }) as Deno.Listener;
+  await using unix = new Server(listener);
+  assertThrows(() => unix.spawn(SQUARE), TypeError, "expected TCP");
+});
