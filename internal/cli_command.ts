@@ -235,8 +235,6 @@ class Collector {
   }
 
   bytes(): Uint8Array {
-    const [first] = this.#parts;
-    if (first !== undefined && first.length === this.#size) return first;
     const bytes = new Uint8Array(this.#size);
     let at = 0;
     for (const part of this.#parts) {
