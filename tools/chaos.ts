@@ -20,7 +20,7 @@ import { type Counts, runRound } from "../tests/chaos/round.ts";
 import { Rng } from "../tests/_support/rng.ts";
 
 /** A round's faults last so long, in ms. */
-const ROUND_MS = 20_000;
+const ROUND_MS = 30_000;
 /** Descriptors of the first round, and what may be more after each. */
 const MORE_DESCRIPTORS = 2;
 /** What the server's memory may grow by, from the third round on, in MB. */

@@ -159,25 +159,31 @@ export class Loads implements AsyncDisposable {
 
   /** Waits now and then: a slow writer, or a slow reader. */
   async #pause(): Promise<void> {
-    const rng = this.#rng;
-    if (!rng.chance(0.0003)) return;
-    await new Promise((resolve) => setTimeout(resolve, rng.int(1, 150)));
+    await new Promise((resolve) => setTimeout(resolve, this.#rng.int(1, 150)));
+  }
+
+  /** Whether it is time for a pause. */
+  get #isTired(): boolean {
+    return this.#rng.chance(0.0003);
   }
 
   async #map(ordered: boolean): Promise<void> {
     while (!this.#isOver) {
       const count = this.#rng.int(1, MAP_ITEMS);
       const seen = new Uint8Array(count);
-      const source = async function* (this: Loads) {
+      const slow = async function* (this: Loads) {
         for (let n = 0; n < count; n++) {
-          await this.#pause();
+          if (this.#isTired) await this.#pause();
           yield this.#item(n);
         }
+      };
+      const quick = function* (this: Loads) {
+        for (let n = 0; n < count; n++) yield this.#item(n);
       };
       let next = 0;
       for await (
         const { index, item, result, failure } of this.#server.map(
-          source.call(this),
+          ordered ? quick.call(this) : slow.call(this),
           { ordered, settled: true, window: this.#rng.int(1, 1024) },
         )
       ) {
@@ -189,7 +195,7 @@ export class Loads implements AsyncDisposable {
         else if (result !== resultOf(item)) {
           throw new Error(`map() gave ${result} for ${Deno.inspect(item)}`);
         }
-        await this.#pause();
+        if (this.#isTired) await this.#pause();
       }
       for (let n = 0; n < count; n++) {
         if (seen[n] === 1) continue;
@@ -232,8 +238,8 @@ export class Loads implements AsyncDisposable {
         pending.delete(task);
       });
       pending.add(task);
-      if (pending.size >= 64) await Promise.race(pending);
-      await this.#pause();
+      if (pending.size >= 128) await Promise.race(pending);
+      if (this.#isTired) await this.#pause();
     }
     await Promise.all(pending);
   }
@@ -242,7 +248,7 @@ export class Loads implements AsyncDisposable {
     while (!this.#isOver && this.#sent < CHANNEL_ITEMS) {
       const room = this.#server.send(this.#item(this.#sent++));
       if (room !== undefined) await room;
-      else if (this.#sent % 64 === 0) await this.#pause();
+      else if (this.#isTired) await this.#pause();
     }
   }
 
@@ -253,7 +259,7 @@ export class Loads implements AsyncDisposable {
         throw new Error(`The channel gave ${value}`);
       }
       this.#seen[n]!++;
-      if (n % 64 === 0) await this.#pause();
+      if (this.#isTired) await this.#pause();
     }
   }
 }
