@@ -1,7 +1,7 @@
 // What can become of an item.
 const tried = new Set<unknown>();
 
-export default (item: string) => {
+export default (item: string): unknown => {
   if (item === "throw") throw new RangeError("not that one");
   if (item === "spin") for (;;);
   if (item === "exit") Deno.exit(7);

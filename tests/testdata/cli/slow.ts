@@ -1,5 +1,5 @@
 // Takes a while: 10 ms an item.
-export default async (item: string) => {
+export default async (item: string): Promise<string> => {
   await new Promise((resolve) => setTimeout(resolve, 10));
   return item;
 };

@@ -1,1 +1,2 @@
-export default (item: unknown) => typeof item === "string" ? item.toUpperCase() : item;
+export default (item: unknown): unknown =>
+  typeof item === "string" ? item.toUpperCase() : item;
