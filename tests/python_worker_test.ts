@@ -240,11 +240,11 @@ test("answers PINGs while its handler computes", async () => {
   const events: ServerEvent[] = [];
   await using server = listen<number, number>({
     port: 0,
-    heartbeat: { intervalMs: 100, timeoutMs: 600, dropMs: 1200 },
+    heartbeat: { intervalMs: 300, timeoutMs: 1500, dropMs: 3000 },
     onEvent: (event) => events.push(event),
   });
   await using _worker = startPython(portOfServer(server), "slow");
-  assertEquals(await server.submit(2.5), 2.5);
+  assertEquals(await server.submit(3.5), 3.5);
   assertEquals(
     events.filter(({ type }) => type === "suspect" || type === "disconnected"),
     [],
