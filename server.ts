@@ -21,7 +21,6 @@
  * @module
  */
 
-import { setImmediate } from "node:timers";
 import { cbor } from "./codec.ts";
 import { deferred, Inlet, Outlet } from "./internal/channel.ts";
 import { CborCodec } from "./internal/cbor_codec.ts";
@@ -150,10 +149,12 @@ export interface ServerStats {
 }
 
 /**
- * After so many connections the event loop goes round: those that wait are
- * accepted at once otherwise, and in a flood of them nobody else has a turn.
+ * After so many connections the accept loop waits for a timer. Those that wait
+ * in the backlog are accepted at once otherwise, and in a flood of them nobody
+ * else has a turn; and only an event loop that has nothing to do for a moment
+ * looks at its sockets each time (else, with tokio, every 61st).
  */
-const ACCEPTS_AT_ONCE = 4;
+const ACCEPTS_AT_ONCE = 8;
 /** Workers of {@linkcode Server.spawn}: threads of this process. */
 export interface LocalWorkers extends AsyncDisposable {
   /** How many there are. */
@@ -922,7 +923,7 @@ export class Server<Item = unknown, Result = unknown>
           return;
         }
         this.#onConnection(conn);
-        if (accepted % ACCEPTS_AT_ONCE === 0) await nextTurn();
+        if (accepted % ACCEPTS_AT_ONCE === 0) await this.#acceptLater(0);
       } catch (error) {
         if (this.#isOver) return;
         this.#emit({ type: "accept-error", error: error as Error });
@@ -931,14 +932,18 @@ export class Server<Item = unknown, Result = unknown>
           this.#abort(error);
           return;
         }
-        await new Promise<void>((wake) => {
-          this.#acceptDelay = { timer: setTimeout(wake, delayMs), wake };
-        });
-        this.#acceptDelay = null;
+        await this.#acceptLater(delayMs);
         delayMs = Math.min(delayMs * 2, MAX_ACCEPT_DELAY_MS);
         if (this.#isOver) return;
       }
     }
+  }
+
+  async #acceptLater(delayMs: number): Promise<void> {
+    await new Promise<void>((wake) => {
+      this.#acceptDelay = { timer: setTimeout(wake, delayMs), wake };
+    });
+    this.#acceptDelay = null;
   }
 
   get #isOver(): boolean {
@@ -1220,10 +1225,6 @@ export class Server<Item = unknown, Result = unknown>
     ) reason = "no-work-mode";
     this.#emit({ type: "stalled", reason, waiting });
   }
-}
-
-function nextTurn(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve));
 }
 
 function strategyOf<Item>(

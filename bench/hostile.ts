@@ -18,6 +18,7 @@
  * @module
  */
 
+import process from "node:process";
 import { parseArgs } from "node:util";
 import {
   Client,
@@ -45,6 +46,8 @@ interface Figures {
   rssMax: number;
   rejected: number;
   bombs: number;
+  /** Of a processor, in percent. */
+  processor: number;
 }
 
 // --- The server: a pool, and beside it an end that takes gzip ---
@@ -84,18 +87,21 @@ async function serve(): Promise<void> {
     const before = results, startedAt = performance.now();
     const rssBefore = Deno.memoryUsage().rss;
     [rejected, bombs, rssMax] = [0, 0, rssBefore];
+    const cpu = process.cpuUsage();
     const timer = setInterval(() => {
       rssMax = Math.max(rssMax, Deno.memoryUsage().rss);
     }, 100);
     await sleep(seconds * 1000);
     clearInterval(timer);
     const ms = performance.now() - startedAt;
+    const { user, system } = process.cpuUsage(cpu);
     const figures: Figures = {
       itemsASecond: (results - before) / ms * 1000,
       rssBefore,
       rssMax,
       rejected,
       bombs,
+      processor: (user + system) / 10 / ms,
     };
     console.log(JSON.stringify(figures));
   }
@@ -230,11 +236,13 @@ async function measure(seconds: number): Promise<void> {
 }
 
 function report(what: string, figures: Figures): void {
-  const { itemsASecond, rssMax, rejected, bombs } = figures;
+  const { itemsASecond, rssMax, rejected, bombs, processor } = figures;
   console.log(
     `${what}: ${Math.round(itemsASecond)} items/s, memory ${
       Math.round(rssMax / MIB)
-    } MiB at most, ${rejected} rejected, ${bombs} bombs`,
+    } MiB at most, ${
+      Math.round(processor)
+    } % of a processor, ${rejected} rejected, ${bombs} bombs`,
   );
 }
 
