@@ -2,12 +2,11 @@
  * Prints where the time of a `.cpuprofile` went:
  *
  * ```sh
- * deno run -A bench/prof_summary.ts FILE_OR_FOLDER... [--top=25] [--lines]
+ * deno run -A bench/prof_summary.ts FILE_OR_FOLDER... [--top=25]
  * ```
  *
  * "self" is the time in the function itself, "total" with all that it calls.
- * Idle time is left out of the percentages. `--lines` adds the hottest lines of
- * each function.
+ * Idle time is left out of the percentages.
  *
  * @module
  */
@@ -24,7 +23,6 @@ interface ProfileNode {
   id: number;
   callFrame: CallFrame;
   children?: number[];
-  positionTicks?: { line: number; ticks: number }[];
 }
 
 interface Profile {
@@ -37,7 +35,6 @@ interface Row {
   name: string;
   self: number;
   total: number;
-  lines: Map<number, number>;
 }
 
 const IDLE = new Set(["(idle)", "(program)", "(root)"]);
@@ -46,14 +43,12 @@ const IDLE = new Set(["(idle)", "(program)", "(root)"]);
 export interface SummaryOptions {
   /** How many functions. @default {25} */
   top?: number;
-  /** Whether their hottest lines are added. @default {false} */
-  lines?: boolean;
 }
 
 /** A table of the functions that took the most time of a profile. */
 export function summarize(
   profile: Profile,
-  { top = 25, lines = false }: SummaryOptions = {},
+  { top = 25 }: SummaryOptions = {},
 ): string {
   const nodes = new Map(profile.nodes.map((node) => [node.id, node]));
   const self = new Map<number, number>();
@@ -67,16 +62,13 @@ export function summarize(
     const key = describe(node.callFrame);
     let row = rows.get(key);
     if (row === undefined) {
-      row = { name: key, self: 0, total: 0, lines: new Map() };
+      row = { name: key, self: 0, total: 0 };
       rows.set(key, row);
     }
     const own = self.get(id) ?? 0;
     row.self += own;
     if (node.callFrame.functionName === "(idle)") idle += own;
     else if (!IDLE.has(node.callFrame.functionName)) busy += own;
-    for (const { line, ticks } of node.positionTicks ?? []) {
-      row.lines.set(line, (row.lines.get(line) ?? 0) + ticks);
-    }
     let total = own;
     const inside = new Set(above).add(key);
     for (const child of node.children ?? []) total += visit(child, inside);
@@ -97,13 +89,6 @@ export function summarize(
     .sort((a, b) => b.self - a.self).slice(0, top);
   for (const row of sorted) {
     out.push(`${percent(row.self)} ${percent(row.total)}  ${row.name}`);
-    if (!lines) continue;
-    const ticks = row.lines.values().reduce((a, b) => a + b, 0);
-    const hottest = [...row.lines].sort((a, b) => b[1] - a[1]).slice(0, 6);
-    const list = hottest.map(([line, n]) =>
-      `${line}: ${(n / ticks * 100).toFixed(0)}%`
-    );
-    if (list.length > 0) out.push(`               lines ${list.join(", ")}`);
   }
   return out.join("\n");
 }
@@ -145,16 +130,13 @@ async function main(): Promise<void> {
   const paths = Deno.args.filter((arg) => !arg.startsWith("--"));
   if (paths.length === 0) {
     console.error(
-      "Usage: bench/prof_summary.ts FILE_OR_FOLDER... [--top=25] [--lines]",
+      "Usage: bench/prof_summary.ts FILE_OR_FOLDER... [--top=25]",
     );
     Deno.exit(2);
   }
   const top = Deno.args.find((arg) => arg.startsWith("--top="))?.slice(6);
   for (const path of paths) {
-    await printProfiles(path, {
-      top: Number(top ?? 25),
-      lines: Deno.args.includes("--lines"),
-    });
+    await printProfiles(path, { top: Number(top ?? 25) });
   }
 }
 
