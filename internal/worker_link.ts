@@ -528,6 +528,8 @@ export class WorkerLink implements Worker {
     this.#adaptive = adaptive === 1
       ? new AdaptiveWindow(concurrency, Math.min(window, MAX_WINDOW))
       : null;
+    // The first PONG mostly came before.
+    if (this.#adaptive !== null) this.#adaptive.rttMs = this.#rttMs ?? 0;
     this.#window = this.#adaptive?.size ?? window;
     this.#granted = true;
   }
