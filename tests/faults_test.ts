@@ -374,14 +374,15 @@ fault("no worker is there", async () => {
 fault("nobody reads the results", async () => {
   const { server, port, told } = serve();
   const worker = work<Item, number>({ port }, (n) => Number(n));
+  const stalled = told("stalled");
   let blocked: Promise<void> | undefined, sent = 0;
   while (sent < 20_000) {
     const wait = server.send(sent++);
     if (wait === undefined) continue;
     blocked = wait;
-    if (await Promise.race([wait.then(() => false), told("stalled")])) break;
+    if (await Promise.race([wait.then(() => false), stalled])) break;
   }
-  assertEquals((await told("stalled")).reason, "results-unread");
+  assertEquals((await stalled).reason, "results-unread");
   assert(server.stats().unread <= 4096);
   const reading = (async () => {
     let count = 0;
