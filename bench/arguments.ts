@@ -37,7 +37,7 @@ export function parseArgs(args: readonly string[]): RunArguments {
     isExact: false,
     withArrays: false,
     runs: 5,
-    warmUpMs: 600,
+    warmUpMs: 3000,
     measureMs: 1000,
     others: Infinity,
     write: false,
@@ -53,7 +53,7 @@ export function parseArgs(args: readonly string[]): RunArguments {
     else if (name === "--runs") parsed.runs = Number(value);
     else if (name === "--quick") {
       parsed.runs = 3;
-      parsed.warmUpMs = 400;
+      parsed.warmUpMs = 2000;
       parsed.measureMs = 500;
     } else if (name === "--quiet") parsed.others = Number(value || 0.25);
     else if (name === "--write") parsed.write = true;

@@ -186,7 +186,7 @@ export const SCENARIOS: readonly Scenario[] = [
       { ...DISTCHAN, name: "distchan, 64 workers", config: { workers: 64 } },
     ],
     // So many processes take a while until all of them have their share.
-    config: { scenario: "roundtrip", warmUpMs: 3000, measureMs: 3000 },
+    config: { scenario: "roundtrip", warmUpMs: 6000, measureMs: 3000 },
     metrics: [{
       name: "",
       value: ({ server }) => server!.cpuMicros,

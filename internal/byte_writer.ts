@@ -23,6 +23,21 @@ const LOOP_LENGTH = 64;
 const MIN_BYTES = 1024;
 
 /**
+ * Makes a larger buffer of one of which `used` bytes are used, with those in it
+ * and room for `needed` in all: of twice the size at least.
+ */
+export function enlarge(
+  bytes: Uint8Array<ArrayBuffer>,
+  used: number,
+  needed: number,
+): Uint8Array<ArrayBuffer> {
+  const size = Math.max(needed, bytes.length * 2, MIN_BYTES);
+  const larger = new Uint8Array(size);
+  larger.set(bytes.subarray(0, used));
+  return larger;
+}
+
+/**
  * A growing output buffer. Long byte strings can stay out of it, as
  * {@linkcode segments}, so that they are never copied.
  *
@@ -40,10 +55,15 @@ export class ByteWriter {
   segmentBytes = 0;
   /** Whether a value is being encoded into it right now. */
   busy = false;
+  readonly #enlarge: typeof enlarge;
 
-  /** @param capacity The size of the first buffer, in bytes. */
-  constructor(capacity = 1024) {
+  /**
+   * @param capacity The size of the first buffer, in bytes.
+   * @param larger Makes larger ones; what it is given isn't used any more.
+   */
+  constructor(capacity = 1024, larger: typeof enlarge = enlarge) {
     this.bytes = new Uint8Array(capacity);
+    this.#enlarge = larger;
   }
 
   /** Makes room for `count` more bytes. */
@@ -52,12 +72,7 @@ export class ByteWriter {
   }
 
   #grow(count: number): void {
-    const needed = this.length + count;
-    const bytes = new Uint8Array(
-      Math.max(needed, this.bytes.length * 2, MIN_BYTES),
-    );
-    bytes.set(this.bytes.subarray(0, this.length));
-    this.bytes = bytes;
+    this.bytes = this.#enlarge(this.bytes, this.length, this.length + count);
   }
 
   /**

@@ -18,7 +18,7 @@
  */
 
 import { setImmediate } from "node:timers";
-import { ByteWriter, type Segment } from "./byte_writer.ts";
+import { ByteWriter, enlarge, type Segment } from "./byte_writer.ts";
 import { CborDecoder } from "./cbor_decoder.ts";
 import { ConnectionLostError, DecodeError, ProtocolError } from "./errors.ts";
 import { FrameWriter } from "./frame.ts";
@@ -57,8 +57,8 @@ export interface ConnectionEvents {
 const HIGH_WATER_BYTES = 64 * 1024;
 /** The size of an output buffer that little is written to at a time. */
 const SMALL_BUFFER_BYTES = 8 * 1024;
-/** The size of one that much is. */
-const LARGE_BUFFER_BYTES = 256 * 1024;
+/** The size of one that much is: past the high-water mark with a value more. */
+const LARGE_BUFFER_BYTES = 128 * 1024;
 /** How many bytes of each size are kept for connections that will need them. */
 const SPARE_BYTES = 4 * 1024 * 1024;
 /** How long an ended connection waits for the peer to close, in ms. */
@@ -103,10 +103,25 @@ function giveBuffer(buffer: Uint8Array<ArrayBuffer>): void {
   if (spare !== null && spare.length * length < SPARE_BYTES) spare.push(buffer);
 }
 
+/** A small buffer that is full makes place for a large one. */
+function larger(
+  bytes: Uint8Array<ArrayBuffer>,
+  used: number,
+  needed: number,
+): Uint8Array<ArrayBuffer> {
+  if (needed > LARGE_BUFFER_BYTES || bytes.length >= LARGE_BUFFER_BYTES) {
+    return enlarge(bytes, used, needed);
+  }
+  const large = takeBuffer(true);
+  large.set(bytes.subarray(0, used));
+  giveBuffer(bytes);
+  return large;
+}
+
 /** One framed duplex. */
 export class Connection {
   /** What is to be written. Call {@linkcode schedule} after writing to it. */
-  readonly out: ByteWriter = new ByteWriter(0);
+  readonly out: ByteWriter = new ByteWriter(0, larger);
   /** Writes frames to {@linkcode out}. */
   readonly frames: FrameWriter = new FrameWriter(this.out);
   /** When the peer was last heard, by `performance.now()`. */

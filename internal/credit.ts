@@ -11,16 +11,39 @@ const QUEUED_MS = 20;
 const MEASURE_MS = 1;
 /** The largest window. */
 export const MAX_WINDOW = 4096;
+/** The places of a pool's first workers together, and of every further one. */
+const POOL_PLACES = 4096, WORKER_PLACES = 1024;
+/** Queues that are this long are refilled when half of them is done ... */
+const LONG_QUEUE = 64;
+/** ... or so many items are. */
+const REFILL = 256;
+
+/** How many items of one way may be at so many workers, or unread. */
+export function placesFor(workers: number): number {
+  return Math.max(POOL_PLACES, workers * WORKER_PLACES);
+}
+
+/**
+ * How many of them one worker may hold: a quarter stays for what is unread, or
+ * the places would be what is waited for, and they come free one by one.
+ */
+export function shareOf(workers: number): number {
+  return Math.floor(placesFor(workers) * 3 / 4 / Math.max(1, workers));
+}
 
 /**
  * How many items the dispatcher keeps at one worker: enough that the worker is
  * never idle, and no more, so that items balance over workers. It starts at one
  * more than the worker executes at once, doubles when the worker runs dry, and
  * never stays above what the worker settles in about 20 ms (and a round trip).
+ * Once it is full, a long queue is refilled when half of it is done: so many
+ * items share a frame and a write, and the worker has the other half meanwhile.
  */
 export class AdaptiveWindow {
   /** The items that may be at the worker. */
   size: number;
+  /** Once it was full: the items at which there is room again. */
+  refillAt: number;
   /** The shortest round trip seen, in ms. */
   rttMs = 0;
   readonly #concurrency: number;
@@ -40,6 +63,7 @@ export class AdaptiveWindow {
     this.#concurrency = concurrency;
     this.#limit = Math.max(1, Math.min(limit, MAX_WINDOW));
     this.size = Math.min(concurrency + 1, this.#limit);
+    this.refillAt = this.size - 1;
   }
 
   /** The worker gets an item after it had none: the time between is no work. */
@@ -53,8 +77,14 @@ export class AdaptiveWindow {
    * @param count How many.
    * @param inFlight How many it still holds.
    * @param now The time, in ms.
+   * @param share The places that are this worker's.
    */
-  settled(count: number, inFlight: number, now: number): void {
+  settled(
+    count: number,
+    inFlight: number,
+    now: number,
+    share: number = MAX_WINDOW,
+  ): void {
     this.#settled += count;
     this.#low = Math.min(this.#low, inFlight);
     if (inFlight === 0) this.#emptyAt = now;
@@ -69,7 +99,14 @@ export class AdaptiveWindow {
     // us, on a slow way or a busy machine, whatever rate that makes.
     const isStarved = this.#low === 0 && this.#settled >= this.size;
     const most = isStarved ? grown : this.#concurrency + queued;
-    this.size = Math.min(this.#limit, grown, most);
+    const atMost = Math.min(
+      this.#limit,
+      Math.max(share, this.#concurrency + 1),
+    );
+    this.size = Math.min(atMost, grown, most);
+    const queue = this.size - this.#concurrency - Math.ceil(rate * this.rttMs);
+    this.refillAt = this.size -
+      (queue < LONG_QUEUE ? 1 : Math.min(queue >> 1, REFILL));
     this.#since = now;
     this.#settled = 0;
     this.#low = Infinity;

@@ -126,6 +126,10 @@ export class Delivery {
   #nextId = 0;
   #turn = 0;
   #candidate: Item | null = null;
+  /** What the candidate asks of a worker; who has no room has it for its like. */
+  #like = 0;
+  /** Had room when it was last asked: the first to be asked again. */
+  #roomy: Worker | null = null;
   /** Gets nothing new, so that it is soon empty for a blamed item. */
   #reserved: Worker | null = null;
   #busy = false;
@@ -165,6 +169,7 @@ export class Delivery {
   /** Adds a worker. The blame of its process's lost connection is taken back. */
   addWorker(worker: Worker): void {
     this.#workers.push(worker);
+    this.#options.strategy.refresh?.();
     const entries = this.#deaths.get(worker.instance);
     if (entries === undefined) return;
     this.#deaths.delete(worker.instance);
@@ -221,14 +226,15 @@ export class Delivery {
   /** Whether an item of this way would be dispatched at once. */
   hasRoom(way: Way): boolean {
     if (way.queue.length > 0 || !way.hasPlace()) return false;
-    for (const worker of this.#workers) {
-      if (
-        worker.isOpen && worker.hasRoom && !worker.isAlone &&
-        worker !== this.#reserved &&
-        (way.kind !== ItemKind.CALL || worker.mode === Mode.WORK)
-      ) return true;
-    }
-    return false;
+    if (this.#roomy !== null && this.#isRoomy(this.#roomy, way)) return true;
+    this.#roomy = this.#workers.find((w) => this.#isRoomy(w, way)) ?? null;
+    return this.#roomy !== null;
+  }
+
+  #isRoomy(worker: Worker, way: Way): boolean {
+    return worker.isOpen && worker.hasRoom && !worker.isAlone &&
+      worker !== this.#reserved &&
+      (way.kind !== ItemKind.CALL || worker.mode === Mode.WORK);
   }
 
   /** Dispatches what can be dispatched. Call when there may be room. */
@@ -240,6 +246,7 @@ export class Delivery {
     this.#busy = true;
     do {
       this.#again = false;
+      this.#options.strategy.refresh?.();
       if (this.#returned.length > 0) this.#pumpReturned();
       else this.#reserved = null;
       this.#pumpWays();
@@ -310,6 +317,8 @@ export class Delivery {
     const i = this.#workers.indexOf(worker);
     if (i < 0) return;
     this.#workers.splice(i, 1);
+    if (this.#roomy === worker) this.#roomy = null;
+    this.#options.strategy.refresh?.();
     const blamed = death === null
       ? []
       : worker.inFlight.oldest(worker.concurrency).filter((e) =>
@@ -485,7 +494,7 @@ export class Delivery {
     for (let i = this.#returned.length - 1; i >= 0; i--) {
       const entry = this.#returned[i]!;
       if (entry.state !== WAITING) continue;
-      const like = entry.way.kind * 2 + (entry.blames === null ? 0 : 1);
+      const like = likeOf(entry);
       if (!full.has(like)) {
         if (this.#dispatch(entry)) continue;
         if (entry.blames !== null && !isReserved) {
@@ -501,6 +510,7 @@ export class Delivery {
     }
     this.#returned = kept.reverse();
     if (!isReserved) this.#reserved = null;
+    this.#options.strategy.refresh?.();
   }
 
   #reserve(entry: Item): Worker | null {
@@ -561,6 +571,10 @@ export class Delivery {
   #dispatch(entry: Item): boolean {
     if (this.#schema !== null && !this.#schema.isReady(entry)) return false;
     this.#candidate = entry;
+    const like = likeOf(entry);
+    if (like !== this.#like || entry.isHeld) this.#options.strategy.refresh?.();
+    // Who holds a copy of this one may have room for the next of its like.
+    this.#like = entry.isHeld ? -1 : like;
     for (;;) {
       let worker: Worker | null;
       try {
@@ -600,6 +614,11 @@ export class Delivery {
 /** Whether a worker holds it of which something was heard lately. */
 function isTrusted(entry: Item): boolean {
   return entry.holder !== null && entry.holders().some((w) => !w.isSuspect);
+}
+
+/** What an item asks of a worker. */
+function likeOf(entry: Item): number {
+  return entry.way.kind * 2 + (entry.blames === null ? 0 : 1);
 }
 
 /** Whether a worker may soon be empty, and then take a blamed item. */

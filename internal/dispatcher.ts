@@ -71,11 +71,19 @@ export interface Strategy<Worker> {
     item: unknown,
     hasRoom: (worker: Worker) => boolean,
   ): Worker | null;
+  /** Workers that had no room may have it now, or for the item to come. */
+  refresh?(): void;
 }
 
 /** Each in turn; a worker without room is passed over. */
 export class RoundRobin<Worker> implements Strategy<Worker> {
   #next = 0;
+  /**
+   * From each place on, so many are known to have no room: among many workers
+   * of which few have room, most would be asked for every item.
+   */
+  #full: number[] = [];
+  #isFresh = true;
 
   /** Picks the next that has room. */
   pick(
@@ -84,16 +92,37 @@ export class RoundRobin<Worker> implements Strategy<Worker> {
     hasRoom: (worker: Worker) => boolean,
   ): Worker | null {
     const { length } = workers;
-    let i = this.#next;
-    for (let tried = 0; tried < length; tried++, i++) {
-      if (i >= length) i = 0;
-      const worker = workers[i]!;
-      if (hasRoom(worker)) {
-        this.#next = i + 1;
-        return worker;
-      }
+    const full = this.#full;
+    if (full.length !== length) {
+      full.length = length;
+      full.fill(0);
     }
+    const first = this.#next < length ? this.#next : 0;
+    for (let passed = 0, i = first; passed < length;) {
+      const known = full[i]!;
+      if (known === 0 && hasRoom(workers[i]!)) {
+        if (passed > 0) this.#remember(first, passed);
+        this.#next = i + 1;
+        return workers[i]!;
+      }
+      const step = known === 0 ? 1 : known;
+      passed += step;
+      i += step;
+      if (i >= length) i -= length;
+    }
+    if (length > 0) this.#remember(first, length);
     return null;
+  }
+
+  refresh(): void {
+    if (this.#isFresh) return;
+    this.#isFresh = true;
+    this.#full.fill(0);
+  }
+
+  #remember(place: number, count: number): void {
+    this.#full[place] = count;
+    this.#isFresh = false;
   }
 }
 

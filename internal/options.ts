@@ -756,7 +756,7 @@ export const DEFAULTS = {
   drainMs: 30_000,
   hostname: "127.0.0.1",
   streamPrefetch: 64,
-  /** Results that may be unread at the server, and items under way in a map. */
+  /** Items under way in a map. */
   window: 4096,
 };
 

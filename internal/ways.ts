@@ -8,14 +8,13 @@
 import { deferred, type Outlet, rejected } from "./channel.ts";
 import type { Delivery, Item, Way } from "./delivery.ts";
 import { type ItemFailure, ItemTimeoutError } from "./errors.ts";
+import { placesFor } from "./credit.ts";
 import { ItemKind } from "./frame.ts";
 import { SETTLED, WAITING } from "./in_flight.ts";
-import { DEFAULTS, type SubmitOptions } from "./options.ts";
+import type { SubmitOptions } from "./options.ts";
 import { Queue } from "./queue.ts";
 import { timerMs } from "./timer.ts";
 
-/** Freed places that are worth a look at the queue. */
-const PLACES_AT_ONCE = 64;
 /** A write waits so long for a reader who never came, in ms. */
 const NO_READER_MS = 5000;
 
@@ -78,11 +77,16 @@ export class ChannelWay implements Way {
     return (this.queue.length > 0 || this.#room !== null) && !this.hasPlace();
   }
 
+  /** Items whose result may still come, or isn't read, at most. */
+  get #window(): number {
+    return placesFor(this.#host.delivery.workers.length);
+  }
+
   hasPlace(): boolean {
     const { outlet, maxBufferedBytes } = this.#options;
     if (
       outlet === null ||
-      (this.#places < DEFAULTS.window && outlet.bytes <= maxBufferedBytes)
+      (this.#places < this.#window && outlet.bytes <= maxBufferedBytes)
     ) {
       this.#starved = false;
       return true;
@@ -160,14 +164,13 @@ export class ChannelWay implements Way {
     this.#written(entry);
   }
 
-  /** A result was read: its place is free. */
+  /** A result was read: its place is free, and worth a look with many others. */
   resultRead(): void {
     this.#places--;
-    const { outlet } = this.#options;
+    if (!this.#starved) return;
+    const window = this.#window;
     if (
-      this.#starved &&
-      (outlet!.length === 0 ||
-        DEFAULTS.window - this.#places >= PLACES_AT_ONCE)
+      this.#options.outlet!.length === 0 || this.#places <= window - window / 4
     ) this.#feed();
   }
 

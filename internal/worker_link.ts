@@ -11,6 +11,7 @@ import {
   CreditGrant,
   CreditUse,
   MAX_WINDOW,
+  shareOf,
 } from "./credit.ts";
 import type { Delivery, Item, Worker } from "./delivery.ts";
 import type { WorkerInfo } from "./dispatcher.ts";
@@ -83,7 +84,7 @@ export interface LinkHost extends ServerHandshakeOptions {
 }
 
 /** Values that a worker may have sent and nobody has read. */
-const VALUE_WINDOW = 1024;
+const VALUE_WINDOW = 4096;
 /** Payload bytes of them. */
 const VALUE_WINDOW_BYTES = 1024 * 1024;
 /** The rate of a worker is measured over so long, in ms. */
@@ -123,7 +124,12 @@ export class WorkerLink implements Worker {
   #isWorker = false;
   #granted = false;
   #window = 0;
+  /** Once the window was full, there is room again when it holds so few. */
+  #refillAt = 0;
   #adaptive: AdaptiveWindow | null = null;
+  /** Its window was full, and isn't yet to be refilled. */
+  #isSated = false;
+  /** The next item's bytes didn't fit. */
   #full = false;
   #settledInBatch = 0;
   #settled = 0;
@@ -202,7 +208,8 @@ export class WorkerLink implements Worker {
     const { count } = this.inFlight;
     // Also for an idle one: who answers what it never read gets no more.
     if (this.connection.busy) return false;
-    return count === 0 || (count < this.#window && !this.#full);
+    return count === 0 ||
+      (count < this.#window && !this.#isSated && !this.#full);
   }
 
   /** What others may know of it; the same object every time. */
@@ -271,6 +278,7 @@ export class WorkerLink implements Worker {
     entry.bytes = bytes;
     entry.hold(this, inFlight.next);
     inFlight.add(entry);
+    if (inFlight.count >= this.#window) this.#isSated = true;
     connection.schedule();
     return true;
   }
@@ -531,6 +539,8 @@ export class WorkerLink implements Worker {
     // The first PONG mostly came before.
     if (this.#adaptive !== null) this.#adaptive.rttMs = this.#rttMs ?? 0;
     this.#window = this.#adaptive?.size ?? window;
+    this.#refillAt = this.#adaptive?.refillAt ?? window - 1;
+    this.#isSated = false;
     this.#granted = true;
   }
 
@@ -613,9 +623,12 @@ export class WorkerLink implements Worker {
           this.#settledInBatch,
           this.inFlight.count,
           this.connection.heardAt,
+          shareOf(this.#host.delivery.workers.length),
         );
         this.#window = this.#adaptive.size;
+        this.#refillAt = this.#adaptive.refillAt;
       }
+      if (this.inFlight.count <= this.#refillAt) this.#isSated = false;
       this.#settledInBatch = 0;
     }
     this.#host.delivery.pump();

@@ -13,6 +13,7 @@ import {
   type Strategy,
   type WorkerInfo,
 } from "../internal/dispatcher.ts";
+import { seeded } from "./_support/rng.ts";
 
 interface Worker {
   info: WorkerInfo;
@@ -64,9 +65,40 @@ Deno.test("RoundRobin passes over who has no room, and keeps its turn", () => {
   const three = workers(3);
   assertEquals(picks(strategy, three, 1), [0]);
   assertEquals(picks(strategy, three, 3, (w) => w.info.id !== 1), [2, 0, 2]);
+  strategy.refresh();
   assertEquals(picks(strategy, three, 2), [0, 1]);
   assertEquals(picks(strategy, three, 2, none), [undefined, undefined]);
+  strategy.refresh();
   assertEquals(picks(strategy, three, 1), [2], "who got none costs no turn");
+});
+
+Deno.test("RoundRobin doesn't ask those again who had no room, until it is refreshed", () => {
+  const strategy = new RoundRobin<Worker>();
+  const many = workers(100);
+  const rng = seeded("round robin");
+  for (let round = 0; round < 50; round++) {
+    strategy.refresh();
+    const rooms = many.map(() => rng.int(0, 20) - 18);
+    let asked = 0;
+    // What a strategy without a memory does.
+    const plain: number[] = [];
+    let turn = picks(strategy, many, 1)[0]!;
+    const left = [...rooms];
+    for (let tried = 0; tried < 100;) {
+      turn = (turn + 1) % 100;
+      if (left[turn]! > 0) {
+        plain.push(turn);
+        left[turn]!--;
+        tried = 0;
+      } else tried++;
+    }
+    const got = picks(strategy, many, plain.length + 3, (worker) => {
+      asked++;
+      return rooms[worker.info.id]!-- > 0;
+    });
+    assertEquals(got, [...plain, undefined, undefined, undefined]);
+    assert(asked <= plain.length + 200, `${asked} asked for ${plain.length}`);
+  }
 });
 
 Deno.test("RoundRobin goes on when workers come and go", () => {

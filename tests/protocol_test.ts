@@ -104,7 +104,7 @@ const WRITERS: Record<string, (frames: FrameWriter) => void> = {
   "DONE": (f) => f.uints(FrameType.DONE, [3, 4]),
   "ACK": (f) => f.uints(FrameType.ACK, [500]),
   "CREDIT worker": (f) => f.uints(FrameType.CREDIT, [1, 4, 4096, 1]),
-  "CREDIT server": (f) => f.uints(FrameType.CREDIT, [1024, 1048576]),
+  "CREDIT server": (f) => f.uints(FrameType.CREDIT, [4096, 1048576]),
   "CANCEL": (f) => f.uints(FrameType.CANCEL, [70000]),
   "LEAVE": (f) => f.uints(FrameType.LEAVE, [5, 6]),
   "END": (f) => f.uints(FrameType.END, []),

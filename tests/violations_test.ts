@@ -630,7 +630,7 @@ const attacks: Attack[] = [
     name: "R19 more values than there is credit for",
     as: "idle",
     act: (peer) =>
-      peer.say(T.VALUE, ...Array.from({ length: 1025 }, () => payload(0))),
+      peer.say(T.VALUE, ...Array.from({ length: 4097 }, () => payload(0))),
     told: dropped(/Cannot take VALUE: there is no credit/),
   },
   {
