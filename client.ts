@@ -618,6 +618,7 @@ export class Client<Item = unknown, Result = unknown>
   #onWelcome(welcome: Welcome): void {
     this.#answers.wantsResults = welcome.results;
     this.#phase = "open";
+    this.#connection.readAside(this.#payloads.long);
     this.#values.start();
     this.#answers.start();
     this.#opened.resolve();
@@ -685,7 +686,6 @@ export class Client<Item = unknown, Result = unknown>
     do {
       const id = reader.readUint();
       reader.readBytesRange();
-      const { bytes, rangeStart, rangeEnd } = reader;
       if (++this.#held > this.#window && !this.#leaving || this.#noMore) {
         throw new ProtocolError(
           this.#noMore
@@ -695,9 +695,7 @@ export class Client<Item = unknown, Result = unknown>
       }
       this.#takeItem(
         { delivery, id, attempt, kind, value: undefined },
-        bytes,
-        rangeStart,
-        rangeEnd,
+        reader,
       );
       delivery++;
     } while (!reader.done);
@@ -706,24 +704,23 @@ export class Client<Item = unknown, Result = unknown>
 
   #takeItem(
     item: { -readonly [K in keyof WorkItem]: WorkItem[K] },
-    bytes: Uint8Array,
-    start: number,
-    end: number,
+    reader: CborDecoder,
   ): void {
+    const bytes = reader.rangeSize;
     if (this.#leaving || this.#phase !== "open") {
       if (this.#phase === "open") this.#handBack([item.delivery]);
       return;
     }
     try {
       item.value = this.#takesPayloads && this.#items === null
-        ? bytes.slice(start, end)
-        : this.#payloads.read(bytes, start, end);
+        ? reader.rangeBytes()
+        : this.#payloads.readFrom(reader);
     } catch (error) {
       this.#answers.error(item, error);
       return;
     }
-    if (this.#items !== null) this.#checkItem(item, end - start);
-    else this.#pushItem(item, end - start);
+    if (this.#items !== null) this.#checkItem(item, bytes);
+    else this.#pushItem(item, bytes);
   }
 
   #pushItem(item: WorkItem, bytes: number): void {

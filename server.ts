@@ -416,6 +416,7 @@ export class Server<Item = unknown, Result = unknown>
       itemSchema,
       resultSchema: options.resultSchema ?? null,
       delivery: this.#delivery,
+      isCrowded: () => this.#links.size > 1,
       onOpen: (link) => this.#onOpen(link),
       onError: (link, entry, error) => this.#onError(link, entry, error),
       onValue: (link, value, bytes) => this.#onValue(link, value, bytes),

@@ -65,6 +65,11 @@ const ARRAYS: Peer = {
   config: { batch: 256 },
 };
 const RAW: Peer = { name: "raw bytes", program: "raw" };
+const RAW_FRESH: Peer = {
+  name: "raw bytes, kept",
+  program: "raw",
+  config: { isFresh: true },
+};
 const DISTCHAN: Peer = { name: "distchan", program: "distchan" };
 
 function perSecond(rate: number): string {
@@ -97,7 +102,7 @@ function bulk(bytes: number, size: string, atLeast: number): Scenario {
   return {
     name: `bulk${size.replace(" ", "")}`,
     title: `Bulk one way, ${size}`,
-    peers: [RAW, DISTCHAN],
+    peers: [RAW, RAW_FRESH, DISTCHAN],
     config: { scenario: "bulk", bytes },
     metrics: [{
       name: "",
@@ -242,6 +247,7 @@ export function configOf(
     bytes: 0,
     batch: 1,
     prefetch: "auto",
+    isFresh: false,
     counts: [],
     ...scenario.config,
     ...peer.config,

@@ -41,6 +41,8 @@ export interface Config {
   bytes: number;
   /** How many items the hand-written peer puts into an array; 1: no arrays. */
   batch: number;
+  /** Whether each read of raw bytes goes into memory of its own. */
+  isFresh: boolean;
   /** Whether client.readable and iteration have a large window. */
   prefetch: number | "auto";
   /** How many values, where that is fixed, in rounds. */
@@ -179,7 +181,7 @@ export function tell(message: Record<string, unknown>): void {
 }
 
 /** Round trips before, and those of which the time is taken. */
-const WARM_UP_TRIPS = 5_000, TRIPS = 20_000;
+const WARM_UP_TRIPS = 20_000, TRIPS = 30_000;
 
 /** Takes the time of round trips, one after the other. */
 export async function takeTrips(

@@ -108,8 +108,7 @@ export class Answers {
   #check(results: SchemaQueue, item: WorkItem, value: unknown): void {
     const { pending } = results;
     if (this.takesPayloads) {
-      const payload = value as Uint8Array;
-      value = this.#options.payloads.read(payload, 0, payload.length);
+      value = this.#options.payloads.read(value as Uint8Array);
     }
     results.check(value, (checked) => {
       if (!this.#isOpen) return;

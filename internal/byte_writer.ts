@@ -14,6 +14,9 @@ export interface Segment {
   readonly size: number;
 }
 
+/** Byte strings of at least so many bytes are sent from where they are. */
+export const SEGMENT_BYTES = 16 * 1024;
+
 const encoder = new TextEncoder();
 
 /** Text up to this many UTF-16 units is copied in a loop, longer text natively. */

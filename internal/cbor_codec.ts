@@ -4,9 +4,10 @@
  * @module
  */
 
-import { ByteWriter } from "./byte_writer.ts";
+import { ByteWriter, SEGMENT_BYTES } from "./byte_writer.ts";
 import { CborDecoder } from "./cbor_decoder.ts";
-import { CborEncoder, SEGMENT_BYTES } from "./cbor_encoder.ts";
+import { CborEncoder } from "./cbor_encoder.ts";
+import type { Aside } from "./long_string.ts";
 
 /** Buffers larger than this aren't kept for the next value. */
 const MAX_KEPT_BYTES = 1024 * 1024;
@@ -116,12 +117,17 @@ export class CborCodec<T = unknown> {
 
   /**
    * Decodes the payload in a range of bytes, from which byte strings are copied.
-   * Offsets in errors count from `start`.
+   * Offsets in errors count from `start`. One byte string may be aside.
    *
    * @throws {DecodeError} If it is anything else than one value.
    */
-  decodeFrom(bytes: Uint8Array, start: number, end: number): T {
-    return this.#decoder.decode(bytes, start, end) as T;
+  decodeFrom(
+    bytes: Uint8Array,
+    start: number,
+    end: number,
+    aside: Aside | null = null,
+  ): T {
+    return this.#decoder.decode(bytes, start, end, aside) as T;
   }
 }
 

@@ -10,6 +10,7 @@
 
 import { CborReader, INDEFINITE } from "./cbor_reader.ts";
 import { CborSimple, isSimple } from "./cbor_simple.ts";
+import type { Aside } from "./long_string.ts";
 import { MAX_SHAPE_KEYS, ShapeCache } from "./shape_cache.ts";
 import { decodeTagged } from "./cbor_tagged.ts";
 
@@ -48,8 +49,14 @@ export class CborDecoder extends CborReader {
   }
 
   /** Reads one data item that takes the whole range. */
-  decode(bytes: Uint8Array, start: number, end: number): unknown {
+  decode(
+    bytes: Uint8Array,
+    start: number,
+    end: number,
+    aside: Aside | null = null,
+  ): unknown {
     this.set(bytes, start, end);
+    this.aside = aside;
     const value = this.readValue();
     if (this.pos !== end) {
       this.fail(`${end - this.pos} bytes follow the value`, this.pos);

@@ -16,9 +16,6 @@ import {
 import { Tag } from "./cbor_tags.ts";
 import { describe, EncodeFailure, propertyStep } from "./encode_failure.ts";
 
-/** Byte strings from this size on are sent from where they are. */
-export const SEGMENT_BYTES = 16 * 1024;
-
 /** Integers up to here are integers on the wire; larger ones are floats. */
 const MAX_INTEGER = 2 ** 53;
 

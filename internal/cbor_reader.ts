@@ -7,6 +7,7 @@
 
 import { decodeText } from "./cbor_text.ts";
 import { DecodeError } from "./errors.ts";
+import type { Aside } from "./long_string.ts";
 
 /** The byte that ends an item of indefinite length. */
 export const BREAK = 0xff;
@@ -44,6 +45,10 @@ export abstract class CborReader {
   rangeStart = 0;
   /** Where it ends. */
   rangeEnd = 0;
+  /** Its length, with what is aside, in bytes. */
+  rangeSize = 0;
+  /** A byte string that isn't where it should be; null: there is none. */
+  aside: Aside | null = null;
   /** Where reading began: offsets in errors count from here. */
   protected start = 0;
 
@@ -53,6 +58,7 @@ export abstract class CborReader {
     this.start = start;
     this.pos = start;
     this.end = end;
+    this.aside = null;
   }
 
   /**
@@ -92,10 +98,40 @@ export abstract class CborReader {
     const at = this.pos;
     const info = this.expect(2);
     if (info === INDEFINITE) this.fail("length is indefinite", at);
-    const length = this.length(info);
+    const length = this.argument(info);
+    const { aside } = this;
+    let here = length;
+    if (aside !== null && aside.at >= this.pos) {
+      const before = aside.at - this.pos;
+      if (length > before) {
+        here -= aside.bytes.length;
+        if (here < before) this.truncated();
+      }
+    }
+    if (here > this.end - this.pos) this.truncated();
     this.rangeStart = this.pos;
-    this.pos += length;
+    this.pos += here;
     this.rangeEnd = this.pos;
+    this.rangeSize = length;
+  }
+
+  /** The byte string that is aside in the range; null: it is all there. */
+  get rangeAside(): Aside | null {
+    return this.rangeSize > this.rangeEnd - this.rangeStart ? this.aside : null;
+  }
+
+  /** The bytes of the range, in a buffer of their own. */
+  rangeBytes(): Uint8Array<ArrayBuffer> {
+    const { bytes, rangeStart, rangeEnd, rangeAside } = this;
+    if (rangeAside === null) return copy(bytes, rangeStart, rangeEnd);
+    const long = rangeAside.bytes;
+    if (long.length === this.rangeSize) return long;
+    const all = new Uint8Array(this.rangeSize);
+    const before = rangeAside.at - rangeStart;
+    all.set(bytes.subarray(rangeStart, rangeAside.at));
+    all.set(long, before);
+    all.set(bytes.subarray(rangeAside.at, rangeEnd), before + long.length);
+    return all;
   }
 
   /** Whether everything was read. */
@@ -126,10 +162,7 @@ export abstract class CborReader {
    */
   readBytes(): Uint8Array<ArrayBuffer> {
     this.readBytesRange();
-    return this.bytes.slice(
-      this.rangeStart,
-      this.rangeEnd,
-    ) as Uint8Array<ArrayBuffer>;
+    return this.rangeBytes();
   }
 
   /** Reads any data item that is inside of `depth` others. */
@@ -288,6 +321,10 @@ export abstract class CborReader {
   /** Reads a byte string whose first byte has been read; copies it. */
   byteString(info: number): Uint8Array<ArrayBuffer> {
     if (info !== INDEFINITE) {
+      if (this.aside !== null) {
+        const long = this.#takeAside(info);
+        if (long !== null) return long;
+      }
       const length = this.length(info);
       const start = this.pos;
       this.pos = start + length;
@@ -311,6 +348,17 @@ export abstract class CborReader {
       to += length;
     }
     return all;
+  }
+
+  /** The byte string that is aside, if it is this one; else nothing is read. */
+  #takeAside(info: number): Uint8Array<ArrayBuffer> | null {
+    const { pos, aside } = this;
+    const length = this.argument(info);
+    if (this.pos === aside!.at && length === aside!.bytes.length) {
+      return aside!.bytes;
+    }
+    this.pos = pos;
+    return null;
   }
 
   /** Fails if fewer than `count` bytes are left. */

@@ -75,8 +75,9 @@ const SERIAL_VALUES = 2;
  */
 const WORK_A_TURN = 1024 * 1024, FRAME_WORK = 256;
 /**
- * After so many turns it waits for a timer. An event loop that always has
- * something to do looks at other sockets rarely (with tokio, each 61st time).
+ * After so many turns it waits for a timer, if there are others. An event loop
+ * that always has something to do looks at other sockets rarely (with tokio,
+ * each 61st time).
  */
 const TURNS_A_PAUSE = 16;
 
@@ -136,6 +137,7 @@ export class Connection {
   bytesOut = 0;
   readonly #duplex: Duplex;
   readonly #events: ConnectionEvents;
+  readonly #isCrowded: () => boolean;
   readonly #decoder: FrameDecoder;
   readonly #reader = new CborDecoder();
   readonly #kick = () => this.flush();
@@ -165,13 +167,19 @@ export class Connection {
 
   /**
    * @param duplex The socket, which belongs to the connection from now on.
-   * @param options Whom to tell, and the largest frame that is received.
+   * @param options Whom to tell, the largest frame that is received, and
+   * whether there are other connections that this one must leave turns to.
    */
   constructor(
     duplex: Duplex,
-    options: { events: ConnectionEvents; limit: number },
+    options: {
+      events: ConnectionEvents;
+      limit: number;
+      isCrowded?: () => boolean;
+    },
   ) {
     this.#duplex = duplex;
+    this.#isCrowded = options.isCrowded ?? (() => false);
     this.#events = options.events;
     this.#decoder = new FrameDecoder(options.limit);
   }
@@ -211,6 +219,11 @@ export class Connection {
   /** The largest frame that is received from now on, in bytes. */
   set receiveLimit(limit: number) {
     this.#decoder.limit = limit;
+  }
+
+  /** Long byte strings are read into allocations of their own from now on. */
+  readAside(long: "payloads" | "values"): void {
+    if (this.#transforms === null) this.#decoder.long = long;
   }
 
   /**
@@ -437,7 +450,8 @@ export class Connection {
       for (let work = 0, turns = 0;;) {
         if (work >= WORK_A_TURN) {
           work = 0;
-          await this.#nextTurn(++turns % TURNS_A_PAUSE === 0);
+          const isPause = ++turns % TURNS_A_PAUSE === 0 && this.#isCrowded();
+          await this.#nextTurn(isPause);
           if (this.#ended) return;
         }
         const count = await this.#duplex.read(decoder.space());
@@ -456,6 +470,7 @@ export class Connection {
           work += FRAME_WORK;
           if (this.#transforms === null) {
             reader.set(decoder.bytes, decoder.start, decoder.end);
+            reader.aside = decoder.aside;
           } else {
             const plain = await this.#transforms.decode(
               decoder.bytes.slice(decoder.start, decoder.end),

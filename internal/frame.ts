@@ -18,9 +18,6 @@ export const MAGIC = "distchan";
 /** What a peer may send in all before the handshake is done (section 3). */
 export const MAX_HANDSHAKE_BYTES = 4096;
 
-/** Byte strings from this size on are written from where they are. */
-export const SEGMENT_BYTES = 16 * 1024;
-
 /** A frame that holds this much is closed, and the next value starts another. */
 const FULL_FRAME_BYTES = 16 * 1024;
 

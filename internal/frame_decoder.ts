@@ -6,18 +6,26 @@
  */
 
 import { ProtocolError } from "./errors.ts";
+import { type Aside, findLongString, LONG_BYTES } from "./long_string.ts";
 
 /** The buffer of a connection that is idle or slow, in bytes. */
 const SMALL_BYTES = 2 * 1024;
 /** The buffer of a connection that fills its small one, in bytes. */
 const LARGE_BYTES = 128 * 1024;
+/** The buffer of one whose frames are large, but for long strings, in bytes. */
+const HUGE_BYTES = 512 * 1024;
 /** Buffers up to this size, in bytes, stay while frames need them. */
 const KEPT_BYTES = 1280 * 1024;
+/** Frames of this size and more are large, in bytes. */
+const LARGE_FRAME_BYTES = 16 * 1024;
+/** So many times what has come of a frame is allocated for the rest of it. */
+const TRUST = 16;
 /** After so many reads that would have fitted, a buffer becomes small again. */
 const SMALL_READS = 64;
 
 /**
- * Collects bytes and hands out whole frames as ranges of its own buffer.
+ * Collects bytes and hands out whole frames as ranges of its own buffer. A long
+ * byte string is read into an allocation of its own (see {@linkcode aside}).
  *
  * Usage: read into {@linkcode space}, tell {@linkcode advance}, and call
  * {@linkcode next} until it returns false. A range is good until the next call
@@ -32,9 +40,18 @@ export class FrameDecoder {
   end = 0;
   /** The largest body that is accepted, in bytes. */
   limit: number;
+  /** The byte string that is missing in the current frame's range; null: none. */
+  aside: Aside | null = null;
+  /** Which strings are read aside: none, payloads, or those in payloads. */
+  long: "none" | "payloads" | "values" = "none";
   #low = 0;
   #high = 0;
   #small = 0;
+  /** Whether the last frame was large. */
+  #isLarge = false;
+  /** The string of the frame that is coming; `at` counts from `#low`. */
+  #long: { at: number; bytes: Uint8Array<ArrayBuffer>; filled: number } | null =
+    null;
 
   /** @param limit The largest body that is accepted, in bytes. */
   constructor(limit: number) {
@@ -48,6 +65,11 @@ export class FrameDecoder {
 
   /** Room to read into. */
   space(): Uint8Array<ArrayBuffer> {
+    if (this.long !== "none") this.#findLong();
+    const long = this.#long;
+    if (long !== null && long.filled < long.bytes.length) {
+      return long.bytes.subarray(long.filled);
+    }
     const held = this.#high - this.#low;
     const size = this.bytes.length;
     if (held === 0) {
@@ -75,11 +97,17 @@ export class FrameDecoder {
 
   /** Tells that `count` bytes were read into {@linkcode space}. */
   advance(count: number): void {
+    const long = this.#long;
+    if (long !== null && long.filled < long.bytes.length) {
+      long.filled += count;
+      return;
+    }
     this.#high += count;
     if (this.#high === this.bytes.length) {
       this.#small = 0;
-      if (this.bytes.length < LARGE_BYTES) {
-        this.#replace(LARGE_BYTES, this.#high - this.#low);
+      const size = this.#isLarge ? HUGE_BYTES : LARGE_BYTES;
+      if (this.bytes.length < size) {
+        this.#replace(size, this.#high - this.#low);
         this.#high -= this.#low;
         this.#low = 0;
       }
@@ -104,10 +132,40 @@ export class FrameDecoder {
           : `Cannot decode frame: length is ${length}, limit is ${this.limit}`,
       );
     }
-    if (held < 4 + length) return false;
+    const long = this.#long;
+    const missing = long === null ? 0 : long.bytes.length;
+    if (held < 4 + length - missing) return false;
+    if (long === null) this.aside = null;
+    else {
+      if (long.filled < missing) return false;
+      this.aside = { at: low + long.at, bytes: long.bytes };
+      this.#long = null;
+    }
+    this.#isLarge = length >= LARGE_FRAME_BYTES && length < LONG_BYTES;
     this.start = low + 4;
-    this.#low = this.end = low + 4 + length;
+    this.#low = this.end = low + 4 + length - missing;
     return true;
+  }
+
+  /** If a frame is coming that has a long string, its rest is read aside. */
+  #findLong(): void {
+    const held = this.#high - this.#low;
+    if (this.#long !== null || held < LARGE_FRAME_BYTES) return;
+    const length = this.#frameLength();
+    // The frame's length is checked, but space follows what has come.
+    if (length < held + LONG_BYTES / 2 || length > held * TRUST) return;
+    const found = findLongString(this.bytes, {
+      start: this.#low + 4,
+      end: this.#high,
+      length,
+      inside: this.long === "values",
+    });
+    if (found === null) return;
+    const { at, size } = found;
+    const bytes = new Uint8Array(size);
+    bytes.set(this.bytes.subarray(at, this.#high));
+    this.#long = { at: at - this.#low, bytes, filled: this.#high - at };
+    this.#high = at;
   }
 
   /** The length of the body that begins here; its head has come. */

@@ -134,7 +134,7 @@ class Inside {
     const payload = item.value as Uint8Array;
     let value: unknown;
     try {
-      value = this.#codec.read(payload, 0, payload.length);
+      value = this.#codec.read(payload);
     } catch (error) {
       this.#fail(error);
       return;

@@ -7,10 +7,11 @@
  */
 
 import type { Codec } from "../codec.ts";
-import { ByteWriter } from "./byte_writer.ts";
+import { ByteWriter, SEGMENT_BYTES } from "./byte_writer.ts";
 import { CborCodec } from "./cbor_codec.ts";
+import type { CborReader } from "./cbor_reader.ts";
 import { DecodeError, EncodeError, FrameTooLargeError } from "./errors.ts";
-import { FrameState, type FrameWriter, SEGMENT_BYTES } from "./frame.ts";
+import { FrameState, type FrameWriter } from "./frame.ts";
 
 /** A codec as frames use it. */
 export class PayloadCodec {
@@ -67,15 +68,33 @@ export class PayloadCodec {
     }
   }
 
+  /** Which byte strings may be read aside. */
+  get long(): "payloads" | "values" {
+    return this.#cbor === null ? "payloads" : "values";
+  }
+
   /**
-   * Reads a value from a payload in place.
+   * Reads a value from the payload that a reader has come to, in place.
    *
    * @throws {DecodeError} If it isn't one.
    */
-  read(bytes: Uint8Array, start: number, end: number): unknown {
-    if (this.#cbor !== null) return this.#cbor.decodeFrom(bytes, start, end);
+  readFrom(reader: CborReader): unknown {
+    if (this.#cbor === null) return this.read(reader.rangeBytes());
+    const { bytes, rangeStart, rangeEnd, rangeAside } = reader;
+    return this.#cbor.decodeFrom(bytes, rangeStart, rangeEnd, rangeAside);
+  }
+
+  /**
+   * Reads a value from a payload.
+   *
+   * @throws {DecodeError} If it isn't one.
+   */
+  read(payload: Uint8Array): unknown {
+    if (this.#cbor !== null) {
+      return this.#cbor.decodeFrom(payload, 0, payload.length);
+    }
     try {
-      return this.#codec.decode(bytes.slice(start, end));
+      return this.#codec.decode(payload);
     } catch (error) {
       if (error instanceof DecodeError) throw error;
       throw new DecodeError(

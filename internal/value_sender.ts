@@ -139,8 +139,7 @@ export class ValueSender {
   /** A schema checks values: a payload is read for it. */
   #valueOf(value: unknown): unknown {
     if (!this.takesPayloads) return value;
-    const payload = value as Uint8Array;
-    return this.#options.payloads.read(payload, 0, payload.length);
+    return this.#options.payloads.read(value as Uint8Array);
   }
 
   /** Acknowledges a delivery, behind the values that were sent before. */

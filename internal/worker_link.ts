@@ -65,6 +65,8 @@ export interface LinkHost extends ServerHandshakeOptions {
   readonly resultSchema: StandardSchemaV1 | null;
   /** Where items come from. */
   readonly delivery: Delivery;
+  /** Whether there are other connections. */
+  isCrowded(): boolean;
   /** The handshake is done. */
   onOpen(link: WorkerLink): void;
   /** A handler failed. */
@@ -170,6 +172,7 @@ export class WorkerLink implements Worker {
     };
     this.connection = new Connection(duplex, {
       limit: MAX_HANDSHAKE_BYTES,
+      isCrowded: () => host.isCrowded(),
       events: {
         onFrame: (type, reader) => this.#onFrame(type, reader),
         onBatch: () => this.#onBatch(),
@@ -361,6 +364,7 @@ export class WorkerLink implements Worker {
     this.name = hello.name;
     this.instance = hello.instance.toHex();
     this.#isWorker = true;
+    this.connection.readAside(this.#host.payloads.long);
     this.#sampledAt = performance.now();
     this.ping(this.#sampledAt);
     this.#host.onOpen(this);
@@ -404,12 +408,12 @@ export class WorkerLink implements Worker {
     do {
       const number = reader.readUint();
       reader.readBytesRange();
-      const { rangeStart, rangeEnd } = reader;
+      const bytes = reader.rangeSize;
       const entry = this.#take(number);
       let value: unknown;
       if (entry.state !== SETTLED) {
         try {
-          value = payloads.read(reader.bytes, rangeStart, rangeEnd);
+          value = payloads.readFrom(reader);
         } catch (error) {
           if (!(error instanceof DecodeError)) throw error;
           this.#failed++;
@@ -417,12 +421,12 @@ export class WorkerLink implements Worker {
           continue;
         }
         if (this.#results !== null) {
-          this.#checkResult(entry, value, rangeEnd - rangeStart);
+          this.#checkResult(entry, value, bytes);
           continue;
         }
       }
       this.#settled++;
-      delivery.result(this, entry, value, rangeEnd - rangeStart);
+      delivery.result(this, entry, value, bytes);
     } while (!reader.done);
   }
 
@@ -489,13 +493,12 @@ export class WorkerLink implements Worker {
     const { payloads } = this.#host;
     do {
       reader.readBytesRange();
-      const { rangeStart, rangeEnd } = reader;
       if (!this.#use.open) {
         throw new ProtocolError("Cannot take VALUE: there is no credit for it");
       }
-      const bytes = rangeEnd - rangeStart;
+      const bytes = reader.rangeSize;
       this.#use.sent(bytes);
-      const value = payloads.read(reader.bytes, rangeStart, rangeEnd);
+      const value = payloads.readFrom(reader);
       if (this.#results === null || !this.#host.keepsResults) {
         this.#host.onValue(this, value, bytes);
         continue;

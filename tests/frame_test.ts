@@ -291,7 +291,7 @@ Deno.test("PayloadCodec turns whatever a codec throws into its own errors", () =
   );
   assertEquals(frames.out.length, 0);
   assertThrows(
-    () => bad.read(new Uint8Array(4), 0, 4),
+    () => bad.read(new Uint8Array(4)),
     DecodeError,
     'codec "bad" failed: no',
   );

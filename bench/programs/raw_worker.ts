@@ -1,4 +1,7 @@
-/** The reading end of raw bytes: into one reused buffer. */
+/**
+ * The reading end of raw bytes: into one reused buffer, or each value into a
+ * new one, as whoever keeps values has to.
+ */
 import { Meter, readConfig, tell } from "../workload.ts";
 
 const config = readConfig();
@@ -13,12 +16,16 @@ if (config.scenario === "serial") {
     await conn.write(bytes.subarray(0, count));
   }
 } else {
-  const bytes = new Uint8Array(config.bytes);
+  let bytes = new Uint8Array(config.bytes);
+  let done = 0;
   const meter = new Meter(config, 16 * config.bytes);
   for (;;) {
-    const count = await conn.read(bytes);
+    const count = await conn.read(done === 0 ? bytes : bytes.subarray(done));
     if (count === null) break;
     meter.add(count);
+    if (!config.isFresh || (done += count) < bytes.length) continue;
+    bytes = new Uint8Array(config.bytes);
+    done = 0;
   }
   const { rate, cpuMicros } = meter.report();
   tell({
