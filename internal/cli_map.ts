@@ -119,9 +119,13 @@ class MapCommand implements Disposable {
     }
     const { dashboardAddr } = this.#server;
     if (dashboardAddr !== undefined && !isQuiet) {
-      const scheme = settings.options.cert === undefined ? "http" : "https";
+      // A certificate isn't for loopback: see listen().
+      const isTls = settings.options.cert !== undefined &&
+        !isLoopback(dashboardAddr.hostname);
       console.print(
-        `dashboard on ${scheme}://${formatAddress(dashboardAddr)}/`,
+        `dashboard on http${isTls ? "s" : ""}://${
+          formatAddress(dashboardAddr)
+        }/`,
       );
     }
   }

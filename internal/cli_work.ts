@@ -16,7 +16,7 @@ import {
   FatalError,
   formatAddress,
   parseAddress,
-  readNamedFile,
+  readAuthorities,
   readSecret,
   reasonOf,
   UsageError,
@@ -37,7 +37,7 @@ export async function work(args: Arguments): Promise<number> {
   const address = parseAddress(connect, "--connect");
   const jobs = args.count("jobs", 1, 4096);
   const giveUpMs = args.ms("give-up", true) ?? GIVE_UP_MS;
-  const ca = await readNamedFile(args, "ca");
+  const ca = await readAuthorities(args);
   const secret = await readSecret(args);
   const runnable = await readRunnable(args);
   if (runnable === null) {

@@ -314,6 +314,34 @@ Deno.test("map and work speak TLS, with a certificate of one's own", async () =>
   assertEquals([code, stdout], [0, "a\n"]);
 });
 
+Deno.test("map --dashboard has TLS where other machines can see it", async () => {
+  await using folder = await Folder.make();
+  const authority = await Authority.create("distchan test authority");
+  const { cert, key } = await authority.issue();
+  const ca = await folder.write("ca.pem", authority.cert);
+  const tls = [
+    `--cert=${await folder.write("cert.pem", cert)}`,
+    `--key=${await folder.write("key.pem", key)}`,
+  ];
+  for (const hostname of ["127.0.0.1", "0.0.0.0"]) {
+    await using map = startCli(
+      ["map", "--listen=:0", `--dashboard=${hostname}:0`, ...tls],
+      { stdin: "open", env: { DISTCHAN_SECRET: "s3cret" } },
+    );
+    const [, url = ""] = await map.stderr.line(/^dashboard on (.*)$/);
+    const { protocol, port } = new URL(url);
+    const isLocal = hostname === "127.0.0.1";
+    assertEquals(protocol, isLocal ? "http:" : "https:");
+    const top = await runCli(
+      isLocal ? ["top", url] : ["top", `--ca=${ca}`, `:${port}`],
+      { env: { DISTCHAN_SECRET: "s3cret" } },
+    );
+    assertEquals(top.code, 0, top.stderr);
+    await map.closeStdin();
+    assertEquals((await map.exit).code, 0);
+  }
+});
+
 Deno.test("map refuses command lines that make no sense", async () => {
   const errors: string[] = [];
   const { error } = console;

@@ -3,6 +3,7 @@ import { formatBar } from "../internal/cli_progress.ts";
 import { formatTable, type Snapshot } from "../internal/cli_top.ts";
 import { stdArgs } from "../tools/std.ts";
 import { HANDLERS, hasProgram, runCli } from "./_support/cli.ts";
+import { Authority } from "./_support/certificates.ts";
 import { Folder } from "./_support/folder.ts";
 import { ROOT } from "./_support/process.ts";
 
@@ -83,6 +84,67 @@ Deno.test("top prints the table once where there is no terminal", async () => {
   assertEquals(code, 0, stderr);
   assertEquals(lines, formatTable(SNAPSHOT, 120));
   assertEquals(authorization, "Bearer s3cret");
+});
+
+Deno.test("top takes the URL of a proxy, and trusts --ca", async () => {
+  await using folder = await Folder.make();
+  const authority = await Authority.create("A test's authority");
+  const { cert, key } = await authority.issue();
+  const ca = await folder.write("ca.pem", authority.cert);
+  const seen: string[] = [];
+  await using server = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, cert, key, onListen() {} },
+    (request) => {
+      seen.push(new URL(request.url).pathname);
+      return Response.json(SNAPSHOT);
+    },
+  );
+  const { port } = server.addr;
+  const [root, path, address, stranger] = await Promise.all([
+    runCli(["top", `--ca=${ca}`, `https://localhost:${port}`]),
+    runCli(["top", `--ca=${ca}`, `https://localhost:${port}/pool?x#y`]),
+    runCli(["top", `--ca=${ca}`, `:${port}`]),
+    runCli(["top", `https://localhost:${port}/`]),
+  ]);
+  for (const { code, lines, stderr } of [root, path, address]) {
+    assertEquals(code, 0, stderr);
+    assertEquals(lines, formatTable(SNAPSHOT, 120));
+  }
+  assertEquals(seen.toSorted(), [
+    "/pool/stats.json",
+    "/stats.json",
+    "/stats.json",
+  ]);
+  assertEquals(stranger.code, 3);
+  assertStringIncludes(
+    stranger.stderr,
+    `can't read https://localhost:${port}: `,
+  );
+});
+
+Deno.test("top refuses what is no URL of a dashboard", async () => {
+  await using folder = await Folder.make();
+  const ca = await folder.write("ca.pem", "no certificate");
+  const { cert } = await Authority.create("A test's authority");
+  const good = await folder.write("good.pem", cert);
+  const said = await Promise.all([
+    runCli(["top", "ftp://localhost"]),
+    runCli(["top", "https://"]),
+    runCli(["top", `--ca=${good}`, "http://localhost"]),
+    runCli(["top", `--ca=${ca}`, ":1"]),
+    runCli(["top", "--ca=/no/such/file", ":1"]),
+  ]);
+  const expected = [
+    "ftp://localhost is no address",
+    "https:// is no address",
+    "--ca is for https:",
+    "ca.pem has no certificate, expected PEM",
+    "can't read --ca",
+  ];
+  for (const [i, { code, stderr }] of said.entries()) {
+    assertEquals(code, 2, stderr);
+    assertStringIncludes(stderr, expected[i]!);
+  }
 });
 
 Deno.test("top says what is no dashboard", async () => {

@@ -202,16 +202,19 @@ Deno.test("work --give-up counts from the loss of the server", async () => {
 });
 
 Deno.test("work refuses command lines that make no sense", async () => {
-  const [server, module, command] = await Promise.all([
+  const notPem = `${HANDLERS}upper.ts`;
+  const [server, module, command, ca] = await Promise.all([
     runCli(["work", "x.ts"]),
     runCli(["work", "--connect=:1"]),
     runCli(["work", "--connect=:1", "--give-up=0", "x.ts"]),
+    runCli(["work", "--connect=:1", `--ca=${notPem}`, "x.ts"]),
   ]);
   for (
     const [{ code, stderr }, reason] of [
       [server, "which server?"],
       [module, "what is to be run?"],
       [command, 'expected seconds above 0, or "never"'],
+      [ca, "has no certificate, expected PEM"],
     ] as const
   ) {
     assertEquals(code, 2);
