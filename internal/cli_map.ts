@@ -26,7 +26,7 @@ import {
 import { countItems, type Format, ItemSource } from "./cli_input.ts";
 import { Joblog } from "./cli_joblog.ts";
 import { LocalPool } from "./cli_local_pool.ts";
-import { readRunnable, type Runnable } from "./cli_module.ts";
+import { readRunnable, type Runnable, toUsable } from "./cli_module.ts";
 import { Console } from "./cli_progress.ts";
 import { PipeClosedError, Reporter } from "./cli_reporter.ts";
 import { StopSignals } from "./cli_signals.ts";
@@ -214,29 +214,18 @@ class MapCommand implements Disposable {
   }
 
   #startPool(): void {
-    const { runnable, local, isolate, options } = this.#settings;
+    const { runnable, local, isolate } = this.#settings;
     if (runnable === null || local === 0) return;
-    const { hostname, port } = this.#server.addr as Deno.NetAddr;
-    this.#pool = new LocalPool({
-      handler: runnable.kind === "command"
-        ? runnable
-        : { ...runnable, isolate },
+    this.#pool = new LocalPool(this.#server, {
+      runnable,
       count: local,
-      connect: {
-        hostname: reachable(hostname),
-        port,
-        ...(options.secret === undefined ? {} : { secret: options.secret }),
-      },
-      onError: (error) => void this.#server.abort(error),
+      isolate,
     });
   }
 
   #onEvent(event: ServerEvent): void {
     if (this.#isClosing) return;
-    if (event.type === "disconnected" && event.code !== "normal") {
-      const { name } = event.worker;
-      if (this.#pool?.has(name)) this.#pool.restart(name);
-    } else if (event.type === "rejected" && this.#rejected++ < MAX_REJECTED) {
+    if (event.type === "rejected" && this.#rejected++ < MAX_REJECTED) {
       const { code, reason } = event;
       const addr = formatAddress(event.addr as Deno.NetAddr);
       this.#console.print(
@@ -271,7 +260,13 @@ class MapCommand implements Disposable {
   #fail(error: unknown): number {
     if (error instanceof PipeClosedError) return 141;
     this.#console.clear();
-    throw error;
+    const usable = toUsable(error);
+    if (
+      this.#pool === null || usable instanceof UsageError ||
+      usable instanceof FatalError
+    ) throw usable;
+    // The pool has given up, or one of its workers was refused.
+    throw new FatalError(reasonOf(error));
   }
 
   #tellStopped(): void {
@@ -322,11 +317,6 @@ async function readSettings(args: Arguments): Promise<Settings> {
   const key = await readNamedFile(args, "key");
   if ((cert === undefined) !== (key === undefined)) {
     throw new UsageError("--cert and --key: expected both, or none");
-  }
-  if (cert !== undefined && local > 0) {
-    throw new UsageError(
-      "--local doesn't go with --cert: start distchan work on this machine",
-    );
   }
   const retries = args.count("retries", 0, 1_000_000);
   const timeoutMs = args.ms("timeout");
@@ -391,8 +381,10 @@ function listenAt(
     return listen({ ...options, onEvent });
   } catch (error) {
     if (error instanceof InsecureBindError) {
+      // A dashboard needs more than TLS: there, nobody else asks for a secret.
+      const tls = options.cert === undefined ? ", --cert and --key" : "";
       throw new UsageError(
-        `${error.hostname} is open to other machines: set a secret (--secret-file or DISTCHAN_SECRET), --cert and --key, or --insecure`,
+        `${error.hostname} is open to other machines: set a secret (--secret-file or DISTCHAN_SECRET)${tls}, or --insecure`,
       );
     }
     const where = formatAddress({ hostname: "127.0.0.1", ...options });
@@ -408,10 +400,4 @@ function listenAt(
 function isLoopback(hostname: string): boolean {
   return hostname === "localhost" || hostname === "::1" ||
     hostname.startsWith("127.");
-}
-
-/** Where this machine reaches a server that listens there. */
-function reachable(hostname: string): string {
-  if (hostname === "0.0.0.0") return "127.0.0.1";
-  return hostname === "::" ? "::1" : hostname;
 }

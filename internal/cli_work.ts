@@ -21,8 +21,7 @@ import {
   reasonOf,
   UsageError,
 } from "./cli_arguments.ts";
-import { toUsable } from "./cli_local_pool.ts";
-import { readRunnable, type Runnable } from "./cli_module.ts";
+import { readRunnable, type Runnable, toUsable } from "./cli_module.ts";
 import { StopSignals } from "./cli_signals.ts";
 
 const GIVE_UP_MS = 60_000;

@@ -224,18 +224,6 @@ export interface SpawnOptions {
    * @default {"local"}
    */
   name?: string;
-  /**
-   * The name or address to connect to: with TLS, one that the certificate has.
-   *
-   * @default {the server's address; loopback if that is all addresses}
-   */
-  hostname?: string;
-  /**
-   * With TLS, the certificate authorities to trust, as PEM.
-   *
-   * @default {the option cert of listen(), which does if it is self-signed}
-   */
-  caCerts?: string[];
 }
 
 /** Workers that a server starts on its own machine. */
@@ -589,8 +577,6 @@ const SPAWN: Record<string, Check> = {
   count: integer(1, 1024),
   concurrency: integer(1, 4096),
   name: text,
-  hostname: text,
-  caCerts,
 };
 
 const moduleUrl: Check = (v) => v instanceof URL ? null : "a URL";

@@ -314,6 +314,32 @@ Deno.test("map and work speak TLS, with a certificate of one's own", async () =>
   assertEquals([code, stdout], [0, "a\n"]);
 });
 
+Deno.test("map --local works beside TLS and a secret, whatever the certificate says", async () => {
+  await using folder = await Folder.make();
+  const authority = await Authority.create("distchan test authority");
+  const { cert, key } = await authority.issue("pool.example.org");
+  const options = [
+    "--listen=0.0.0.0:0",
+    `--cert=${await folder.write("cert.pem", cert)}`,
+    `--key=${await folder.write("key.pem", key)}`,
+    `--secret-file=${await folder.write("secret", "s3cret")}`,
+    "--local=2",
+  ];
+  for (
+    const [how, items, expected] of [
+      [[UPPER], "a\nb\n", ["A", "B"]],
+      [["--isolate", UPPER], "a\nb\n", ["A", "B"]],
+      [["--", "echo", "<{}>"], "a\nb\n", ["<a>", "<b>"]],
+    ] as const
+  ) {
+    const { code, lines, stderr } = await runCli(
+      ["map", "-kq", ...options, ...how],
+      { stdin: items },
+    );
+    assertEquals([code, lines, stderr], [0, [...expected], ""]);
+  }
+});
+
 Deno.test("map --dashboard has TLS where other machines can see it", async () => {
   await using folder = await Folder.make();
   const authority = await Authority.create("distchan test authority");
@@ -372,6 +398,7 @@ Deno.test("map refuses command lines that make no sense", async () => {
         [["--input=/no/such/file", UPPER], "can't read --input"],
         [["--secret-file=/no/such/file", UPPER], "can't read --secret-file"],
         [["--cert=/no/such/file", UPPER], "can't read --cert"],
+        [[`--cert=${UPPER}`, UPPER], "expected both, or none"],
       ] as const
     ) {
       assertEquals(await main(["map", ...args]), 2, args.join(" "));
