@@ -522,15 +522,15 @@ const ADDRESS: Record<string, Check> = {
   key: text,
 };
 
-/** Its port is no choice of ours. */
-const dashboard: Check = (v) =>
-  record(ADDRESS, "dashboard")(v) ??
-    ((v as DashboardOptions).port === undefined
-      ? "an object with a port"
-      : ((v as DashboardOptions).cert === undefined) !==
-          ((v as DashboardOptions).key === undefined)
-      ? "both cert and key, or none"
-      : null);
+const dashboard: Check = (v) => {
+  const wrong = record(ADDRESS, "dashboard")(v);
+  if (wrong !== null) return wrong;
+  const { port, cert, key } = v as DashboardOptions;
+  // Its port is no choice of ours.
+  if (port === undefined) throw missing("dashboard", "a port");
+  checkPair("dashboard", cert, key);
+  return null;
+};
 
 const SERVER: Record<string, Check> = {
   ...COMMON,
@@ -584,11 +584,14 @@ const moduleUrl: Check = (v) => v instanceof URL ? null : "a URL";
 const LISTEN: Record<string, Check> = {
   ...SERVER,
   ...ADDRESS,
-  local: (v) =>
-    record({ ...SPAWN, module: moduleUrl }, "local")(v) ??
-      ((v as LocalOptions).module === undefined
-        ? "an object with a module's URL"
-        : null),
+  local: (v) => {
+    const wrong = record({ ...SPAWN, module: moduleUrl }, "local")(v);
+    if (wrong !== null) return wrong;
+    if ((v as LocalOptions).module === undefined) {
+      throw missing("local", "a module, as a URL");
+    }
+    return null;
+  },
 };
 
 const CONNECT: Record<string, Check> = {
@@ -676,14 +679,10 @@ export function validate(options: unknown, of: keyof typeof CHECKS): void {
   }
   if (of === "listen") {
     const { cert, key } = options as ListenOptions;
-    if ((cert === undefined) !== (key === undefined)) {
-      throw new TypeError(
-        "Cannot use listen options: expected both cert and key, or none",
-      );
-    }
+    checkPair(of, cert, key);
   }
   if ((of === "listen" || of === "connect") && !("port" in options)) {
-    throw new TypeError(`Cannot use ${of} options: expected a port`);
+    throw missing(of, "a port");
   }
   if (heartbeat !== undefined) {
     const { timeoutMs, dropMs, intervalMs } = resolveHeartbeat(heartbeat);
@@ -718,6 +717,16 @@ function checkOptions(
     }, expected ${isRange ? expected.slice(VALUE.length) : expected}`;
     throw isRange ? new RangeError(message) : new TypeError(message);
   }
+}
+
+function missing(of: string, expected: string): TypeError {
+  return new TypeError(`Cannot use ${of} options: expected ${expected}`);
+}
+
+function checkPair(of: string, cert: unknown, key: unknown): void {
+  if ((cert === undefined) === (key === undefined)) return;
+  const given = cert === undefined ? "key" : "cert";
+  throw missing(of, `both cert and key, or none, got ${given} alone`);
 }
 
 function show(value: unknown): string {
