@@ -51,7 +51,7 @@ import {
   type RemoteError,
 } from "./internal/errors.ts";
 import type { ServerEvent, StallReason } from "./internal/events.ts";
-import type { Terms } from "./internal/handshake.ts";
+import { checkHandshake, termsOf } from "./internal/handshake.ts";
 import { tickMs } from "./internal/heartbeat.ts";
 import { SETTLED } from "./internal/in_flight.ts";
 import { LocalPool } from "./internal/local_pool.ts";
@@ -331,6 +331,7 @@ export class Server<Item = unknown, Result = unknown>
     options: ServerOptions<Item, Result> = {},
   ) {
     validate(options, "server");
+    checkHandshake(options, "server");
     const { addr } = listener;
     if (
       "hostname" in addr && listener.constructor.name !== "TlsListener"
@@ -409,13 +410,8 @@ export class Server<Item = unknown, Result = unknown>
     }, "server.writable");
     const codec = options.codec ?? cbor();
     const transforms: readonly Transform[] = options.transforms ?? [];
-    const terms: Terms = {
-      signature: options.signature ?? DEFAULTS.signature,
-      codec: codec.name,
-      transforms: transforms.map((transform) => transform.name),
-    };
     this.#host = {
-      terms,
+      terms: termsOf(options),
       transforms,
       secret: secretBytes(options.secret),
       payloads: new PayloadCodec(codec),

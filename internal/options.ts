@@ -38,7 +38,8 @@ export interface HeartbeatOptions {
 export interface CommonOptions {
   /**
    * Tells channels apart: both ends must have the same. It is no
-   * authentication.
+   * authentication. Together with the names of codec, transforms and worker it
+   * has to fit into 4096 bytes.
    *
    * @default {"distchan"}
    */
@@ -741,6 +742,7 @@ function show(value: unknown): string {
 /** Defaults that more than one place needs. */
 export const DEFAULTS = {
   signature: "distchan",
+  codec: "cbor",
   maxFrameBytes: 4 * 1024 * 1024,
   handshakeTimeoutMs: 5000,
   maxInFlightBytes: 8 * 1024 * 1024,
