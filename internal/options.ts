@@ -285,13 +285,15 @@ export interface ClientOptions<Item = any, Result = any> extends CommonOptions {
 /** How `work()` reconnects. */
 export interface ReconnectOptions {
   /**
-   * The shortest time between two attempts, in ms.
+   * The bound of the first delay, in ms. A delay is any time from 0 to its
+   * bound, so that many workers don't come back at once, and the bound doubles
+   * with each attempt that fails.
    *
    * @default {100}
    */
   minDelayMs?: number;
   /**
-   * The longest, in ms.
+   * The largest bound, in ms.
    *
    * @default {10_000}
    */
