@@ -2,7 +2,7 @@ import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { formatBar } from "../internal/cli_progress.ts";
 import { formatTable, type Snapshot } from "../internal/cli_top.ts";
 import { stdArgs } from "../tools/std.ts";
-import { HANDLERS, hasProgram, runCli } from "./_support/cli.ts";
+import { HANDLERS, hasProgram, runCli, runHere } from "./_support/cli.ts";
 import { Authority } from "./_support/certificates.ts";
 import { Folder } from "./_support/folder.ts";
 import { ROOT } from "./_support/process.ts";
@@ -127,23 +127,19 @@ Deno.test("top refuses what is no URL of a dashboard", async () => {
   const ca = await folder.write("ca.pem", "no certificate");
   const { cert } = await Authority.create("A test's authority");
   const good = await folder.write("good.pem", cert);
-  const said = await Promise.all([
-    runCli(["top", "ftp://localhost"]),
-    runCli(["top", "https://"]),
-    runCli(["top", `--ca=${good}`, "http://localhost"]),
-    runCli(["top", `--ca=${ca}`, ":1"]),
-    runCli(["top", "--ca=/no/such/file", ":1"]),
-  ]);
-  const expected = [
-    "ftp://localhost is no address",
-    "https:// is no address",
-    "--ca is for https:",
-    "ca.pem has no certificate, expected PEM",
-    "can't read --ca",
-  ];
-  for (const [i, { code, stderr }] of said.entries()) {
+  for (
+    const [args, reason] of [
+      [[], "which server?"],
+      [["ftp://localhost"], "ftp://localhost is no address"],
+      [["https://"], "https:// is no address"],
+      [[`--ca=${good}`, "http://localhost"], "--ca is for https:"],
+      [[`--ca=${ca}`, ":1"], "ca.pem has no certificate, expected PEM"],
+      [["--ca=/no/such/file", ":1"], "can't read --ca"],
+    ] as const
+  ) {
+    const { code, stderr } = await runHere(["top", ...args]);
     assertEquals(code, 2, stderr);
-    assertStringIncludes(stderr, expected[i]!);
+    assertStringIncludes(stderr, reason);
   }
 });
 
@@ -152,12 +148,9 @@ Deno.test("top says what is no dashboard", async () => {
     { hostname: "127.0.0.1", port: 0, onListen() {} },
     () => Response.json({}),
   );
-  const [other, nobody, none] = await Promise.all([
-    runCli(["top", `:${server.addr.port}`]),
-    runCli(["top", ":1"]),
-    runCli(["top"]),
-  ]);
-  assertEquals([other.code, nobody.code, none.code], [3, 3, 2]);
+  const other = await runHere(["top", `:${server.addr.port}`]);
+  const nobody = await runHere(["top", ":1"]);
+  assertEquals([other.code, nobody.code], [3, 3]);
   assertStringIncludes(other.stderr, "is no dashboard");
   assertStringIncludes(nobody.stderr, "can't read 127.0.0.1:1");
 });
