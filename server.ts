@@ -693,6 +693,7 @@ export class Server<Item = unknown, Result = unknown>
         reconnect: { maxDelayMs: 1000 },
       }),
       progress: () => this.#delivery.settled + this.#delivery.failed,
+      onCrash: (name, error) => this.#emit({ type: "crashed", name, error }),
       onError: (error) => this.#abort(error),
     });
     this.#pools.add(pool);

@@ -24,6 +24,7 @@ import {
   UsageError,
 } from "./cli_arguments.ts";
 import { countItems, type Format, ItemSource } from "./cli_input.ts";
+import { excerpt } from "./cli_output.ts";
 import { Joblog } from "./cli_joblog.ts";
 import { LocalPool } from "./cli_local_pool.ts";
 import { readRunnable, type Runnable, toUsable } from "./cli_module.ts";
@@ -35,8 +36,8 @@ import { StopSignals } from "./cli_signals.ts";
 const DRAIN_TICK_MS = 50;
 /** How long workers may take to say goodbye when all is done, in ms. */
 const GOODBYE_MS = 5000, LOCAL_GOODBYE_MS = 300;
-/** How many rejected workers are told. */
-const MAX_REJECTED = 10;
+/** How many rejected workers are told, and how many crashes. */
+const MAX_REJECTED = 10, MAX_CRASHES = 10;
 
 /** What the command line says. */
 interface Settings {
@@ -79,6 +80,7 @@ class MapCommand implements Disposable {
   #pool: LocalPool | null = null;
   #total = NaN;
   #rejected = 0;
+  #crashes = 0;
   #isClosing = false;
   #drainTimer: ReturnType<typeof setInterval> | undefined;
 
@@ -225,7 +227,14 @@ class MapCommand implements Disposable {
 
   #onEvent(event: ServerEvent): void {
     if (this.#isClosing) return;
-    if (event.type === "rejected" && this.#rejected++ < MAX_REJECTED) {
+    if (event.type === "crashed" && this.#crashes++ < MAX_CRASHES) {
+      const { name, error } = event;
+      this.#console.print(
+        `distchan: ${name} crashed: ${
+          excerpt(`${error.name}: ${error.message}`, 200)
+        }`,
+      );
+    } else if (event.type === "rejected" && this.#rejected++ < MAX_REJECTED) {
       const { code, reason } = event;
       const addr = formatAddress(event.addr as Deno.NetAddr);
       this.#console.print(

@@ -42,6 +42,8 @@ export interface LocalPoolSetup extends Omit<LocalSetup, "port" | "begun"> {
   readonly count: number;
   /** How many items are settled, failed ones included. */
   progress(): number;
+  /** A thread has crashed, and will be started again. */
+  onCrash(name: string, error: Error): void;
   /** The pool can't go on. */
   onError(error: Error): void;
 }
@@ -138,6 +140,10 @@ class Slot {
     this.#events = events;
   }
 
+  get #name(): string {
+    return `${this.#setup.connect.name ?? "local"}-${this.#events.index + 1}`;
+  }
+
   async start(): Promise<void> {
     // Not before it is needed: it takes long to load.
     const threads = await import("node:worker_threads");
@@ -145,11 +151,12 @@ class Slot {
     const {
       count: _count,
       progress: _progress,
+      onCrash: _onCrash,
       onError: _onError,
       ...setup
     } = this.#setup;
     const { connect } = setup;
-    const name = `${connect.name ?? "local"}-${this.#events.index + 1}`;
+    const name = this.#name;
     const { port1, port2 } = new MessageChannel();
     this.#begun = new SharedArrayBuffer(4);
     this.#isReady = false;
@@ -255,6 +262,7 @@ class Slot {
         ),
       );
     } else {
+      this.#setup.onCrash(this.#name, error);
       this.#timer = setTimeout(() => this.start(), this.#backoff.next());
     }
   }

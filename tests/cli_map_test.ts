@@ -107,6 +107,7 @@ Deno.test("map starts local workers again that an item ends", async () => {
   });
   assertEquals([code, lines], [1, ["a"]]);
   assertStringIncludes(stderr, "item 1 (exit) failed: Item is poison");
+  assertMatch(stderr, /^distchan: local-1 crashed: Error: .* exit code 7$/m);
 });
 
 Deno.test("map runs a command for every item, without a shell", async () => {

@@ -104,7 +104,16 @@ test("close() of a pool finishes what is begun, the server goes on", async () =>
 });
 
 test("a thread that crashes is started again", async () => {
-  const server = listen<number, number>({ port: 0, maxDeliveries: 2 });
+  const crashes: string[] = [];
+  const server = listen<number, number>({
+    port: 0,
+    maxDeliveries: 2,
+    onEvent: (event) => {
+      if (event.type !== "crashed") return;
+      const { name, error } = event;
+      crashes.push(`${name}: ${error.name}: ${error.message}`);
+    },
+  });
   server.spawn(
     module(`export default (n) => {
       if (n < 0) Promise.reject(new RangeError("nobody catches this"));
@@ -116,6 +125,8 @@ test("a thread that crashes is started again", async () => {
   const failure = await assertRejects(() => server.submit(-1), ItemFailure);
   assert((failure as ItemFailure).error instanceof PoisonItemError);
   assertEquals(await server.submit(2), 3);
+  const crash = "local-1: RangeError: nobody catches this";
+  assertEquals(crashes, [crash, crash]);
   await server.close();
 });
 
