@@ -46,7 +46,7 @@ import {
   FunctionSource,
   openHandler,
 } from "./internal/handler_source.ts";
-import type { Welcome } from "./internal/handshake.ts";
+import { checkHandshake, termsOf, type Welcome } from "./internal/handshake.ts";
 import { Heartbeat, tickMs } from "./internal/heartbeat.ts";
 import {
   type ClientOptions,
@@ -138,6 +138,7 @@ export async function connect<Item, Result>(
   options: ConnectOptions<Item, Result>,
 ): Promise<Client<Item, Result>> {
   validate(options, "connect");
+  checkHandshake(options, "connect");
   return await attempt<Item, Result>(options);
 }
 
@@ -203,6 +204,7 @@ export async function work<Item, Result>(
   workOptions: WorkOptions = {},
 ): Promise<void> {
   validate(options, "connect");
+  checkHandshake(options, "connect");
   checkHandler(handler, workOptions);
   const { signal: leave } = workOptions;
   const signal = AbortSignal.any(
@@ -337,6 +339,7 @@ export class Client<Item = unknown, Result = unknown>
    */
   constructor(conn: Deno.Conn, options: ClientOptions<Item, Result> = {}) {
     validate(options, "client");
+    checkHandshake(options, "client");
     this.#options = options;
     const codec = options.codec ?? cbor();
     this.#payloads = new PayloadCodec(codec);
@@ -358,11 +361,7 @@ export class Client<Item = unknown, Result = unknown>
     });
     const transforms = options.transforms ?? [];
     this.#handshake = new ClientHandshake(this.#connection, {
-      terms: {
-        signature: options.signature ?? DEFAULTS.signature,
-        codec: codec.name,
-        transforms: transforms.map((transform) => transform.name),
-      },
+      terms: termsOf(options),
       transforms,
       secret: secretBytes(options.secret),
       maxFrameBytes: options.maxFrameBytes ?? DEFAULTS.maxFrameBytes,

@@ -51,12 +51,13 @@ import {
   type RemoteError,
 } from "./internal/errors.ts";
 import type { ServerEvent, StallReason } from "./internal/events.ts";
-import type { Terms } from "./internal/handshake.ts";
+import { checkHandshake, termsOf } from "./internal/handshake.ts";
 import { tickMs } from "./internal/heartbeat.ts";
 import { SETTLED } from "./internal/in_flight.ts";
 import { LocalPool } from "./internal/local_pool.ts";
 import { MapRun } from "./internal/map_run.ts";
 import {
+  type ConnectOptions,
   type DashboardOptions,
   DEFAULTS,
   type HeartbeatOptions,
@@ -97,15 +98,22 @@ export {
 export { DecodeError, EncodeError } from "./internal/errors.ts";
 export type { Codec } from "./codec.ts";
 export type { Dispatcher, WorkerInfo } from "./internal/dispatcher.ts";
-export type { ServerEvent, StallReason } from "./internal/events.ts";
 export type {
+  ClientEvent,
+  ServerEvent,
+  StallReason,
+} from "./internal/events.ts";
+export type {
+  ClientOptions,
   CommonOptions,
+  ConnectOptions,
   DashboardOptions,
   HeartbeatOptions,
   ListenOptions,
   LocalOptions,
   MapOptions,
   MapOutcome,
+  ReconnectOptions,
   RetryOptions,
   ServerOptions,
   SpawnOptions,
@@ -168,6 +176,18 @@ export interface LocalWorkers extends AsyncDisposable {
   close(): Promise<void>;
 }
 
+/** A listener for this machine's own workers, and who may come in by it. */
+interface Door {
+  readonly listener: Deno.Listener & { readonly addr: Deno.NetAddr };
+  readonly secret: Uint8Array;
+}
+
+/** A pause of an accept loop. */
+interface AcceptDelay {
+  readonly timer: ReturnType<typeof setTimeout>;
+  readonly wake: () => void;
+}
+
 /** How long threads may take at the end to see it, in ms. */
 const LEAVE_MS = 1000;
 /** How long to wait after an error of accept(), at first and at most, in ms. */
@@ -228,7 +248,6 @@ export function listen<Item, Result>(
     : Deno.listen({ hostname, port });
   try {
     const server = new Server<Item, Result>(listener, rest);
-    if (isTls) trustOwn(server, cert);
     if (local !== undefined) {
       const { module, ...spawnOptions } = local;
       server.spawn(module, spawnOptions);
@@ -240,10 +259,6 @@ export function listen<Item, Result>(
     throw error;
   }
 }
-
-/** Tells a server its certificate, for its own threads. */
-// deno-lint-ignore no-explicit-any
-let trustOwn: (server: Server<any, any>, cert: string) => void;
 
 /**
  * The end of a channel that defines the work. Every item is received by exactly
@@ -296,14 +311,9 @@ export class Server<Item = unknown, Result = unknown>
   readonly #dashboard: Dashboard | null;
   readonly #pools = new Set<LocalPool>();
   #poolsClosed: Promise<void> | null = null;
-  #cert: string | undefined;
-
-  static {
-    trustOwn = (server, cert) => server.#cert = cert;
-  }
-  #acceptDelay:
-    | { timer: ReturnType<typeof setTimeout>; wake: () => void }
-    | null = null;
+  /** Where this machine's workers connect if the listener speaks TLS. */
+  #door: Door | null = null;
+  readonly #acceptDelays = new Set<AcceptDelay>();
 
   /**
    * Makes a server of a listener.
@@ -321,6 +331,7 @@ export class Server<Item = unknown, Result = unknown>
     options: ServerOptions<Item, Result> = {},
   ) {
     validate(options, "server");
+    checkHandshake(options, "server");
     const { addr } = listener;
     if (
       "hostname" in addr && listener.constructor.name !== "TlsListener"
@@ -399,13 +410,8 @@ export class Server<Item = unknown, Result = unknown>
     }, "server.writable");
     const codec = options.codec ?? cbor();
     const transforms: readonly Transform[] = options.transforms ?? [];
-    const terms: Terms = {
-      signature: options.signature ?? DEFAULTS.signature,
-      codec: codec.name,
-      transforms: transforms.map((transform) => transform.name),
-    };
     this.#host = {
-      terms,
+      terms: termsOf(options),
       transforms,
       secret: secretBytes(options.secret),
       payloads: new PayloadCodec(codec),
@@ -430,7 +436,7 @@ export class Server<Item = unknown, Result = unknown>
     this.#dashboard = options.dashboard === undefined
       ? null
       : this.#openDashboard(options.dashboard);
-    this.#accept();
+    this.#accept(listener, this.#host);
   }
 
   /** Where the server listens. */
@@ -631,8 +637,9 @@ export class Server<Item = unknown, Result = unknown>
    * They end with the server. One that crashes is started again; if that goes
    * on, or the module can't be used, the server is aborted with an error that
    * says why. They have this process's permissions, and need `--allow-net` of
-   * the server's address, and `--allow-read` of the module and of the local
-   * files that it imports.
+   * the server's address (with TLS, of 127.0.0.1: see
+   * {@linkcode Server.loopback}), and `--allow-read` of the module and of the
+   * local files that it imports.
    *
    * @param module The module whose default export is the handler. With a codec
    * or transforms of one's own, it exports them as `codec` and `transforms`.
@@ -664,16 +671,9 @@ export class Server<Item = unknown, Result = unknown>
     if (this.#phase !== "open") {
       throw new TypeError("Cannot spawn workers: the server has ended");
     }
-    const { addr } = this.#listener;
-    if (!("hostname" in addr)) {
-      throw new TypeError(
-        `Cannot spawn workers: the server listens on ${addr.transport}, expected TCP`,
-      );
-    }
-    const { codec, transforms = [], signature, secret } = this.#options;
+    // Codecs and transforms have code in them, which no thread can be sent.
+    const { codec, transforms = [], ...connect } = this.loopback();
     const { maxFrameBytes, handshakeTimeoutMs, heartbeat } = this.#options;
-    const caCerts = options.caCerts ?? (this.#cert && [this.#cert]);
-    const isTls = this.#listener.constructor.name === "TlsListener";
     const pool = new LocalPool({
       url: module.href,
       clientUrl: new URL("./client.ts", import.meta.url).href,
@@ -686,23 +686,75 @@ export class Server<Item = unknown, Result = unknown>
         : null,
       transforms: transforms.map(({ name }) => name),
       connect: defined({
-        port: addr.port,
-        hostname: options.hostname ?? reachable(addr.hostname),
-        tls: isTls && (caCerts ? { caCerts } : true),
+        ...connect,
         name: options.name,
-        signature,
-        secret,
         maxFrameBytes,
         handshakeTimeoutMs,
         heartbeat,
         reconnect: { maxDelayMs: 1000 },
       }),
+      progress: () => this.#delivery.settled + this.#delivery.failed,
+      onCrash: (name, error) => this.#emit({ type: "crashed", name, error }),
       onError: (error) => this.#abort(error),
     });
     this.#pools.add(pool);
     pool.ended.then(() => this.#pools.delete(pool));
     const close = () => pool.leave();
     return { count: pool.count, close, [Symbol.asyncDispose]: close };
+  }
+
+  /**
+   * What a worker on this machine connects with: address, secret, signature,
+   * codec and transforms, as options of `work()` and `connect()`.
+   *
+   * Where the server speaks TLS, its workers on this machine need none: for
+   * them it then listens on a port of its own on 127.0.0.1 as well, from the
+   * first call on, and lets in who knows the secret that is returned, which is
+   * random. {@linkcode Server.spawn} does the same.
+   *
+   * @returns The options; add a `name`, for example.
+   * @throws {TypeError} If the server has ended, or doesn't listen on TCP.
+   *
+   * @example A worker in the server's own thread
+   * ```ts
+   * import { assertEquals } from "@std/assert";
+   * import { listen } from "@distchan/distchan/server";
+   * import { work } from "@distchan/distchan/client";
+   *
+   * await using server = listen<number, number>({ port: 0, secret: "s3cret" });
+   * work<number, number>(server.loopback(), (n) => n * n);
+   *
+   * assertEquals(await server.submit(3), 9);
+   * ```
+   */
+  loopback(): ConnectOptions {
+    if (this.#isOver) {
+      throw new TypeError("Cannot connect to a server that has ended");
+    }
+    const { codec, transforms, signature, secret } = this.#options;
+    const { addr } = this.#listener;
+    if (!("hostname" in addr)) {
+      throw new TypeError(
+        `Cannot connect over loopback: the server listens on ${addr.transport}, expected TCP`,
+      );
+    }
+    const isTls = this.#listener.constructor.name === "TlsListener";
+    const door = isTls ? this.#door ??= this.#openDoor() : null;
+    return defined<ConnectOptions>({
+      hostname: reachable((door?.listener.addr ?? addr).hostname),
+      port: (door?.listener.addr ?? addr).port,
+      secret: door?.secret ?? secret,
+      signature,
+      codec,
+      transforms,
+    });
+  }
+
+  #openDoor(): Door {
+    const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const secret = crypto.getRandomValues(new Uint8Array(32));
+    this.#accept(listener, { ...this.#host, secret });
+    return { listener, secret };
   }
 
   /** Figures, cheap enough to be asked at any time. */
@@ -852,14 +904,16 @@ export class Server<Item = unknown, Result = unknown>
     this.#watchdog.stop();
     for (const timer of this.#retryTimers) clearTimeout(timer);
     this.#retryTimers.clear();
-    try {
-      this.#listener.close();
-    } catch {
-      // Closed already.
+    for (const listener of [this.#listener, this.#door?.listener]) {
+      try {
+        listener?.close();
+      } catch {
+        // Closed already.
+      }
     }
-    if (this.#acceptDelay !== null) {
-      clearTimeout(this.#acceptDelay.timer);
-      this.#acceptDelay.wake();
+    for (const { timer, wake } of this.#acceptDelays) {
+      clearTimeout(timer);
+      wake();
     }
     if (code === "aborted") this.#pools.forEach((pool) => pool.terminate());
     for (const link of [...this.#links]) link.goodbye(code, reason);
@@ -913,17 +967,17 @@ export class Server<Item = unknown, Result = unknown>
     });
   }
 
-  async #accept(): Promise<void> {
+  async #accept(listener: Deno.Listener, host: LinkHost): Promise<void> {
     let delayMs = ACCEPT_DELAY_MS;
     for (let accepted = 1;; accepted++) {
       try {
-        const conn = await this.#listener.accept();
+        const conn = await listener.accept();
         delayMs = ACCEPT_DELAY_MS;
         if (this.#isOver) {
           conn.close();
           return;
         }
-        this.#onConnection(conn);
+        this.#onConnection(conn, host);
         if (accepted % ACCEPTS_AT_ONCE === 0) await this.#acceptLater(0);
       } catch (error) {
         if (this.#isOver) return;
@@ -941,17 +995,18 @@ export class Server<Item = unknown, Result = unknown>
   }
 
   async #acceptLater(delayMs: number): Promise<void> {
-    await new Promise<void>((wake) => {
-      this.#acceptDelay = { timer: setTimeout(wake, delayMs), wake };
-    });
-    this.#acceptDelay = null;
+    const { promise, resolve: wake } = Promise.withResolvers<void>();
+    const delay: AcceptDelay = { timer: setTimeout(wake, delayMs), wake };
+    this.#acceptDelays.add(delay);
+    await promise;
+    this.#acceptDelays.delete(delay);
   }
 
   get #isOver(): boolean {
     return this.#phase === "finished" || this.#phase === "aborted";
   }
 
-  #onConnection(conn: Deno.Conn): void {
+  #onConnection(conn: Deno.Conn, host: LinkHost): void {
     const maxConnections = this.#options.maxConnections ??
       DEFAULTS.maxConnections;
     if (this.#links.size >= maxConnections) this.#endRefused();
@@ -965,7 +1020,7 @@ export class Server<Item = unknown, Result = unknown>
     } catch {
       // The peer is gone already: reading will tell.
     }
-    const link = new WorkerLink(conn as Duplex, conn.remoteAddr, this.#host);
+    const link = new WorkerLink(conn as Duplex, conn.remoteAddr, host);
     this.#links.add(link);
     link.connection.start();
     if (this.#links.size > maxConnections) {

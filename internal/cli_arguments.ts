@@ -164,6 +164,24 @@ export async function readNamedFile(
 }
 
 /**
+ * The certificate authorities of `--ca`, as PEM.
+ *
+ * @throws {UsageError} If the file can't be read, or has none.
+ */
+export async function readAuthorities(
+  args: Arguments,
+): Promise<string | undefined> {
+  const text = await readNamedFile(args, "ca");
+  // What isn't PEM would be passed over in silence.
+  if (text?.includes("-----BEGIN CERTIFICATE-----") === false) {
+    throw new UsageError(
+      `--ca ${args.text("ca")} has no certificate, expected PEM`,
+    );
+  }
+  return text;
+}
+
+/**
  * The secret: `--secret-file`, or else the variable `DISTCHAN_SECRET`, which
  * is then removed, so that neither commands nor handlers are told.
  */

@@ -24,9 +24,10 @@ import {
   UsageError,
 } from "./cli_arguments.ts";
 import { countItems, type Format, ItemSource } from "./cli_input.ts";
+import { excerpt } from "./cli_output.ts";
 import { Joblog } from "./cli_joblog.ts";
 import { LocalPool } from "./cli_local_pool.ts";
-import { readRunnable, type Runnable } from "./cli_module.ts";
+import { readRunnable, type Runnable, toUsable } from "./cli_module.ts";
 import { Console } from "./cli_progress.ts";
 import { PipeClosedError, Reporter } from "./cli_reporter.ts";
 import { StopSignals } from "./cli_signals.ts";
@@ -35,8 +36,8 @@ import { StopSignals } from "./cli_signals.ts";
 const DRAIN_TICK_MS = 50;
 /** How long workers may take to say goodbye when all is done, in ms. */
 const GOODBYE_MS = 5000, LOCAL_GOODBYE_MS = 300;
-/** How many rejected workers are told. */
-const MAX_REJECTED = 10;
+/** How many rejected workers are told, and how many crashes. */
+const MAX_REJECTED = 10, MAX_CRASHES = 10;
 
 /** What the command line says. */
 interface Settings {
@@ -79,6 +80,7 @@ class MapCommand implements Disposable {
   #pool: LocalPool | null = null;
   #total = NaN;
   #rejected = 0;
+  #crashes = 0;
   #isClosing = false;
   #drainTimer: ReturnType<typeof setInterval> | undefined;
 
@@ -119,9 +121,13 @@ class MapCommand implements Disposable {
     }
     const { dashboardAddr } = this.#server;
     if (dashboardAddr !== undefined && !isQuiet) {
-      const scheme = settings.options.cert === undefined ? "http" : "https";
+      // A certificate isn't for loopback: see listen().
+      const isTls = settings.options.cert !== undefined &&
+        !isLoopback(dashboardAddr.hostname);
       console.print(
-        `dashboard on ${scheme}://${formatAddress(dashboardAddr)}/`,
+        `dashboard on http${isTls ? "s" : ""}://${
+          formatAddress(dashboardAddr)
+        }/`,
       );
     }
   }
@@ -210,28 +216,24 @@ class MapCommand implements Disposable {
   }
 
   #startPool(): void {
-    const { runnable, local, isolate, options } = this.#settings;
+    const { runnable, local, isolate } = this.#settings;
     if (runnable === null || local === 0) return;
-    const { hostname, port } = this.#server.addr as Deno.NetAddr;
-    this.#pool = new LocalPool({
-      handler: runnable.kind === "command"
-        ? runnable
-        : { ...runnable, isolate },
+    this.#pool = new LocalPool(this.#server, {
+      runnable,
       count: local,
-      connect: {
-        hostname: reachable(hostname),
-        port,
-        ...(options.secret === undefined ? {} : { secret: options.secret }),
-      },
-      onError: (error) => void this.#server.abort(error),
+      isolate,
     });
   }
 
   #onEvent(event: ServerEvent): void {
     if (this.#isClosing) return;
-    if (event.type === "disconnected" && event.code !== "normal") {
-      const { name } = event.worker;
-      if (this.#pool?.has(name)) this.#pool.restart(name);
+    if (event.type === "crashed" && this.#crashes++ < MAX_CRASHES) {
+      const { name, error } = event;
+      this.#console.print(
+        `distchan: ${name} crashed: ${
+          excerpt(`${error.name}: ${error.message}`, 200)
+        }`,
+      );
     } else if (event.type === "rejected" && this.#rejected++ < MAX_REJECTED) {
       const { code, reason } = event;
       const addr = formatAddress(event.addr as Deno.NetAddr);
@@ -267,7 +269,13 @@ class MapCommand implements Disposable {
   #fail(error: unknown): number {
     if (error instanceof PipeClosedError) return 141;
     this.#console.clear();
-    throw error;
+    const usable = toUsable(error);
+    if (
+      this.#pool === null || usable instanceof UsageError ||
+      usable instanceof FatalError
+    ) throw usable;
+    // The pool has given up, or one of its workers was refused.
+    throw new FatalError(reasonOf(error));
   }
 
   #tellStopped(): void {
@@ -318,11 +326,6 @@ async function readSettings(args: Arguments): Promise<Settings> {
   const key = await readNamedFile(args, "key");
   if ((cert === undefined) !== (key === undefined)) {
     throw new UsageError("--cert and --key: expected both, or none");
-  }
-  if (cert !== undefined && local > 0) {
-    throw new UsageError(
-      "--local doesn't go with --cert: start distchan work on this machine",
-    );
   }
   const retries = args.count("retries", 0, 1_000_000);
   const timeoutMs = args.ms("timeout");
@@ -387,8 +390,10 @@ function listenAt(
     return listen({ ...options, onEvent });
   } catch (error) {
     if (error instanceof InsecureBindError) {
+      // A dashboard needs more than TLS: there, nobody else asks for a secret.
+      const tls = options.cert === undefined ? ", --cert and --key" : "";
       throw new UsageError(
-        `${error.hostname} is open to other machines: set a secret (--secret-file or DISTCHAN_SECRET), --cert and --key, or --insecure`,
+        `${error.hostname} is open to other machines: set a secret (--secret-file or DISTCHAN_SECRET)${tls}, or --insecure`,
       );
     }
     const where = formatAddress({ hostname: "127.0.0.1", ...options });
@@ -404,10 +409,4 @@ function listenAt(
 function isLoopback(hostname: string): boolean {
   return hostname === "localhost" || hostname === "::1" ||
     hostname.startsWith("127.");
-}
-
-/** Where this machine reaches a server that listens there. */
-function reachable(hostname: string): string {
-  if (hostname === "0.0.0.0") return "127.0.0.1";
-  return hostname === "::" ? "::1" : hostname;
 }

@@ -6,7 +6,7 @@
 
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
-import { type Arguments, UsageError } from "./cli_arguments.ts";
+import { type Arguments, reasonOf, UsageError } from "./cli_arguments.ts";
 import { CommandRunner, MAX_OUTPUT_BYTES } from "./cli_command.ts";
 
 /** The most that a command may print: a result has to fit into a frame. */
@@ -44,6 +44,14 @@ export async function readRunnable(args: Arguments): Promise<Runnable | null> {
     );
   }
   return { kind: "module", url: moduleUrl(operands[0]!) };
+}
+
+/** An error of workers: a handler that can't be loaded is wrong usage. */
+export function toUsable(error: unknown): unknown {
+  return error instanceof TypeError &&
+      error.message.startsWith("Cannot load the handler")
+    ? new UsageError(reasonOf(error))
+    : error;
 }
 
 /** A path, or a URL as it is. */

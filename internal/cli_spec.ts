@@ -230,10 +230,13 @@ const WORK: CommandSpec = {
 
 const TOP: CommandSpec = {
   name: "top",
-  usage: ["distchan top [OPTIONS] HOST:PORT"],
+  usage: [
+    "distchan top [OPTIONS] HOST:PORT",
+    "distchan top [OPTIONS] https://HOST[:PORT]",
+  ],
   summary: "watch a server's workers",
   details: [
-    "HOST:PORT is the server's dashboard. On a terminal the table is drawn again " +
+    "HOST:PORT, or the URL, is the server's dashboard. On a terminal the table is drawn again " +
     "every second, until q or Ctrl-C; elsewhere it is printed once.",
   ],
   options: [
@@ -245,10 +248,19 @@ const TOP: CommandSpec = {
     },
     { name: "once", short: "1", help: "print the table once" },
     SECRET,
+    {
+      name: "ca",
+      value: "FILE",
+      isFile: true,
+      help: "with TLS, trusting the authorities in FILE (PEM)",
+    },
     HELP,
   ],
   operands: "none",
-  examples: ["distchan top :8080"],
+  examples: [
+    "distchan top :8080",
+    "distchan top --secret-file secret.txt https://pool.example.org",
+  ],
 };
 
 const COMPLETIONS: CommandSpec = {

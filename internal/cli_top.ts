@@ -7,11 +7,11 @@
 
 import type { ServerStats, WorkerInfo } from "../mod.ts";
 import {
-  type Address,
   type Arguments,
   FatalError,
   formatAddress,
   parseAddress,
+  readAuthorities,
   readSecret,
   reasonOf,
   UsageError,
@@ -36,18 +36,53 @@ const FAILURES = 5;
 export async function top(args: Arguments): Promise<number> {
   const [where, ...more] = args.operands;
   if (where === undefined || more.length > 0) {
-    throw new UsageError("which server? Give HOST:PORT of its dashboard");
+    throw new UsageError(
+      "which server? Give HOST:PORT of its dashboard, or its URL",
+    );
   }
-  const address = parseAddress(where, "HOST:PORT");
+  const ca = await readAuthorities(args);
+  const place = parsePlace(where, ca !== undefined);
   const intervalMs = args.ms("interval") ?? 1000;
   const secret = await readSecret(args);
-  const look = () => fetchSnapshot(address, secret);
+  using client = ca === undefined
+    ? null
+    : Deno.createHttpClient({ caCerts: [ca] });
+  const look = () => fetchSnapshot(place, { secret, client });
   const first = await look();
   if (args.has("once") || !Deno.stdout.isTerminal()) {
     print(`${formatTable(first, 120).join("\n")}\n`);
     return 0;
   }
-  return await new Screen(formatAddress(address), intervalMs, look).run(first);
+  return await new Screen(place.name, intervalMs, look).run(first);
+}
+
+/** Where a dashboard is. */
+interface Place {
+  /** As it is shown. */
+  readonly name: string;
+  /** Its page. */
+  readonly url: URL;
+}
+
+/** Reads HOST:PORT, or a URL: that of a proxy in front of it, perhaps. */
+function parsePlace(text: string, isTls: boolean): Place {
+  if (!text.includes("://")) {
+    const name = formatAddress(parseAddress(text, "HOST:PORT"));
+    return { name, url: new URL(`${isTls ? "https" : "http"}://${name}/`) };
+  }
+  const url = URL.parse(text);
+  if (url === null || !/^https?:$/.test(url.protocol)) {
+    throw new UsageError(
+      `${text} is no address of a dashboard, expected HOST:PORT, or a URL with http: or https:`,
+    );
+  }
+  if (isTls && url.protocol !== "https:") {
+    throw new UsageError(`--ca is for https:, got ${text}`);
+  }
+  url.search = url.hash = "";
+  // What is beside the page is relative to its folder.
+  if (!url.pathname.endsWith("/")) url.pathname += "/";
+  return { name: url.href.replace(/\/$/, ""), url };
 }
 
 /** The terminal, as long as it is ours. */
@@ -216,18 +251,21 @@ function cut(line: string, width: number): string {
 }
 
 async function fetchSnapshot(
-  address: Address,
-  secret: string | undefined,
+  { name: where, url }: Place,
+  { secret, client }: {
+    secret: string | undefined;
+    client: Deno.HttpClient | null;
+  },
 ): Promise<Snapshot> {
-  const where = formatAddress(address);
   let response: Response;
   let body: unknown;
   try {
-    response = await fetch(`http://${where}/stats.json`, {
+    response = await fetch(new URL("stats.json", url), {
       headers: secret === undefined
         ? {}
         : { authorization: `Bearer ${secret}` },
       signal: AbortSignal.timeout(REQUEST_MS),
+      ...(client === null ? {} : { client }),
     });
     body = response.ok ? await response.json() : await response.body?.cancel();
   } catch (error) {

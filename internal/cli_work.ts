@@ -16,13 +16,12 @@ import {
   FatalError,
   formatAddress,
   parseAddress,
-  readNamedFile,
+  readAuthorities,
   readSecret,
   reasonOf,
   UsageError,
 } from "./cli_arguments.ts";
-import { toUsable } from "./cli_local_pool.ts";
-import { readRunnable, type Runnable } from "./cli_module.ts";
+import { readRunnable, type Runnable, toUsable } from "./cli_module.ts";
 import { StopSignals } from "./cli_signals.ts";
 
 const GIVE_UP_MS = 60_000;
@@ -37,7 +36,7 @@ export async function work(args: Arguments): Promise<number> {
   const address = parseAddress(connect, "--connect");
   const jobs = args.count("jobs", 1, 4096);
   const giveUpMs = args.ms("give-up", true) ?? GIVE_UP_MS;
-  const ca = await readNamedFile(args, "ca");
+  const ca = await readAuthorities(args);
   const secret = await readSecret(args);
   const runnable = await readRunnable(args);
   if (runnable === null) {

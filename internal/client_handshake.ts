@@ -12,7 +12,7 @@
 import type { CborDecoder } from "./cbor_decoder.ts";
 import type { Connection } from "./connection.ts";
 import { HandshakeError, ProtocolError } from "./errors.ts";
-import { clip, frameName, FrameType, PROTOCOL_VERSION } from "./frame.ts";
+import { frameName, FrameType, PROTOCOL_VERSION } from "./frame.ts";
 import {
   checkTerms,
   NONCE_BYTES,
@@ -86,7 +86,7 @@ export class ClientHandshake {
       maxFrameBytes,
       nonce: this.#nonce,
       instance: INSTANCE,
-      name: clip(name, 200),
+      name,
       auth: secret !== null,
     });
     this.#transcript?.add(connection.out.bytes.slice(4, connection.out.length));

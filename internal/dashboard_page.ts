@@ -314,7 +314,7 @@ function show(shot) {
 
 async function open() {
   const headers = token === "" ? {} : { authorization: "Bearer " + hex(token) };
-  const response = await fetch("/stats.json", { headers });
+  const response = await fetch("stats.json", { headers });
   if (response.status === 401) {
     $("live").hidden = true;
     $("login").hidden = false;
@@ -327,7 +327,7 @@ async function open() {
   $("login").hidden = true;
   $("live").hidden = false;
   show(await response.json());
-  source = new EventSource("/events" + (token === "" ? "" : "?token=" + hex(token)));
+  source = new EventSource("events" + (token === "" ? "" : "?token=" + hex(token)));
   source.addEventListener("history", ({ data }) => { history = JSON.parse(data); });
   source.addEventListener("message", ({ data }) => show(JSON.parse(data)));
   source.addEventListener("end", ({ data }) => {

@@ -50,6 +50,8 @@ export type ServerEvent<Item = unknown> =
   | { type: "retry"; id: number; error: Error; delayMs: number }
   /** Items wait and nothing has moved for a second. */
   | { type: "stalled"; reason: StallReason; waiting: number }
+  /** A thread of `spawn()` crashed, and will be started again. */
+  | { type: "crashed"; name: string; error: Error }
   /** A connection couldn't be accepted; the server goes on. */
   | { type: "accept-error"; error: Error };
 

@@ -6,6 +6,7 @@
  */
 
 import { createHash, createHmac, timingSafeEqual } from "node:crypto";
+import { ByteWriter } from "./byte_writer.ts";
 import { CborEncoder } from "./cbor_encoder.ts";
 import type { CborDecoder } from "./cbor_decoder.ts";
 import {
@@ -14,17 +15,24 @@ import {
   ProtocolError,
 } from "./errors.ts";
 import {
+  clip,
   FrameType,
-  type FrameWriter,
+  FrameWriter,
   MAGIC,
+  MAX_HANDSHAKE_BYTES,
   PROTOCOL_VERSION,
   REJECT_CODES,
 } from "./frame.ts";
+import { type ClientOptions, type CommonOptions, DEFAULTS } from "./options.ts";
 
 /** Bytes of a nonce, and of an instance id. */
 export const NONCE_BYTES = 16;
+/** Bytes of a proof, and of a digest. */
+const DIGEST_BYTES = 32;
 /** The smallest `maxFrameBytes` that a peer may announce. */
 export const MIN_FRAME_BYTES = 1024;
+/** Names of workers are cut to this length, in UTF-16 units. */
+const MAX_NAME = 200;
 /** The largest: what the frame's length can say. */
 export const MAX_FRAME_BYTES = 0xffff_ffff;
 
@@ -68,6 +76,55 @@ export interface Welcome extends Terms {
   results: boolean;
 }
 
+/** The terms that options make. */
+export function termsOf(options: CommonOptions): Terms {
+  const { signature = DEFAULTS.signature, codec, transforms = [] } = options;
+  return {
+    signature,
+    codec: codec?.name ?? DEFAULTS.codec,
+    transforms: transforms.map(({ name }) => name),
+  };
+}
+
+/**
+ * Whether all that an end has to say before it is trusted is as short as the
+ * peer wants it (R3): else no handshake could ever succeed, and it would be the
+ * peer who says so.
+ *
+ * @throws {RangeError} If it isn't.
+ */
+export function checkHandshake(
+  options: CommonOptions & Pick<ClientOptions, "name">,
+  of: "server" | "client" | "connect",
+): void {
+  const { maxFrameBytes = DEFAULTS.maxFrameBytes, name = "" } = options;
+  const hasSecret = options.secret !== undefined;
+  const terms = termsOf(options);
+  const frames = new FrameWriter(new ByteWriter());
+  const nonce = new Uint8Array(NONCE_BYTES);
+  const common = { ...terms, version: PROTOCOL_VERSION, maxFrameBytes, nonce };
+  const say = (type: number, bytes: number) => {
+    frames.begin(type);
+    frames.out.writeBytes(new Uint8Array(bytes));
+    frames.close();
+  };
+  if (of === "server") {
+    if (hasSecret) say(FrameType.CHALLENGE, NONCE_BYTES);
+    writeWelcome(frames, { ...common, results: true });
+  } else {
+    writeHello(frames, { ...common, instance: nonce, name, auth: hasSecret });
+  }
+  if (hasSecret) say(FrameType.PROOF, DIGEST_BYTES);
+  // What transforms make of it is for them to say: a little more, mostly.
+  if (terms.transforms.length > 0) say(FrameType.CONFIRM, DIGEST_BYTES);
+  const { length } = frames.out;
+  if (length <= MAX_HANDSHAKE_BYTES) return;
+  const parts = of === "server" ? "" : " and name";
+  throw new RangeError(
+    `Cannot use ${of} options: signature, codec, transforms${parts} make a handshake of ${length} bytes, limit is ${MAX_HANDSHAKE_BYTES}`,
+  );
+}
+
 /** Writes HELLO. */
 export function writeHello(frames: FrameWriter, hello: Hello): void {
   frames.begin(FrameType.HELLO);
@@ -80,7 +137,7 @@ export function writeHello(frames: FrameWriter, hello: Hello): void {
     maxFrameBytes: hello.maxFrameBytes,
     nonce: hello.nonce,
     instance: hello.instance,
-    name: hello.name,
+    name: clip(hello.name, MAX_NAME),
     auth: hello.auth,
   }, Infinity);
   frames.close();

@@ -4,7 +4,7 @@
  *
  * Each is a thread of `node:worker_threads`, for the reasons in isolate.ts. One
  * that crashes is started again, ever later; when it crashes again and again
- * before it has finished an item, or can't work at all, the pool gives up.
+ * and no item gets settled by it, or it can't work at all, the pool gives up.
  *
  * @module
  */
@@ -32,7 +32,7 @@ const BOOTSTRAP = new URL(
   ),
 );
 
-/** A thread gives up after so many crashes in a row, no item finished between. */
+/** A thread gives up after so many crashes in a row, no item settled between. */
 const MAX_CRASHES = 10;
 const MIN_DELAY_MS = 20, MAX_DELAY_MS = 500;
 
@@ -40,6 +40,10 @@ const MIN_DELAY_MS = 20, MAX_DELAY_MS = 500;
 export interface LocalPoolSetup extends Omit<LocalSetup, "port" | "begun"> {
   /** How many threads. */
   readonly count: number;
+  /** How many items are settled, failed ones included. */
+  progress(): number;
+  /** A thread has crashed, and will be started again. */
+  onCrash(name: string, error: Error): void;
   /** The pool can't go on. */
   onError(error: Error): void;
 }
@@ -125,6 +129,8 @@ class Slot {
   #port: MessagePort | null = null;
   #begun = new SharedArrayBuffer(4);
   #timer: ReturnType<typeof setTimeout> | undefined;
+  /** As it was at the last crash. */
+  #progress = -1;
   #isReady = false;
   #isLeaving = false;
   #isEnded = false;
@@ -134,13 +140,23 @@ class Slot {
     this.#events = events;
   }
 
+  get #name(): string {
+    return `${this.#setup.connect.name ?? "local"}-${this.#events.index + 1}`;
+  }
+
   async start(): Promise<void> {
     // Not before it is needed: it takes long to load.
     const threads = await import("node:worker_threads");
     if (this.#isEnded) return;
-    const { count: _, onError: _onError, ...setup } = this.#setup;
+    const {
+      count: _count,
+      progress: _progress,
+      onCrash: _onCrash,
+      onError: _onError,
+      ...setup
+    } = this.#setup;
     const { connect } = setup;
-    const name = `${connect.name ?? "local"}-${this.#events.index + 1}`;
+    const name = this.#name;
     const { port1, port2 } = new MessageChannel();
     this.#begun = new SharedArrayBuffer(4);
     this.#isReady = false;
@@ -223,9 +239,14 @@ class Slot {
     if (this.#worker !== worker) return;
     this.#stop();
     const { concurrency, url } = this.#setup;
-    // So many that at least one of them was finished.
-    const hasFinished = new Int32Array(this.#begun)[0]! > concurrency;
-    if (hasFinished) this.#backoff.reset();
+    const begun = new Int32Array(this.#begun)[0]!;
+    const progress = this.#setup.progress();
+    // So many that at least one of them was finished; or it crashes at items,
+    // and they become poison one after the other.
+    const isOfUse = begun > concurrency ||
+      begun > 0 && progress !== this.#progress;
+    this.#progress = progress;
+    if (isOfUse) this.#backoff.reset();
     if (this.#isLeaving) return this.end();
     if (!this.#isReady) {
       this.#fail(
@@ -236,11 +257,12 @@ class Slot {
     } else if (this.#backoff.attempts >= MAX_CRASHES) {
       this.#fail(
         new Error(
-          `The local pool gave up: a thread crashed ${MAX_CRASHES} times in a row without finishing an item: ${error.message}`,
+          `The local pool gave up: a thread crashed ${MAX_CRASHES} times in a row and no item was settled: ${error.message}`,
           { cause: error },
         ),
       );
     } else {
+      this.#setup.onCrash(this.#name, error);
       this.#timer = setTimeout(() => this.start(), this.#backoff.next());
     }
   }

@@ -38,7 +38,8 @@ export interface HeartbeatOptions {
 export interface CommonOptions {
   /**
    * Tells channels apart: both ends must have the same. It is no
-   * authentication.
+   * authentication. Together with the names of codec, transforms and worker it
+   * has to fit into 4096 bytes.
    *
    * @default {"distchan"}
    */
@@ -224,18 +225,6 @@ export interface SpawnOptions {
    * @default {"local"}
    */
   name?: string;
-  /**
-   * The name or address to connect to: with TLS, one that the certificate has.
-   *
-   * @default {the server's address; loopback if that is all addresses}
-   */
-  hostname?: string;
-  /**
-   * With TLS, the certificate authorities to trust, as PEM.
-   *
-   * @default {the option cert of listen(), which does if it is self-signed}
-   */
-  caCerts?: string[];
 }
 
 /** Workers that a server starts on its own machine. */
@@ -296,13 +285,15 @@ export interface ClientOptions<Item = any, Result = any> extends CommonOptions {
 /** How `work()` reconnects. */
 export interface ReconnectOptions {
   /**
-   * The shortest time between two attempts, in ms.
+   * The bound of the first delay, in ms. A delay is any time from 0 to its
+   * bound, so that many workers don't come back at once, and the bound doubles
+   * with each attempt that fails.
    *
    * @default {100}
    */
   minDelayMs?: number;
   /**
-   * The longest, in ms.
+   * The largest bound, in ms.
    *
    * @default {10_000}
    */
@@ -534,15 +525,15 @@ const ADDRESS: Record<string, Check> = {
   key: text,
 };
 
-/** Its port is no choice of ours. */
-const dashboard: Check = (v) =>
-  record(ADDRESS, "dashboard")(v) ??
-    ((v as DashboardOptions).port === undefined
-      ? "an object with a port"
-      : ((v as DashboardOptions).cert === undefined) !==
-          ((v as DashboardOptions).key === undefined)
-      ? "both cert and key, or none"
-      : null);
+const dashboard: Check = (v) => {
+  const wrong = record(ADDRESS, "dashboard")(v);
+  if (wrong !== null) return wrong;
+  const { port, cert, key } = v as DashboardOptions;
+  // Its port is no choice of ours.
+  if (port === undefined) throw missing("dashboard", "a port");
+  checkPair("dashboard", cert, key);
+  return null;
+};
 
 const SERVER: Record<string, Check> = {
   ...COMMON,
@@ -589,8 +580,6 @@ const SPAWN: Record<string, Check> = {
   count: integer(1, 1024),
   concurrency: integer(1, 4096),
   name: text,
-  hostname: text,
-  caCerts,
 };
 
 const moduleUrl: Check = (v) => v instanceof URL ? null : "a URL";
@@ -598,11 +587,14 @@ const moduleUrl: Check = (v) => v instanceof URL ? null : "a URL";
 const LISTEN: Record<string, Check> = {
   ...SERVER,
   ...ADDRESS,
-  local: (v) =>
-    record({ ...SPAWN, module: moduleUrl }, "local")(v) ??
-      ((v as LocalOptions).module === undefined
-        ? "an object with a module's URL"
-        : null),
+  local: (v) => {
+    const wrong = record({ ...SPAWN, module: moduleUrl }, "local")(v);
+    if (wrong !== null) return wrong;
+    if ((v as LocalOptions).module === undefined) {
+      throw missing("local", "a module, as a URL");
+    }
+    return null;
+  },
 };
 
 const CONNECT: Record<string, Check> = {
@@ -690,14 +682,10 @@ export function validate(options: unknown, of: keyof typeof CHECKS): void {
   }
   if (of === "listen") {
     const { cert, key } = options as ListenOptions;
-    if ((cert === undefined) !== (key === undefined)) {
-      throw new TypeError(
-        "Cannot use listen options: expected both cert and key, or none",
-      );
-    }
+    checkPair(of, cert, key);
   }
   if ((of === "listen" || of === "connect") && !("port" in options)) {
-    throw new TypeError(`Cannot use ${of} options: expected a port`);
+    throw missing(of, "a port");
   }
   if (heartbeat !== undefined) {
     const { timeoutMs, dropMs, intervalMs } = resolveHeartbeat(heartbeat);
@@ -734,6 +722,16 @@ function checkOptions(
   }
 }
 
+function missing(of: string, expected: string): TypeError {
+  return new TypeError(`Cannot use ${of} options: expected ${expected}`);
+}
+
+function checkPair(of: string, cert: unknown, key: unknown): void {
+  if ((cert === undefined) === (key === undefined)) return;
+  const given = cert === undefined ? "key" : "cert";
+  throw missing(of, `both cert and key, or none, got ${given} alone`);
+}
+
 function show(value: unknown): string {
   if (typeof value === "string") return JSON.stringify(value);
   if (typeof value === "function") return "a function";
@@ -746,6 +744,7 @@ function show(value: unknown): string {
 /** Defaults that more than one place needs. */
 export const DEFAULTS = {
   signature: "distchan",
+  codec: "cbor",
   maxFrameBytes: 4 * 1024 * 1024,
   handshakeTimeoutMs: 5000,
   maxInFlightBytes: 8 * 1024 * 1024,

@@ -125,7 +125,7 @@ Deno.test("Joblog refuses what isn't its own", async () => {
 Deno.test("map --resume after a SIGKILL does exactly what isn't in the joblog", async () => {
   await using folder = await Folder.make();
   const path = `${folder.path}/log`;
-  const items = 200;
+  const items = 120;
   await folder.write("items", seq(1, items));
   const args = ["map", "--local", "2", "--joblog", path, "--input"]
     .concat(`${folder.path}/items`, `${HANDLERS}slow.ts`);

@@ -5,9 +5,15 @@ import {
   assertMatch,
   assertStringIncludes,
 } from "@std/assert";
-import { main } from "../cli.ts";
 import { stdArgs } from "../tools/std.ts";
-import { addressOf, HANDLERS, runCli, seq, startCli } from "./_support/cli.ts";
+import {
+  addressOf,
+  HANDLERS,
+  runCli,
+  runHere,
+  seq,
+  startCli,
+} from "./_support/cli.ts";
 import { Authority } from "./_support/certificates.ts";
 import { Folder } from "./_support/folder.ts";
 import { ROOT } from "./_support/process.ts";
@@ -101,6 +107,7 @@ Deno.test("map starts local workers again that an item ends", async () => {
   });
   assertEquals([code, lines], [1, ["a"]]);
   assertStringIncludes(stderr, "item 1 (exit) failed: Item is poison");
+  assertMatch(stderr, /^distchan: local-1 crashed: Error: .* exit code 7$/m);
 });
 
 Deno.test("map runs a command for every item, without a shell", async () => {
@@ -163,7 +170,7 @@ Deno.test("map drains at the first SIGINT; --resume does the rest", async () => 
   const path = `${folder.path}/log`;
   const args = ["map", "--local=2", "--joblog", path, SLOW];
   await using map = startCli(args, { stdin: "open" });
-  await map.write(seq(1, 200)); // and no end
+  await map.write(seq(1, 120)); // and no end
   await map.stdout.line(/^20$/);
   map.signal("SIGINT");
   const { code, stdout, stderr } = await map.exit;
@@ -175,12 +182,12 @@ Deno.test("map drains at the first SIGINT; --resume does the rest", async () => 
     log.split("\n").slice(0, -1).map((line) => JSON.parse(line).result).sort(),
     first.toSorted(),
   );
-  assertGreater(200, first.length);
-  const rest = await runCli([...args, "--resume"], { stdin: seq(1, 200) });
+  assertGreater(120, first.length);
+  const rest = await runCli([...args, "--resume"], { stdin: seq(1, 120) });
   assertEquals(rest.code, 0, rest.stderr);
   assertEquals(
     [...first, ...rest.lines].map(Number).toSorted((a, b) => a - b),
-    Array.from({ length: 200 }, (_, i) => i + 1),
+    Array.from({ length: 120 }, (_, i) => i + 1),
   );
 });
 
@@ -314,52 +321,102 @@ Deno.test("map and work speak TLS, with a certificate of one's own", async () =>
   assertEquals([code, stdout], [0, "a\n"]);
 });
 
+Deno.test("map --local works beside TLS and a secret, whatever the certificate says", async () => {
+  await using folder = await Folder.make();
+  const authority = await Authority.create("distchan test authority");
+  const { cert, key } = await authority.issue("pool.example.org");
+  const options = [
+    "--listen=0.0.0.0:0",
+    `--cert=${await folder.write("cert.pem", cert)}`,
+    `--key=${await folder.write("key.pem", key)}`,
+    `--secret-file=${await folder.write("secret", "s3cret")}`,
+    "--local=2",
+  ];
+  for (
+    const [how, items, expected] of [
+      [[UPPER], "a\nb\n", ["A", "B"]],
+      [["--isolate", UPPER], "a\nb\n", ["A", "B"]],
+      [["--", "echo", "<{}>"], "a\nb\n", ["<a>", "<b>"]],
+    ] as const
+  ) {
+    const { code, lines, stderr } = await runCli(
+      ["map", "-kq", ...options, ...how],
+      { stdin: items },
+    );
+    assertEquals([code, lines, stderr], [0, [...expected], ""]);
+  }
+});
+
+Deno.test("map --dashboard has TLS where other machines can see it", async () => {
+  await using folder = await Folder.make();
+  const authority = await Authority.create("distchan test authority");
+  const { cert, key } = await authority.issue();
+  const ca = await folder.write("ca.pem", authority.cert);
+  const tls = [
+    `--cert=${await folder.write("cert.pem", cert)}`,
+    `--key=${await folder.write("key.pem", key)}`,
+  ];
+  for (const hostname of ["127.0.0.1", "0.0.0.0"]) {
+    await using map = startCli(
+      ["map", "--listen=:0", `--dashboard=${hostname}:0`, ...tls],
+      { stdin: "open", env: { DISTCHAN_SECRET: "s3cret" } },
+    );
+    const [, url = ""] = await map.stderr.line(/^dashboard on (.*)$/);
+    const { protocol, port } = new URL(url);
+    const isLocal = hostname === "127.0.0.1";
+    assertEquals(protocol, isLocal ? "http:" : "https:");
+    const top = await runCli(
+      isLocal ? ["top", url] : ["top", `--ca=${ca}`, `:${port}`],
+      { env: { DISTCHAN_SECRET: "s3cret" } },
+    );
+    assertEquals(top.code, 0, top.stderr);
+    await map.closeStdin();
+    assertEquals((await map.exit).code, 0);
+  }
+});
+
 Deno.test("map refuses command lines that make no sense", async () => {
-  const errors: string[] = [];
-  const { error } = console;
-  console.error = (line: string) => errors.push(line);
-  try {
-    for (
-      const [args, reason] of [
-        [[], "who is to do the work?"],
-        [["--listen=0.0.0.0:0"], "open to other machines"],
-        [["--dashboard=0.0.0.0:0", UPPER], "open to other machines"],
-        [["--listen=nowhere"], "expected HOST:PORT"],
-        [["--local=2"], "--local needs"],
-        [["--local=x", UPPER], "expected a whole number"],
-        [["--local"], "--local needs a value: N"],
-        [["-k=1", UPPER], "no option -="],
-        [["--format=xml", UPPER], "expected lines, jsonl, null"],
-        [["--resume", UPPER], "--resume needs the --joblog"],
-        [["--timeout=-1", UPPER], "expected seconds above 0"],
-        [["--frobnicate", UPPER], "there is no option --frobnicate"],
-        [[UPPER, "--", "echo"], "expected one of them"],
-        [[UPPER, MOODY], "2 modules"],
-        [["--"], "which command?"],
-        [["--", "{}"], "can't be the command itself"],
-        [
-          ["--", "no-such-program", "{}"],
-          "there is no command no-such-program",
-        ],
-        [["--input=/no/such/file", UPPER], "can't read --input"],
-        [["--secret-file=/no/such/file", UPPER], "can't read --secret-file"],
-        [["--cert=/no/such/file", UPPER], "can't read --cert"],
-      ] as const
-    ) {
-      assertEquals(await main(["map", ...args]), 2, args.join(" "));
-      assertStringIncludes(errors.pop()!, reason);
-    }
-  } finally {
-    console.error = error;
+  for (
+    const [args, reason] of [
+      [[], "who is to do the work?"],
+      [["--listen=0.0.0.0:0"], "open to other machines"],
+      [["--dashboard=0.0.0.0:0", UPPER], "open to other machines"],
+      [["--listen=nowhere"], "expected HOST:PORT"],
+      [["--local=2"], "--local needs"],
+      [["--local=x", UPPER], "expected a whole number"],
+      [["--local"], "--local needs a value: N"],
+      [["-k=1", UPPER], "no option -="],
+      [["--format=xml", UPPER], "expected lines, jsonl, null"],
+      [["--resume", UPPER], "--resume needs the --joblog"],
+      [["--timeout=-1", UPPER], "expected seconds above 0"],
+      [["--frobnicate", UPPER], "there is no option --frobnicate"],
+      [[UPPER, "--", "echo"], "expected one of them"],
+      [[UPPER, MOODY], "2 modules"],
+      [["--"], "which command?"],
+      [["--", "{}"], "can't be the command itself"],
+      [
+        ["--", "no-such-program", "{}"],
+        "there is no command no-such-program",
+      ],
+      [["--input=/no/such/file", UPPER], "can't read --input"],
+      [["--secret-file=/no/such/file", UPPER], "can't read --secret-file"],
+      [["--cert=/no/such/file", UPPER], "can't read --cert"],
+      [[`--cert=${UPPER}`, UPPER], "expected both, or none"],
+    ] as const
+  ) {
+    const { code, stderr } = await runHere(["map", ...args]);
+    assertEquals(code, 2, args.join(" "));
+    assertStringIncludes(stderr, reason);
   }
 });
 
 Deno.test("map refuses a module that can't be used", async () => {
-  for (const module of ["no_function.ts", "not_there.ts"]) {
-    const { code, stderr } = await runCli(
-      ["map", "--local=2", `${HANDLERS}${module}`],
-      { stdin: "a\n" },
-    );
+  const runs = await Promise.all(
+    ["no_function.ts", "not_there.ts"].map((module) =>
+      runCli(["map", "--local=2", `${HANDLERS}${module}`], { stdin: "a\n" })
+    ),
+  );
+  for (const { code, stderr } of runs) {
     assertEquals(code, 2);
     assertMatch(stderr, /^distchan: Cannot load the handler .*\n$/);
   }

@@ -2,7 +2,8 @@ import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { formatBar } from "../internal/cli_progress.ts";
 import { formatTable, type Snapshot } from "../internal/cli_top.ts";
 import { stdArgs } from "../tools/std.ts";
-import { HANDLERS, hasProgram, runCli } from "./_support/cli.ts";
+import { HANDLERS, hasProgram, runCli, runHere } from "./_support/cli.ts";
+import { Authority } from "./_support/certificates.ts";
 import { Folder } from "./_support/folder.ts";
 import { ROOT } from "./_support/process.ts";
 
@@ -85,17 +86,71 @@ Deno.test("top prints the table once where there is no terminal", async () => {
   assertEquals(authorization, "Bearer s3cret");
 });
 
+Deno.test("top takes the URL of a proxy, and trusts --ca", async () => {
+  await using folder = await Folder.make();
+  const authority = await Authority.create("A test's authority");
+  const { cert, key } = await authority.issue();
+  const ca = await folder.write("ca.pem", authority.cert);
+  const seen: string[] = [];
+  await using server = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, cert, key, onListen() {} },
+    (request) => {
+      seen.push(new URL(request.url).pathname);
+      return Response.json(SNAPSHOT);
+    },
+  );
+  const { port } = server.addr;
+  const [root, path, address, stranger] = await Promise.all([
+    runCli(["top", `--ca=${ca}`, `https://localhost:${port}`]),
+    runCli(["top", `--ca=${ca}`, `https://localhost:${port}/pool?x#y`]),
+    runCli(["top", `--ca=${ca}`, `:${port}`]),
+    runCli(["top", `https://localhost:${port}/`]),
+  ]);
+  for (const { code, lines, stderr } of [root, path, address]) {
+    assertEquals(code, 0, stderr);
+    assertEquals(lines, formatTable(SNAPSHOT, 120));
+  }
+  assertEquals(seen.toSorted(), [
+    "/pool/stats.json",
+    "/stats.json",
+    "/stats.json",
+  ]);
+  assertEquals(stranger.code, 3);
+  assertStringIncludes(
+    stranger.stderr,
+    `can't read https://localhost:${port}: `,
+  );
+});
+
+Deno.test("top refuses what is no URL of a dashboard", async () => {
+  await using folder = await Folder.make();
+  const ca = await folder.write("ca.pem", "no certificate");
+  const { cert } = await Authority.create("A test's authority");
+  const good = await folder.write("good.pem", cert);
+  for (
+    const [args, reason] of [
+      [[], "which server?"],
+      [["ftp://localhost"], "ftp://localhost is no address"],
+      [["https://"], "https:// is no address"],
+      [[`--ca=${good}`, "http://localhost"], "--ca is for https:"],
+      [[`--ca=${ca}`, ":1"], "ca.pem has no certificate, expected PEM"],
+      [["--ca=/no/such/file", ":1"], "can't read --ca"],
+    ] as const
+  ) {
+    const { code, stderr } = await runHere(["top", ...args]);
+    assertEquals(code, 2, stderr);
+    assertStringIncludes(stderr, reason);
+  }
+});
+
 Deno.test("top says what is no dashboard", async () => {
   await using server = Deno.serve(
     { hostname: "127.0.0.1", port: 0, onListen() {} },
     () => Response.json({}),
   );
-  const [other, nobody, none] = await Promise.all([
-    runCli(["top", `:${server.addr.port}`]),
-    runCli(["top", ":1"]),
-    runCli(["top"]),
-  ]);
-  assertEquals([other.code, nobody.code, none.code], [3, 3, 2]);
+  const other = await runHere(["top", `:${server.addr.port}`]);
+  const nobody = await runHere(["top", ":1"]);
+  assertEquals([other.code, nobody.code], [3, 3]);
   assertStringIncludes(other.stderr, "is no dashboard");
   assertStringIncludes(nobody.stderr, "can't read 127.0.0.1:1");
 });

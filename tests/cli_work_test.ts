@@ -7,7 +7,7 @@ import {
 } from "@std/assert";
 import { CommandRunner } from "../internal/cli_command.ts";
 import { type ItemFailure, listen } from "../mod.ts";
-import { HANDLERS, runCli, startCli } from "./_support/cli.ts";
+import { HANDLERS, runCli, runHere, startCli } from "./_support/cli.ts";
 import { Folder } from "./_support/folder.ts";
 import { isAlive } from "./_support/process.ts";
 import { until } from "./_support/within.ts";
@@ -202,18 +202,22 @@ Deno.test("work --give-up counts from the loss of the server", async () => {
 });
 
 Deno.test("work refuses command lines that make no sense", async () => {
-  const [server, module, command] = await Promise.all([
-    runCli(["work", "x.ts"]),
-    runCli(["work", "--connect=:1"]),
-    runCli(["work", "--connect=:1", "--give-up=0", "x.ts"]),
-  ]);
+  const notPem = `${HANDLERS}upper.ts`;
   for (
-    const [{ code, stderr }, reason] of [
-      [server, "which server?"],
-      [module, "what is to be run?"],
-      [command, 'expected seconds above 0, or "never"'],
+    const [args, reason] of [
+      [["x.ts"], "which server?"],
+      [["--connect=:1"], "what is to be run?"],
+      [
+        ["--connect=:1", "--give-up=0", "x.ts"],
+        'expected seconds above 0, or "never"',
+      ],
+      [
+        ["--connect=:1", `--ca=${notPem}`, "x.ts"],
+        "has no certificate, expected PEM",
+      ],
     ] as const
   ) {
+    const { code, stderr } = await runHere(["work", ...args]);
     assertEquals(code, 2);
     assertStringIncludes(stderr, reason);
   }

@@ -2,10 +2,19 @@
  * What throws at construction: design section 2. Each single option is in
  * `options_test.ts`.
  */
-import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertGreater,
+  assertMatch,
+  assertRejects,
+  assertThrows,
+} from "@std/assert";
 import {
   Client,
+  type Codec,
   connect,
+  gzip,
   InsecureBindError,
   listen,
   Server,
@@ -114,4 +123,63 @@ Deno.test("InsecureBindError: a listener of one's own is checked too", async () 
   assertEquals(listener.addr.transport, "tcp", "it is still the caller's");
   const server = new Server(listener, { insecure: true });
   await server.close();
+});
+
+/** What a construction says that a handshake takes too many bytes for. */
+function handshakeBytes(construct: () => void, expected: string): number {
+  const { message } = assertThrows(construct, RangeError, expected);
+  const pattern = /make a handshake of (\d+) bytes, limit is 4096$/;
+  assertMatch(message, pattern);
+  return Number(message.match(pattern)![1]);
+}
+
+Deno.test("what doesn't fit into a handshake is a RangeError on the end that says it", async () => {
+  const [conn, other] = memoryPair();
+  const long = "x".repeat(5000);
+  const many = Array.from({ length: 1000 }, () => gzip());
+  const codec: Codec<unknown> = {
+    name: long,
+    encode: () => new Uint8Array(),
+    decode: () => null,
+  };
+  for (
+    const options of [{ signature: long }, { transforms: many }, { codec }]
+  ) {
+    const to = { port: 1, ...options };
+    const ours = "Cannot use server options: signature, codec, transforms make";
+    assertGreater(handshakeBytes(() => listen({ ...to, port: 0 }), ours), 5000);
+    const theirs = "options: signature, codec, transforms and name make";
+    handshakeBytes(() => new Client(conn, options), `client ${theirs}`);
+    await assertRejects(() => connect(to), RangeError, `connect ${theirs}`);
+    await assertRejects(() => work(to, () => {}), RangeError, theirs);
+  }
+  // Characters aren't bytes.
+  const signature = "я".repeat(2048);
+  assertThrows(() => listen({ port: 0, signature }), RangeError);
+  conn.close();
+  other.close();
+});
+
+Deno.test("the longest handshake that is taken succeeds", async () => {
+  for (const secret of [undefined, "s3cret"]) {
+    const optionsOf = (length: number) => ({
+      port: 0,
+      signature: "x".repeat(length),
+      ...(secret === undefined ? {} : { secret }),
+    });
+    const name = "n".repeat(10_000); // most of it is cut off
+    const [conn, other] = memoryPair();
+    const bytes = (length: number) => {
+      const { port: _, ...options } = optionsOf(length);
+      return handshakeBytes(() => new Client(conn, { ...options, name }), "");
+    };
+    const length = 4096 - (bytes(5000) - 5000);
+    assertEquals(bytes(length + 1), 4097);
+    conn.close();
+    other.close();
+    await using server = listen<number, number>(optionsOf(length));
+    const { port } = server.addr as Deno.NetAddr;
+    work<number, number>({ ...optionsOf(length), port, name }, (n) => n + 1);
+    assertEquals(await server.submit(1), 2);
+  }
 });

@@ -298,6 +298,8 @@ Deno.test("deploy/systemd drains, restarts, and has flags that exist", async () 
     const [, binary, args] = text.match(/^ExecStart=(\S+) (.*)$/m)!;
     assertEquals(binary, `/usr/local/bin/distchan-${script}`);
     assertMatch(text, /^Restart=always$/m);
+    // In [Unit], and so that it doesn't give up.
+    assertMatch(text, /^StartLimitIntervalSec=0\n[^]*\[Service\]/m);
     assertMatch(text, /^DynamicUser=yes$/m);
     assertMatch(text, /^TimeoutStopSec=\d+$/m);
     const source = await read(`${script}.ts`);

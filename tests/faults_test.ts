@@ -105,6 +105,28 @@ fault("a worker's process dies", async () => {
   await helper;
 });
 
+fault("a thread of `spawn()` or `local` crashes", async () => {
+  const { server, told } = serve();
+  const handler = `export default (n, { attempt }) => {
+    if (n !== 3 || attempt > 1) return n * 3 + 1;
+    Promise.reject(new RangeError("nobody catches this"));
+    return new Promise(() => {});
+  };`;
+  server.spawn(
+    new URL("data:text/javascript," + encodeURIComponent(handler)),
+    { count: 1 },
+  );
+  const results = range(20).map((n) => server.submit(n));
+  assertEquals(await Promise.all(results), range(20).map((n) => n * 3 + 1));
+  const { name, error } = await told("crashed");
+  assertEquals(
+    [name, error.name, error.message],
+    ["local-1", "RangeError", "nobody catches this"],
+  );
+  assertEquals((await told("redelivered")).cause, "lost");
+  await server.close();
+});
+
 fault("an item kills every worker that takes it", async () => {
   const { server, port, told } = serve();
   const failed = assertRejects(

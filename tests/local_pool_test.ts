@@ -9,7 +9,11 @@ import {
   assertThrows,
 } from "@std/assert";
 import {
+  cbor,
+  connect,
+  type ConnectOptions,
   gzip,
+  HandshakeError,
   ItemFailure,
   listen,
   PoisonItemError,
@@ -100,7 +104,16 @@ test("close() of a pool finishes what is begun, the server goes on", async () =>
 });
 
 test("a thread that crashes is started again", async () => {
-  const server = listen<number, number>({ port: 0, maxDeliveries: 2 });
+  const crashes: string[] = [];
+  const server = listen<number, number>({
+    port: 0,
+    maxDeliveries: 2,
+    onEvent: (event) => {
+      if (event.type !== "crashed") return;
+      const { name, error } = event;
+      crashes.push(`${name}: ${error.name}: ${error.message}`);
+    },
+  });
   server.spawn(
     module(`export default (n) => {
       if (n < 0) Promise.reject(new RangeError("nobody catches this"));
@@ -112,7 +125,27 @@ test("a thread that crashes is started again", async () => {
   const failure = await assertRejects(() => server.submit(-1), ItemFailure);
   assert((failure as ItemFailure).error instanceof PoisonItemError);
   assertEquals(await server.submit(2), 3);
+  const crash = "local-1: RangeError: nobody catches this";
+  assertEquals(crashes, [crash, crash]);
   await server.close();
+});
+
+test("a thread goes on when one item after the other ends it", async () => {
+  const failed: number[] = [];
+  await using server = listen<number, number>({ port: 0, maxDeliveries: 2 });
+  server.spawn(
+    module(`export default (n) => {
+      if (n < 7) Deno.exit(3);
+      return n + 1;
+    }`),
+    { count: 1 },
+  );
+  const results = await Array.fromAsync(
+    server.map([1, 2, 3, 4, 5, 6, 7], {
+      onFailure: ({ item }) => failed.push(item),
+    }),
+  );
+  assertEquals([results, failed], [[8], [1, 2, 3, 4, 5, 6]]);
 });
 
 test("a thread that ends itself is started again", async () => {
@@ -202,16 +235,70 @@ test("codec and transforms come from the module", async () => {
   }
 });
 
-test("a local pool over TLS, with a certificate of one's own", async () => {
+test("a local pool needs nothing of the server's TLS", async () => {
   const authority = await Authority.create("A test's authority");
-  const { cert, key } = await authority.issue();
+  // No name or address of this machine.
+  const { cert, key } = await authority.issue("pool.example.org");
+  const rejected: string[] = [];
   await using server = listen<number, number>({
     port: 0,
+    hostname: "0.0.0.0",
     cert,
     key,
-    local: { module: SQUARE, count: 1, caCerts: [authority.cert] },
+    secret: "s3cret",
+    local: { module: SQUARE, count: 1 },
+    onEvent: (event) => {
+      if (event.type === "rejected") rejected.push(event.code);
+    },
   });
   assertEquals(await server.submit(3), 9);
+  const inThread = server.loopback();
+  assertEquals(inThread.hostname, "127.0.0.1");
+  assert(inThread.port !== (server.addr as Deno.NetAddr).port);
+  work<number, number>({ ...inThread, name: "own" }, (n) => n * n);
+  await server.ready(2);
+  assertEquals(names(server), ["local-1", "own"]);
+  // It is the same from then on, and only for whom it was given to.
+  assertEquals(server.loopback(), inThread);
+  for (const secret of ["s3cret", undefined]) {
+    const { hostname, port } = inThread;
+    const options = defined({ hostname: hostname!, port, secret });
+    const error = await assertRejects(() => connect(options), HandshakeError);
+    assertEquals((error as HandshakeError).code, "auth");
+  }
+  assertEquals(rejected, ["auth", "auth"]);
+  const { port } = inThread;
+  await server.close();
+  await assertRejects(() => Deno.connect({ port }));
+});
+
+function defined(
+  { secret, ...rest }: { hostname: string; port: number; secret?: unknown },
+): ConnectOptions {
+  return typeof secret === "string" ? { ...rest, secret } : rest;
+}
+
+test("Server.loopback() is all that a worker in this process needs", async () => {
+  await using server = listen<number, number>({
+    port: 0,
+    hostname: "0.0.0.0",
+    secret: new Uint8Array([1, 2, 3]),
+    signature: "squares",
+    codec: cbor({ maxDepth: 8 }),
+    transforms: [gzip()],
+  });
+  assertEquals(Object.keys(server.loopback()).toSorted(), [
+    "codec",
+    "hostname",
+    "port",
+    "secret",
+    "signature",
+    "transforms",
+  ]);
+  work<number, number>(server.loopback(), (n) => n * n);
+  assertEquals(await server.submit(3), 9);
+  await server.close();
+  assertThrows(() => server.loopback(), TypeError, "has ended");
 });
 
 test("a server on all addresses is reached at loopback", async () => {
@@ -262,4 +349,5 @@ test("spawn() and local check what they are given", async () => {
   const listener = Deno.listen({ transport: "unix", path }) as Deno.Listener;
   await using unix = new Server(listener);
   assertThrows(() => unix.spawn(SQUARE), TypeError, "expected TCP");
+  assertThrows(() => unix.loopback(), TypeError, "expected TCP");
 });

@@ -30,6 +30,7 @@ const transform = { name: "x", open: () => codec };
 const schema = { "~standard": { version: 1, vendor: "x", validate: () => 1 } };
 const { signal } = new AbortController();
 const noop = () => {};
+const url = new URL("data:text/javascript,export default (n) => n");
 
 const notText = [1, null, {}, [], true];
 const notNumber = ["1", null, {}, 1n, true];
@@ -135,6 +136,67 @@ const CASES: Record<string, Case> = {
   },
   onFailure: { of: [...SERVERS, "map"], good: [noop], type: notFunction },
   insecure: { of: SERVERS, good: [true, false], type: notBoolean },
+  dashboard: {
+    of: SERVERS,
+    good: [
+      { port: 0 },
+      { port: 65535, hostname: "::1" },
+      { port: 0, cert: "c", key: "k" },
+      { port: 0, hostname: undefined, cert: undefined, key: undefined },
+    ],
+    range: [{ port: -1 }, { port: 65536 }, { port: 1.5 }],
+    type: [
+      8080,
+      ":8080",
+      true,
+      null,
+      {},
+      [],
+      { port: "8080" },
+      { hostname: "::1" },
+      { port: 0, hostname: 1 },
+      { port: 0, path: "/" },
+      { port: 0, cert: "c" },
+      { port: 0, key: "k" },
+      { port: 0, cert: 1, key: "k" },
+      { port: 0, secret: "s" },
+    ],
+  },
+  local: {
+    of: ["listen"],
+    good: [
+      { module: url },
+      { module: url, count: 1, concurrency: 4096, name: "" },
+      { module: url, count: 1024, concurrency: undefined },
+    ],
+    range: [
+      { module: url, count: 0 },
+      { module: url, count: 1025 },
+      { module: url, count: 0.5 },
+      { module: url, concurrency: 0 },
+      { module: url, concurrency: 4097 },
+    ],
+    type: [
+      4,
+      url,
+      "./handler.ts",
+      null,
+      {},
+      { count: 1 },
+      { module: "./handler.ts" },
+      { module: () => 1 },
+      { module: url, count: "2" },
+      { module: url, name: 1 },
+      { module: url, isolate: true },
+      { module: url, hostname: "localhost" },
+    ],
+  },
+  count: {
+    of: ["spawn"],
+    good: [1, 1024],
+    range: [0, 1025, 1.5, Infinity],
+    type: notNumber,
+  },
   hostname: { of: ["listen", "connect"], good: ["localhost"], type: notText },
   port: {
     of: ["listen", "connect"],
@@ -150,7 +212,7 @@ const CASES: Record<string, Case> = {
     range: [0, 1_000_001, 1.5, Infinity],
     type: ["all", null],
   },
-  name: { of: CLIENTS, good: ["", "x"], type: notText },
+  name: { of: [...CLIENTS, "spawn"], good: ["", "x"], type: notText },
   tls: {
     of: ["connect"],
     good: [true, false, {}],
@@ -172,7 +234,7 @@ const CASES: Record<string, Case> = {
     type: [true, null, { delay: 1 }],
   },
   concurrency: {
-    of: ["work"],
+    of: ["work", "spawn"],
     good: [1, 4096],
     range: [0, 4097, 1.5, Infinity],
     type: notNumber,
@@ -226,6 +288,7 @@ Deno.test("validate() refuses options that it doesn't know, by name", () => {
   for (
     const whose of [
       ...BOTH,
+      "spawn",
       "work",
       "submit",
       "map",
@@ -280,6 +343,46 @@ Deno.test("validate() says what was given and what was expected", () => {
     TypeError,
     '"interval" is unknown, expected intervalMs, timeoutMs, dropMs',
   );
+});
+
+Deno.test("validate() says what it expected inside of dashboard and local", () => {
+  const cases: [Record<string, unknown>, string][] = [
+    [
+      { dashboard: 8080 },
+      "Cannot use listen options: dashboard is 8080, expected an object",
+    ],
+    [{ dashboard: {} }, "Cannot use dashboard options: expected a port"],
+    [
+      { dashboard: { port: 8080, path: "/" } },
+      'Cannot use dashboard options: "path" is unknown, expected port, hostname, cert, key',
+    ],
+    [
+      { dashboard: { port: "8080" } },
+      'Cannot use dashboard options: port is "8080", expected a number',
+    ],
+    [
+      { dashboard: { port: 1, cert: "PEM" } },
+      "Cannot use dashboard options: expected both cert and key, or none, got cert alone",
+    ],
+    [
+      { local: url },
+      "Cannot use local options: expected a module, as a URL",
+    ],
+    [
+      { local: { module: "./handler.ts" } },
+      'Cannot use local options: module is "./handler.ts", expected a URL',
+    ],
+    [
+      { local: { module: url, cores: 2 } },
+      'Cannot use local options: "cores" is unknown, expected count, concurrency, name, module',
+    ],
+  ];
+  for (const [options, message] of cases) {
+    const given = { port: 0, ...options };
+    // Nothing is opened: a listener that stayed open would fail this test.
+    const error = assertThrows(() => listen(given), TypeError);
+    assertEquals(error.message, message);
+  }
 });
 
 Deno.test("validate() asks for room for one frame in flight", () => {

@@ -1,6 +1,6 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { Authority } from "./_support/certificates.ts";
-import { startDeno } from "./_support/process.ts";
+import { ROOT, startDeno } from "./_support/process.ts";
 
 // The examples, each with the permissions of its own command, are in
 // examples_test.ts.
@@ -32,6 +32,61 @@ Deno.test("permissions: --allow-net=HOST:PORT is enough for all there is, at bot
   assertEquals(worked.stderr, "");
   assertEquals(served.stdout, "ready\n[ 1, 4, 9 ]\n");
   assertEquals(worked.stdout, "done\n");
+});
+
+/** What threads import of the library; from JSR they need no leave to. */
+const LIBRARY = ["client.ts", "codec.ts", "internal", "tools/std_offline"]
+  .map((path) => `${ROOT}${path}`);
+const std = Deno.env.get("DISTCHAN_STD") ?? "";
+if (std.includes("/")) LIBRARY.push(std); // a checkout
+
+Deno.test("permissions: a handler by its URL needs to be read, with all that it imports", async () => {
+  const folder = `${ROOT}tests/testdata/permissions/`;
+  const files = [`${folder}handler.ts`, `${folder}square.ts`];
+  for (
+    const [how, library] of [
+      ["module", []],
+      ["isolate", LIBRARY],
+      ["local", LIBRARY],
+    ] as const
+  ) {
+    const run = (read: readonly string[]) => {
+      const port = freePort();
+      return startDeno([
+        `--allow-net=127.0.0.1:${port}`,
+        `--allow-read=${read.join()}`,
+        "tests/testdata/permissions/main.ts",
+      ], { stdin: JSON.stringify({ how, port }) });
+    };
+    await using enough = run([...files, ...library]);
+    const { stdout, stderr } = await enough.exit;
+    assertEquals([stdout, stderr], ["9\n", ""], how);
+    for (const file of files) {
+      const others = files.filter((other) => other !== file);
+      await using less = run([...others, ...library]);
+      const { stdout, code } = await less.exit;
+      assertEquals([stdout, code], [`needs ${file}\n`, 1], how);
+    }
+  }
+});
+
+Deno.test("permissions: a local pool beside TLS needs loopback", async () => {
+  const port = freePort();
+  const authority = await Authority.create("distchan test authority");
+  const folder = `${ROOT}tests/testdata/permissions/`;
+  const read = [`${folder}handler.ts`, `${folder}square.ts`, ...LIBRARY];
+  const run = (net: string) =>
+    startDeno([
+      `--allow-net=${net}`,
+      `--allow-read=${read.join()}`,
+      "tests/testdata/permissions/main.ts",
+    ], { stdin: JSON.stringify({ how: "local", port, ...certificate }) });
+  const certificate = await authority.issue();
+  await using enough = run("127.0.0.1");
+  const { stdout, stderr } = await enough.exit;
+  assertEquals([stdout, stderr], ["9\n", ""]);
+  await using less = run(`127.0.0.1:${port}`);
+  assertStringIncludes((await less.exit).stderr, "NotCapable");
 });
 
 Deno.test("permissions: importing the library asks for none", async () => {

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { main } from "../../cli.ts";
 import {
   type Process,
   type ProcessOptions,
@@ -39,6 +40,23 @@ export async function runCli(
   await using process = startCli(args, options);
   const { code, stdout, stderr } = await process.exit;
   return { code, lines: stdout.split("\n").slice(0, -1), stdout, stderr };
+}
+
+/**
+ * Runs `distchan` in this process, many times as fast: for command lines that
+ * are refused. What it prints to standard output isn't caught.
+ */
+export async function runHere(
+  args: readonly string[],
+): Promise<{ code: number; stderr: string }> {
+  const lines: string[] = [];
+  const { error } = console;
+  console.error = (line: string) => lines.push(line);
+  try {
+    return { code: await main(args), stderr: lines.join("\n") };
+  } finally {
+    console.error = error;
+  }
 }
 
 /** Where `distchan map --listen` listens, once it does. */

@@ -15,13 +15,14 @@ export class Folder implements AsyncDisposable {
     return new Folder(await Deno.realPath(path));
   }
 
-  /** Writes a file, and the folders above it. */
-  async write(name: string, data: string | Uint8Array): Promise<void> {
+  /** Writes a file, and the folders above it; returns its path. */
+  async write(name: string, data: string | Uint8Array): Promise<string> {
     const path = `${this.path}/${name}`;
     await Deno.mkdir(path.slice(0, path.lastIndexOf("/")), { recursive: true });
     await (typeof data === "string"
       ? Deno.writeTextFile(path, data)
       : Deno.writeFile(path, data));
+    return path;
   }
 
   /**

@@ -26,12 +26,12 @@ export async function within<T>(
 
 /** Waits until something holds that nobody tells. */
 export async function until(
-  holds: () => boolean,
+  holds: () => boolean | Promise<boolean>,
   what: string,
   ms = 5000,
 ): Promise<void> {
   const deadline = performance.now() + ms;
-  for (let delayMs = 0; !holds(); delayMs = Math.min(20, delayMs + 1)) {
+  for (let delayMs = 0; !await holds(); delayMs = Math.min(20, delayMs + 1)) {
     if (performance.now() > deadline) {
       throw new Error(`Not within ${ms} ms: ${what}`);
     }

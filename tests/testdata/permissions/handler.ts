@@ -1,0 +1,3 @@
+import { square } from "./square.ts";
+
+export default square;
