@@ -109,7 +109,7 @@ export async function run(
     server.catch(port.reject);
     const workerConfig = { ...config, port: await port.promise };
     const all = [server];
-    for (let i = 0; i < config.workers; i++) {
+    for (let i = 0; i < config.workers; i += config.workersAProcess) {
       all.push(start("worker", workerConfig, (message) => {
         if ("report" in message) outcome.workers.push(message.report);
       }));
@@ -145,7 +145,8 @@ function spawn(
   // A profiler in each of many workers would be most of what there is to see.
   if (
     profileDir !== undefined &&
-    (role === "server" || config.workers <= MAX_PROFILED_WORKERS)
+    (role === "server" ||
+      config.workers <= MAX_PROFILED_WORKERS * config.workersAProcess)
   ) {
     const dir = join(profileDir, `${config.scenario}_${peer.program}_${role}`);
     args.push("--cpu-prof", `--cpu-prof-dir=${dir}`);

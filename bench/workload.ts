@@ -31,8 +31,10 @@ export interface Config {
   scenario: string;
   /** Where the server is; for workers only. */
   port: number;
-  /** How many workers there are, each in a process of its own. */
+  /** How many workers there are. */
   workers: number;
+  /** How many of them share a process. */
+  workersAProcess: number;
   /** What runs before the clock does, in ms. */
   warmUpMs: number;
   /** How long is measured, in ms. */

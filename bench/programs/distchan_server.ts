@@ -72,9 +72,14 @@ async function oneway(server: Server<Item, Answer>): Promise<void> {
 
 async function onewayStreams(server: Server<Item, Answer>): Promise<void> {
   const report = await sendOneWay(config, async (isOver) => {
-    const items = new Source(isOver);
-    await items.stream.pipeTo(server.writable);
-    return items.count;
+    const writer = server.writable.getWriter();
+    let i = 0;
+    while ((i & 0xff) !== 0 || !isOver()) {
+      await writer.ready;
+      writer.write(makeItem(i++));
+    }
+    await writer.close();
+    return i;
   });
   tell({ report });
 }

@@ -25,9 +25,13 @@ const scenarios: Record<string, Scenario> = {
 const config = readConfig();
 const { port, prefetch } = config;
 const meter = new Meter(config, config.scenario === "bulk" ? 16 : 256);
-const client = await connect<Item, Answer>({ port, prefetch });
-await scenarios[config.scenario]!(client);
-await client.closed;
+await Promise.all(
+  Array.from({ length: config.workersAProcess }, async () => {
+    const client = await connect<Item, Answer>({ port, prefetch });
+    await scenarios[config.scenario]!(client);
+    await client.closed;
+  }),
+);
 tell({ report: meter.report() });
 
 async function work(client: Client<Item, Answer>): Promise<void> {
