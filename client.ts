@@ -63,10 +63,13 @@ import { orAbort, Reconnection } from "./internal/reconnection.ts";
 import type { HandlerSource } from "./internal/runner.ts";
 import { SchemaQueue } from "./internal/schema.ts";
 import { timerMs } from "./internal/timer.ts";
+import { readTrace } from "./internal/trace_context.ts";
+import { tracingOfProcess } from "./internal/tracing.ts";
 import { TransformError } from "./internal/transforms.ts";
 import { ValueSender } from "./internal/value_sender.ts";
 import { Watchdog } from "./internal/watchdog.ts";
 import type { Handler, Runner, WorkItem } from "./internal/work_loop.ts";
+import { WorkSpans } from "./internal/work_spans.ts";
 
 export {
   ConnectionLostError,
@@ -300,6 +303,10 @@ export class Client<Item = unknown, Result = unknown>
   readonly #inlet: Inlet<Result>;
   readonly #items: SchemaQueue | null;
   readonly #answers: Answers;
+  /** Null: tracing is off. */
+  readonly #spans: WorkSpans | null;
+  /** Whether items come with their traces. */
+  #hasTraces = false;
   #phase: "handshake" | "open" | "goodbye" | "closed" | "lost" = "handshake";
   #error: Error | null = null;
   /** Whether the connection is closed. */
@@ -359,6 +366,8 @@ export class Client<Item = unknown, Result = unknown>
         onEnd: (error) => this.#onEnd(error),
       },
     });
+    const tracing = tracingOfProcess();
+    this.#spans = tracing === null ? null : new WorkSpans(tracing);
     const transforms = options.transforms ?? [];
     this.#handshake = new ClientHandshake(this.#connection, {
       terms: termsOf(options),
@@ -366,6 +375,7 @@ export class Client<Item = unknown, Result = unknown>
       secret: secretBytes(options.secret),
       maxFrameBytes: options.maxFrameBytes ?? DEFAULTS.maxFrameBytes,
       name: options.name ?? "",
+      trace: this.#spans !== null,
       onDone: (welcome) => this.#onWelcome(welcome),
       onFailed: (error, isHeard) => this.#onRefused(error, isHeard),
     });
@@ -386,6 +396,7 @@ export class Client<Item = unknown, Result = unknown>
         this.#finishSoon();
       },
     });
+    this.#answers.spans = this.#spans;
     this.#outlet = new Outlet<Item, number>({
       onTaken: () => this.#grant(),
       onAsk: () => this.#onAsk(),
@@ -531,7 +542,9 @@ export class Client<Item = unknown, Result = unknown>
     this.#takesPayloads = source.takesPayloads;
     this.#values.takesPayloads = source.takesPayloads;
     this.#answers.takesPayloads = source.takesPayloads;
+    const spans = this.#spans;
     this.#runner = source.runner({
+      scope: spans,
       isBusy: () =>
         this.#connection.busy || this.#answers.pending >= concurrency,
       result: (item, value) => this.#answers.result(item, value),
@@ -540,6 +553,7 @@ export class Client<Item = unknown, Result = unknown>
       value: (value) => this.#values.send(value),
       onIdle: () => this.#finishSoon(),
       wantsResult: (item) => this.#answers.wants(item),
+      forIsolate: (item) => spans === null ? item : spans.beginElsewhere(item),
       onCrash: (error) => this.#emit({ type: "failed", id: undefined, error }),
       onUnusable: (error) => void this.abort(error),
     });
@@ -555,6 +569,10 @@ export class Client<Item = unknown, Result = unknown>
     } finally {
       signal?.removeEventListener("abort", leave);
       this.#runner.close();
+      spans?.stop(
+        this.#error ??
+          new DOMException("The server has finished", "AbortError"),
+      );
     }
   }
 
@@ -616,6 +634,7 @@ export class Client<Item = unknown, Result = unknown>
 
   #onWelcome(welcome: Welcome): void {
     this.#answers.wantsResults = welcome.results;
+    this.#hasTraces = welcome.trace && this.#spans !== null;
     this.#phase = "open";
     this.#connection.readAside(this.#payloads.long);
     this.#values.start();
@@ -684,6 +703,7 @@ export class Client<Item = unknown, Result = unknown>
     }
     do {
       const id = reader.readUint();
+      const trace = this.#hasTraces ? readTrace(reader) : undefined;
       reader.readBytesRange();
       if (++this.#held > this.#window && !this.#leaving || this.#noMore) {
         throw new ProtocolError(
@@ -692,8 +712,9 @@ export class Client<Item = unknown, Result = unknown>
             : `Cannot take ITEM: ${this.#held} are unsettled, the window is ${this.#window}`,
         );
       }
+      const item = { delivery, id, attempt, kind, value: undefined };
       this.#takeItem(
-        { delivery, id, attempt, kind, value: undefined },
+        trace === undefined ? item : { ...item, trace },
         reader,
       );
       delivery++;

@@ -54,6 +54,7 @@ import type { ServerEvent, StallReason } from "./internal/events.ts";
 import { checkHandshake, termsOf } from "./internal/handshake.ts";
 import { tickMs } from "./internal/heartbeat.ts";
 import { SETTLED } from "./internal/in_flight.ts";
+import { ItemSpans } from "./internal/item_spans.ts";
 import { LocalPool } from "./internal/local_pool.ts";
 import { MapRun } from "./internal/map_run.ts";
 import {
@@ -74,6 +75,7 @@ import {
 import { PayloadCodec } from "./internal/payload.ts";
 import { timerMs } from "./internal/timer.ts";
 import { ItemSchema } from "./internal/schema.ts";
+import { tracingOfProcess } from "./internal/tracing.ts";
 import type { Transform } from "./internal/transforms.ts";
 import { Watchdog } from "./internal/watchdog.ts";
 import { afterEnd, ChannelWay, SubmitWay } from "./internal/ways.ts";
@@ -290,6 +292,8 @@ export class Server<Item = unknown, Result = unknown>
   readonly #links = new Set<WorkerLink>();
   readonly #maps = new Set<MapRun>();
   readonly #delivery: Delivery;
+  /** Null: tracing is off. */
+  readonly #spans: ItemSpans | null;
   readonly #outlet: Outlet<unknown, WorkerLink | null>;
   readonly #inlet: Inlet<Item>;
   readonly #channel: ChannelWay;
@@ -356,11 +360,14 @@ export class Server<Item = unknown, Result = unknown>
     const itemSchema = options.itemSchema === undefined
       ? null
       : new ItemSchema<Entry>(options.itemSchema);
+    const tracing = tracingOfProcess();
+    this.#spans = tracing === null ? null : new ItemSpans(tracing);
     this.#delivery = new Delivery({
       strategy: strategyOf(dispatch),
       byItem: typeof dispatch === "object",
       maxDeliveries: options.maxDeliveries ?? DEFAULTS.maxDeliveries,
       schema: itemSchema,
+      tracer: this.#spans,
       events: {
         onRedelivered: (worker, ids, cause) =>
           this.#onRedelivered(worker, ids, cause),
@@ -418,6 +425,8 @@ export class Server<Item = unknown, Result = unknown>
       maxFrameBytes: options.maxFrameBytes ?? DEFAULTS.maxFrameBytes,
       maxInFlightBytes: options.maxInFlightBytes ?? DEFAULTS.maxInFlightBytes,
       keepsResults,
+      hasTraces: this.#spans !== null,
+      spans: this.#spans,
       heartbeat,
       itemSchema,
       resultSchema: options.resultSchema ?? null,
@@ -1076,6 +1085,7 @@ export class Server<Item = unknown, Result = unknown>
     ) {
       if (!this.#delivery.hold(link, entry)) return;
       const delayMs = (retry.backoffMs ?? 100) * 2 ** (entry.errors - 1);
+      this.#spans?.retried(entry, error, delayMs);
       this.#emit({ type: "retry", id: entry.id, error, delayMs });
       const timer = setTimeout(() => {
         this.#retryTimers.delete(timer);

@@ -12,6 +12,7 @@ import { writeError } from "./remote_error.ts";
 import { SchemaQueue, type StandardSchemaV1 } from "./schema.ts";
 import { toError } from "./thrown.ts";
 import type { WorkItem } from "./work_loop.ts";
+import type { WorkSpans } from "./work_spans.ts";
 
 /** What answers need of their client. */
 export interface AnswersOptions {
@@ -35,6 +36,8 @@ export class Answers {
   takesPayloads = false;
   /** Whether errors go with their stacks. */
   sendStacks = false;
+  /** The spans of executions; null: tracing is off. */
+  spans: WorkSpans | null = null;
   readonly #connection: Connection;
   readonly #options: AnswersOptions;
   readonly #results: SchemaQueue | null;
@@ -89,20 +92,21 @@ export class Answers {
     connection.prepare();
     connection.frames.open(FrameType.DONE);
     connection.out.writeUint(item.delivery);
-    this.#answered();
+    this.#answered(item, null);
   }
 
   /** An item failed. */
   error(item: WorkItem, thrown: unknown): void {
     if (!this.#isOpen) return;
-    this.#options.onFailed(item.id, toError(thrown));
+    const error = toError(thrown);
+    this.#options.onFailed(item.id, error);
     const connection = this.#connection;
     connection.prepare();
     writeError(connection.frames, item.delivery, {
       thrown,
       sendStack: this.sendStacks,
     });
-    this.#answered();
+    this.#answered(item, error);
   }
 
   #check(results: SchemaQueue, item: WorkItem, value: unknown): void {
@@ -134,10 +138,11 @@ export class Answers {
       this.error(item, error);
       return;
     }
-    this.#answered();
+    this.#answered(item, null);
   }
 
-  #answered(): void {
+  #answered(item: WorkItem, error: Error | null): void {
+    if (this.spans !== null) this.spans.end(item.delivery, error);
     this.#connection.schedule();
     this.#options.onAnswered();
   }

@@ -42,6 +42,8 @@ export interface ClientHandshakeOptions {
   maxFrameBytes: number;
   /** What the server shows as the worker's name. */
   name: string;
+  /** Whether to ask for the traces of items. */
+  trace: boolean;
   /** The two ends belong together. */
   onDone(welcome: Welcome): void;
   /**
@@ -77,7 +79,7 @@ export class ClientHandshake {
 
   /** Says HELLO. */
   start(): void {
-    const { terms, maxFrameBytes, secret, name } = this.#options;
+    const { terms, maxFrameBytes, secret, name, trace } = this.#options;
     const connection = this.#connection;
     connection.prepare();
     writeHello(connection.frames, {
@@ -88,6 +90,7 @@ export class ClientHandshake {
       instance: INSTANCE,
       name,
       auth: secret !== null,
+      trace,
     });
     this.#transcript?.add(connection.out.bytes.slice(4, connection.out.length));
     connection.schedule();

@@ -81,6 +81,20 @@ export interface DeliveryEvents {
   onIdle(): void;
 }
 
+/** Told of every item on its way, where tracing is on. */
+export interface ItemTracer {
+  /** It was taken. */
+  taken(entry: Item): void;
+  /** It was sent. */
+  dispatched(entry: Item, worker: Worker): void;
+  /** It went back to the queue. */
+  returned(entry: Item, worker: Worker, cause: RedeliveryCause): void;
+  /** It has a result, or has failed. */
+  settled(entry: Item, error: Error | null): void;
+  /** It isn't wanted any more. */
+  cancelled(entry: Item): void;
+}
+
 /** Options of {@linkcode Delivery}. */
 export interface DeliveryOptions {
   /** Which worker gets an item. */
@@ -91,6 +105,8 @@ export interface DeliveryOptions {
   maxDeliveries: number;
   /** What items must pass before they are sent; null: nothing. */
   schema: ItemSchema<Entry<Worker>> | null;
+  /** Told of every item; null: tracing is off. */
+  tracer: ItemTracer | null;
   /** Whom to tell. */
   events: DeliveryEvents;
 }
@@ -116,6 +132,7 @@ export class Delivery {
   progress = 0;
   readonly #options: DeliveryOptions;
   readonly #schema: ItemSchema<Item> | null;
+  readonly #tracer: ItemTracer | null;
   readonly #workers: Worker[] = [];
   readonly #ways: Way[] = [];
   /** Items to be dispatched again, the lowest id last. */
@@ -148,6 +165,7 @@ export class Delivery {
   constructor(options: DeliveryOptions) {
     this.#options = options;
     this.#schema = options.schema;
+    this.#tracer = options.tracer;
   }
 
   /** The workers, in the order in which they came. */
@@ -198,6 +216,7 @@ export class Delivery {
   ): Item {
     const entry: Item = new Entry(this.#nextId++, item, way, index);
     onEntry?.(entry);
+    this.#tracer?.taken(entry);
     this.alive++;
     this.waiting++;
     if (this.#schema !== null) {
@@ -259,6 +278,7 @@ export class Delivery {
   result(worker: Worker, entry: Item, value: unknown, bytes: number): void {
     if (!this.#settle(worker, entry)) return;
     this.settled++;
+    this.#tracer?.settled(entry, null);
     entry.way.result(entry, value, bytes);
     this.#checkIdle();
   }
@@ -267,6 +287,7 @@ export class Delivery {
   done(worker: Worker, entry: Item): void {
     if (!this.#settle(worker, entry)) return;
     this.settled++;
+    this.#tracer?.settled(entry, null);
     entry.way.done(entry);
     this.#checkIdle();
   }
@@ -288,6 +309,7 @@ export class Delivery {
   discard(entry: Item): void {
     if (entry.state === SETTLED) return;
     this.#close(entry);
+    this.#tracer?.cancelled(entry);
     this.#checkIdle();
   }
 
@@ -441,6 +463,7 @@ export class Delivery {
 
   #failed(entry: Item, error: Error): void {
     this.failed++;
+    this.#tracer?.settled(entry, error);
     const { id, item, attempts } = entry;
     const failure = new ItemFailure(item, { id, error, attempts });
     this.#options.events.onFailed(failure);
@@ -461,6 +484,7 @@ export class Delivery {
     for (const entry of entries) {
       entry.state = WAITING;
       entry.startedAt = 0;
+      if (cause !== null) this.#tracer?.returned(entry, worker, cause);
     }
     this.waiting += entries.length;
     this.#returned.push(...entries);
@@ -598,6 +622,7 @@ export class Delivery {
       entry.state = IN_FLIGHT;
       if (entry.blames !== null) worker.isAlone = true;
       entry.attempts++;
+      this.#tracer?.dispatched(entry, worker);
       this.#place(entry);
       return true;
     }

@@ -62,6 +62,8 @@ export interface Hello extends Terms {
   name: string;
   /** Whether the client has a secret and waits for a challenge. */
   auth: boolean;
+  /** Whether it asks for the traces of items. */
+  trace: boolean;
 }
 
 /** What WELCOME says. */
@@ -74,6 +76,8 @@ export interface Welcome extends Terms {
   nonce: Uint8Array;
   /** Whether the server wants results of items that aren't calls. */
   results: boolean;
+  /** Whether items come with their traces. */
+  trace: boolean;
 }
 
 /** The terms that options make. */
@@ -102,7 +106,13 @@ export function checkHandshake(
   const terms = termsOf(options);
   const frames = new FrameWriter(new ByteWriter());
   const nonce = new Uint8Array(NONCE_BYTES);
-  const common = { ...terms, version: PROTOCOL_VERSION, maxFrameBytes, nonce };
+  const common = {
+    ...terms,
+    version: PROTOCOL_VERSION,
+    maxFrameBytes,
+    nonce,
+    trace: true, // what is right without tracing must be so with it
+  };
   const say = (type: number, bytes: number) => {
     frames.begin(type);
     frames.out.writeBytes(new Uint8Array(bytes));
@@ -139,6 +149,7 @@ export function writeHello(frames: FrameWriter, hello: Hello): void {
     instance: hello.instance,
     name: clip(hello.name, MAX_NAME),
     auth: hello.auth,
+    ...(hello.trace ? { trace: true } : {}),
   }, Infinity);
   frames.close();
 }
@@ -166,6 +177,7 @@ export function readHello(reader: CborDecoder): Hello {
     instance: readNonce(map, "instance", "HELLO"),
     name: map["name"] === undefined ? "" : text(map, "name", "HELLO"),
     auth: map["auth"] === true,
+    trace: map["trace"] === true,
   };
 }
 
@@ -180,6 +192,7 @@ export function writeWelcome(frames: FrameWriter, welcome: Welcome): void {
     maxFrameBytes: welcome.maxFrameBytes,
     nonce: welcome.nonce,
     results: welcome.results,
+    ...(welcome.trace ? { trace: true } : {}),
   }, Infinity);
   frames.close();
 }
@@ -195,6 +208,7 @@ export function readWelcome(reader: CborDecoder): Welcome {
     maxFrameBytes: readFrameLimit(map, "WELCOME"),
     nonce: readNonce(map, "nonce", "WELCOME"),
     results: map["results"] !== false,
+    trace: map["trace"] === true,
   };
 }
 

@@ -264,7 +264,7 @@ class IsolateRunner implements Runner {
     const { sink } = this;
     this.#running.set(item.delivery, isolate);
     isolate.execute({
-      item,
+      item: sink.forIsolate(item),
       wantsResult: sink.wantsResult(item),
       onResult: (payload) => {
         this.#running.delete(item.delivery);

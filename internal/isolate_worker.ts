@@ -11,6 +11,8 @@ import type { CborOptions } from "./cbor_codec.ts";
 import { importHandler } from "./handler_module.ts";
 import { PayloadCodec } from "./payload.ts";
 import { fromThrown, type Thrown, toThrown } from "./thrown.ts";
+import { tracingOfProcess } from "./tracing.ts";
+import { RemoteScope } from "./work_spans.ts";
 import { type Handler, type WorkItem, WorkLoop } from "./work_loop.ts";
 
 /** Where this module is, for the isolate's first line of code. */
@@ -106,7 +108,9 @@ class Inside {
   ) {
     this.#codec = codec;
     this.#send = send;
+    const tracing = tracingOfProcess();
     this.#loop = new WorkLoop(handler, 1, {
+      scope: tracing === null ? null : new RemoteScope(tracing),
       isBusy: () => false,
       result: (_item, value) => this.#result(value),
       done: () => this.#settle({ type: "result", payload: null }),

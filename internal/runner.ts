@@ -10,6 +10,8 @@ import type { Runner, WorkItem, WorkSink } from "./work_loop.ts";
 export interface IsolateSink extends WorkSink {
   /** Whether the item's result is wanted. */
   wantsResult(item: WorkItem): boolean;
+  /** An item begins; returns it as the isolate gets it. */
+  forIsolate(item: WorkItem): WorkItem;
   /** An isolate has crashed with no item in it. */
   onCrash(error: Error): void;
   /** The module can't be loaded any more: nothing will be executed. */

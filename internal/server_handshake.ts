@@ -43,6 +43,8 @@ export interface ServerHandshakeOptions {
   readonly maxFrameBytes: number;
   /** Whether results are wanted. */
   readonly keepsResults: boolean;
+  /** Whether items have traces. */
+  readonly hasTraces: boolean;
 }
 
 /** Told how a handshake ends; one of the two, once. */
@@ -180,7 +182,8 @@ export class ServerHandshake {
   }
 
   #welcome(hello: Hello): void {
-    const { terms, maxFrameBytes, keepsResults, transforms } = this.#options;
+    const { terms, maxFrameBytes, transforms } = this.#options;
+    const { keepsResults, hasTraces } = this.#options;
     const { frames } = this.#connection;
     this.#write(() =>
       writeWelcome(frames, {
@@ -189,6 +192,7 @@ export class ServerHandshake {
         maxFrameBytes,
         nonce: this.#nonce,
         results: keepsResults,
+        trace: hello.trace && hasTraces,
       })
     );
     const transcript = this.#transcript;

@@ -9,6 +9,7 @@
 import { setImmediate } from "node:timers";
 import { ItemKind } from "./frame.ts";
 import { Queue } from "./queue.ts";
+import type { TraceContext } from "./trace_context.ts";
 
 /** What a handler is told beside the item. */
 export interface WorkContext {
@@ -46,10 +47,20 @@ export interface WorkItem {
   readonly kind: number;
   /** The item itself. */
   readonly value: unknown;
+  /** The span that its execution belongs to, where tracing is on. */
+  readonly trace?: TraceContext;
+}
+
+/** What handlers run in, where tracing is on. */
+export interface HandlerScope {
+  /** Calls a function that belongs to the execution of an item. */
+  run<T>(item: WorkItem, call: () => T): T;
 }
 
 /** Where outcomes go. */
 export interface WorkSink {
+  /** What handlers run in; null: tracing is off. */
+  readonly scope: HandlerScope | null;
   /** Whether output waits for the peer, so that nothing should be begun. */
   isBusy(): boolean;
   /** An item has a result. */
@@ -205,7 +216,7 @@ export class WorkLoop implements Runner {
     const context = new Context(item.id, item.attempt);
     let outcome: unknown;
     try {
-      outcome = this.#handler(item.value as never, context);
+      outcome = this.#call(item, context);
     } catch (error) {
       this.#sink.error(item, error);
       return;
@@ -221,6 +232,18 @@ export class WorkLoop implements Runner {
         (error) => this.#settle(item, () => this.#sink.error(item, error)),
       );
     } else this.#generate(item, context, outcome);
+  }
+
+  #call(item: WorkItem, context: Context): unknown {
+    const { scope } = this.#sink;
+    return scope === null
+      ? this.#handler(item.value as never, context)
+      : this.#callIn(scope, item, context);
+  }
+
+  /** Apart: where tracing is off, no closure's context is made. */
+  #callIn(scope: HandlerScope, item: WorkItem, context: Context): unknown {
+    return scope.run(item, () => this.#handler(item.value as never, context));
   }
 
   /** What a promise resolved with is a result, whatever it is. */
@@ -250,10 +273,21 @@ export class WorkLoop implements Runner {
       return;
     }
     this.#running.set(item.delivery, context);
-    this.#yieldAll(context, outcome as AsyncIterable<unknown>).then(
+    this.#iterate(item, context, outcome as AsyncIterable<unknown>).then(
       () => this.#settle(item, () => this.#sink.done(item)),
       (error) => this.#settle(item, () => this.#sink.error(item, error)),
     );
+  }
+
+  #iterate(
+    item: WorkItem,
+    context: Context,
+    outcome: AsyncIterable<unknown>,
+  ): Promise<void> {
+    const { scope } = this.#sink;
+    return scope === null
+      ? this.#yieldAll(context, outcome)
+      : scope.run(item, () => this.#yieldAll(context, outcome));
   }
 
   async #yieldAll(

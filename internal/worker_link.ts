@@ -36,6 +36,7 @@ import {
 import type { Hello } from "./handshake.ts";
 import { Heartbeat } from "./heartbeat.ts";
 import { InFlight, SETTLED } from "./in_flight.ts";
+import type { ItemSpans } from "./item_spans.ts";
 import type { HeartbeatOptions } from "./options.ts";
 import type { PayloadCodec } from "./payload.ts";
 import { readError } from "./remote_error.ts";
@@ -65,6 +66,8 @@ export interface LinkHost extends ServerHandshakeOptions {
   readonly resultSchema: StandardSchemaV1 | null;
   /** Where items come from. */
   readonly delivery: Delivery;
+  /** The spans of items; null: tracing is off. */
+  readonly spans: ItemSpans | null;
   /** Whether there are other connections. */
   isCrowded(): boolean;
   /** The handshake is done. */
@@ -122,7 +125,10 @@ export class WorkerLink implements Worker {
     const { frames } = this.connection, entry = this.#entry!;
     frames.openItem(entry.attempts + 1, entry.way.kind, this.inFlight.next);
     frames.out.writeUint(entry.id);
+    if (this.#spans !== null) this.#spans.write(frames.out, entry);
   };
+  /** Where the traces are that the worker has asked for. */
+  #spans: ItemSpans | null = null;
   #isWorker = false;
   #granted = false;
   #window = 0;
@@ -363,6 +369,7 @@ export class WorkerLink implements Worker {
   #onHello(hello: Hello): void {
     this.name = hello.name;
     this.instance = hello.instance.toHex();
+    if (hello.trace) this.#spans = this.#host.spans;
     this.#isWorker = true;
     this.connection.readAside(this.#host.payloads.long);
     this.#sampledAt = performance.now();

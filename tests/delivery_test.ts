@@ -172,6 +172,7 @@ class Scene {
       byItem,
       maxDeliveries,
       schema: null,
+      tracer: null,
       events: {
         onRedelivered: (worker, ids, cause) =>
           this.told.push([worker.info.name, ids, cause]),

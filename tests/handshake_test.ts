@@ -42,6 +42,7 @@ const HELLO: Hello = {
   instance: new Uint8Array(16).fill(2),
   name: "",
   auth: false,
+  trace: false,
 };
 const WELCOME: Welcome = {
   version: 1,
@@ -51,6 +52,7 @@ const WELCOME: Welcome = {
   maxFrameBytes: 4096,
   nonce: new Uint8Array(16).fill(3),
   results: true,
+  trace: false,
 };
 
 /** A reader behind the type of the one frame that is written. */
@@ -89,6 +91,7 @@ Deno.test("readHello() reads what writeHello() writes, at random", () => {
       instance: rng.bytes(16),
       name: rng.pick(["", "a worker", "😀"]),
       auth: rng.chance(0.5),
+      trace: rng.chance(0.5),
     };
     const from = written((frames) => writeHello(frames, hello));
     assertEquals(readHello(from), hello);
@@ -98,7 +101,12 @@ Deno.test("readHello() reads what writeHello() writes, at random", () => {
 
 Deno.test("readWelcome() reads what writeWelcome() writes", () => {
   for (const results of [true, false]) {
-    const welcome = { ...WELCOME, results, transforms: ["gzip", "aes"] };
+    const welcome: Welcome = {
+      ...WELCOME,
+      results,
+      transforms: ["gzip", "aes"],
+      trace: !results,
+    };
     const from = written((frames) => writeWelcome(frames, welcome));
     assertEquals(readWelcome(from), welcome);
     from.finish();

@@ -30,6 +30,7 @@ import {
   writeWelcome,
 } from "../internal/handshake.ts";
 import { PayloadCodec } from "../internal/payload.ts";
+import { readTrace, writeTrace } from "../internal/trace_context.ts";
 import { golden, goldenBlocks } from "./_support/golden.ts";
 import { hmac } from "./_support/hmac.ts";
 import { MemoryListener } from "./_support/memory_pair.ts";
@@ -50,6 +51,7 @@ const hello = {
   instance: sixteen(0xa0),
   name: "w1",
   auth: false,
+  trace: false,
 };
 const welcome = {
   ...terms,
@@ -57,6 +59,13 @@ const welcome = {
   maxFrameBytes: 4194304,
   nonce: sixteen(0x10),
   results: true,
+  trace: false,
+};
+
+const trace = {
+  traceId: "4bf92f3577b34da6a3ce929d0e0e4736",
+  spanId: "00f067aa0ba902b7",
+  traceFlags: 1,
 };
 
 const payloads = new PayloadCodec(cbor());
@@ -74,6 +83,17 @@ const WRITERS: Record<string, (frames: FrameWriter) => void> = {
       payloads.write(f, value, () => {
         f.openItem(1, 0, id);
         f.out.writeUint(id);
+      });
+    }
+  },
+  "HELLO trace": (f) => writeHello(f, { ...hello, trace: true }),
+  "WELCOME trace": (f) => writeWelcome(f, { ...welcome, trace: true }),
+  "ITEM trace": (f) => {
+    for (const [id, value] of ["hi", 1000].entries()) {
+      payloads.write(f, value, () => {
+        f.openItem(1, 0, id);
+        f.out.writeUint(id);
+        writeTrace(f.out, id === 0 ? trace : undefined);
       });
     }
   },
@@ -169,8 +189,24 @@ Deno.test("FrameDecoder and CborDecoder read every block of PROTOCOL.md", () => 
 Deno.test("readHello(), readWelcome() and readReject() read their blocks", () => {
   assertEquals(readHello(reader("HELLO")), hello);
   assertEquals(readWelcome(reader("WELCOME")), welcome);
+  assertEquals(readHello(reader("HELLO trace")), { ...hello, trace: true });
+  assertEquals(readWelcome(reader("WELCOME trace")), {
+    ...welcome,
+    trace: true,
+  });
   const error = readReject(reader("REJECT"));
   assertEquals([error.code, error.message], ["signature", "no"]);
+});
+
+Deno.test("readTrace() reads the traces of their block", () => {
+  const item = reader("ITEM trace");
+  for (let field = 0; field < 3; field++) item.readUint();
+  for (const expected of [trace, undefined]) {
+    item.readUint();
+    assertEquals(readTrace(item), expected);
+    item.readBytesRange();
+  }
+  item.finish();
 });
 
 Deno.test("Transcript: the proofs are those of PROTOCOL.md", () => {

@@ -192,6 +192,7 @@ export class Sim {
       byItem,
       maxDeliveries: 3,
       schema: null,
+      tracer: null,
       events: {
         onRedelivered: () => {},
         onFailed: (failure) => {
