@@ -22,7 +22,7 @@ import { ByteWriter, enlarge, type Segment } from "./byte_writer.ts";
 import { CborDecoder } from "./cbor_decoder.ts";
 import { ConnectionLostError, DecodeError, ProtocolError } from "./errors.ts";
 import { FrameWriter } from "./frame.ts";
-import { FrameDecoder } from "./frame_decoder.ts";
+import { FrameDecoder, LONE_BYTES } from "./frame_decoder.ts";
 import { type TransformChain, TransformError } from "./transforms.ts";
 
 /** What a connection needs of a socket: a `Deno.Conn`, or two ends in memory. */
@@ -60,7 +60,7 @@ const SMALL_BUFFER_BYTES = 8 * 1024;
 /** The size of one that much is: past the high-water mark with a value more. */
 const LARGE_BUFFER_BYTES = 128 * 1024;
 /** How many bytes of each size are kept for connections that will need them. */
-const SPARE_BYTES = 4 * 1024 * 1024;
+const SPARE_BYTES = 16 * 1024 * 1024;
 /** How long an ended connection waits for the peer to close, in ms. */
 const LINGER_MS = 1000;
 /** How much it reads meanwhile, and drops, in bytes. */
@@ -168,7 +168,8 @@ export class Connection {
   /**
    * @param duplex The socket, which belongs to the connection from now on.
    * @param options Whom to tell, the largest frame that is received, and
-   * whether there are other connections that this one must leave turns to.
+   * whether there are others that this one must leave turns to; without it this
+   * is the only one.
    */
   constructor(
     duplex: Duplex,
@@ -181,7 +182,9 @@ export class Connection {
     this.#duplex = duplex;
     this.#isCrowded = options.isCrowded ?? (() => false);
     this.#events = options.events;
-    this.#decoder = new FrameDecoder(options.limit);
+    this.#decoder = options.isCrowded === undefined
+      ? new FrameDecoder(options.limit, LONE_BYTES)
+      : new FrameDecoder(options.limit);
   }
 
   /** Starts to read. */

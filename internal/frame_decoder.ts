@@ -12,12 +12,12 @@ import { type Aside, findLongString, LONG_BYTES } from "./long_string.ts";
 const SMALL_BYTES = 2 * 1024;
 /** The buffer of a connection that fills its small one, in bytes. */
 const LARGE_BYTES = 128 * 1024;
-/** The buffer of one whose frames are large, but for long strings, in bytes. */
-const HUGE_BYTES = 512 * 1024;
+/** The same, where there is one connection and no more. */
+export const LONE_BYTES = 512 * 1024;
 /** Buffers up to this size, in bytes, stay while frames need them. */
 const KEPT_BYTES = 1280 * 1024;
-/** Frames of this size and more are large, in bytes. */
-const LARGE_FRAME_BYTES = 16 * 1024;
+/** A long string isn't looked for before so much of its frame has come. */
+const BEGUN_BYTES = 16 * 1024;
 /** So many times what has come of a frame is allocated for the rest of it. */
 const TRUST = 16;
 /** After so many reads that would have fitted, a buffer becomes small again. */
@@ -44,18 +44,23 @@ export class FrameDecoder {
   aside: Aside | null = null;
   /** Which strings are read aside: none, payloads, or those in payloads. */
   long: "none" | "payloads" | "values" = "none";
+  readonly #largeBytes: number;
   #low = 0;
   #high = 0;
   #small = 0;
-  /** Whether the last frame was large. */
-  #isLarge = false;
+  /** Whether the last frame had a long string. */
+  #wasLong = false;
   /** The string of the frame that is coming; `at` counts from `#low`. */
   #long: { at: number; bytes: Uint8Array<ArrayBuffer>; filled: number } | null =
     null;
 
-  /** @param limit The largest body that is accepted, in bytes. */
-  constructor(limit: number) {
+  /**
+   * @param limit The largest body that is accepted, in bytes.
+   * @param largeBytes The buffer while much comes, in bytes.
+   */
+  constructor(limit: number, largeBytes: number = LARGE_BYTES) {
     this.limit = limit;
+    this.#largeBytes = largeBytes;
   }
 
   /** Whether some bytes of an unfinished frame are here. */
@@ -92,7 +97,10 @@ export class FrameDecoder {
       this.#low = 0;
       this.#high = held;
     }
-    return this.bytes.subarray(this.#high);
+    // Little of the next long string is to be copied from here.
+    return this.#wasLong && this.#high < LARGE_BYTES
+      ? this.bytes.subarray(this.#high, LARGE_BYTES)
+      : this.bytes.subarray(this.#high);
   }
 
   /** Tells that `count` bytes were read into {@linkcode space}. */
@@ -105,9 +113,8 @@ export class FrameDecoder {
     this.#high += count;
     if (this.#high === this.bytes.length) {
       this.#small = 0;
-      const size = this.#isLarge ? HUGE_BYTES : LARGE_BYTES;
-      if (this.bytes.length < size) {
-        this.#replace(size, this.#high - this.#low);
+      if (this.bytes.length < this.#largeBytes) {
+        this.#replace(this.#largeBytes, this.#high - this.#low);
         this.#high -= this.#low;
         this.#low = 0;
       }
@@ -141,7 +148,7 @@ export class FrameDecoder {
       this.aside = { at: low + long.at, bytes: long.bytes };
       this.#long = null;
     }
-    this.#isLarge = length >= LARGE_FRAME_BYTES && length < LONG_BYTES;
+    this.#wasLong = missing > 0;
     this.start = low + 4;
     this.#low = this.end = low + 4 + length - missing;
     return true;
@@ -150,7 +157,7 @@ export class FrameDecoder {
   /** If a frame is coming that has a long string, its rest is read aside. */
   #findLong(): void {
     const held = this.#high - this.#low;
-    if (this.#long !== null || held < LARGE_FRAME_BYTES) return;
+    if (this.#long !== null || held < BEGUN_BYTES) return;
     const length = this.#frameLength();
     // The frame's length is checked, but space follows what has come.
     if (length < held + LONG_BYTES / 2 || length > held * TRUST) return;
