@@ -22,9 +22,9 @@
  */
 
 import { cbor } from "./codec.ts";
+import { Acceptor } from "./internal/acceptor.ts";
 import { deferred, Inlet, Outlet } from "./internal/channel.ts";
 import { CborCodec } from "./internal/cbor_codec.ts";
-import type { Duplex } from "./internal/connection.ts";
 import { Dashboard, isLoopback } from "./internal/dashboard.ts";
 import {
   Delivery,
@@ -79,7 +79,7 @@ import { tracingOfProcess } from "./internal/tracing.ts";
 import type { Transform } from "./internal/transforms.ts";
 import { Watchdog } from "./internal/watchdog.ts";
 import { afterEnd, ChannelWay, SubmitWay } from "./internal/ways.ts";
-import { type LinkHost, WorkerLink } from "./internal/worker_link.ts";
+import type { LinkHost, WorkerLink } from "./internal/worker_link.ts";
 
 export {
   ConnectionLostError,
@@ -158,13 +158,6 @@ export interface ServerStats {
   workers: readonly WorkerInfo[];
 }
 
-/**
- * After so many connections the accept loop waits for a timer. Those that wait
- * in the backlog are accepted at once otherwise, and in a flood of them nobody
- * else has a turn; and only an event loop that has nothing to do for a moment
- * looks at its sockets each time (else, with tokio, every 61st).
- */
-const ACCEPTS_AT_ONCE = 8;
 /** Workers of {@linkcode Server.spawn}: threads of this process. */
 export interface LocalWorkers extends AsyncDisposable {
   /** How many there are. */
@@ -184,18 +177,8 @@ interface Door {
   readonly secret: Uint8Array;
 }
 
-/** A pause of an accept loop. */
-interface AcceptDelay {
-  readonly timer: ReturnType<typeof setTimeout>;
-  readonly wake: () => void;
-}
-
 /** How long threads may take at the end to see it, in ms. */
 const LEAVE_MS = 1000;
-/** How long to wait after an error of accept(), at first and at most, in ms. */
-const ACCEPT_DELAY_MS = 5, MAX_ACCEPT_DELAY_MS = 1000;
-/** Connections over the limit that are told so at once, before they close. */
-const MAX_REFUSALS = 64;
 /** Nothing has moved for so long: items are stalled. */
 const STALL_MS = 1000;
 
@@ -290,6 +273,7 @@ export class Server<Item = unknown, Result = unknown>
   readonly #options: ServerOptions<Item, Result>;
   readonly #heartbeat: Required<HeartbeatOptions>;
   readonly #links = new Set<WorkerLink>();
+  readonly #acceptor: Acceptor;
   readonly #maps = new Set<MapRun>();
   readonly #delivery: Delivery;
   /** Null: tracing is off. */
@@ -317,7 +301,6 @@ export class Server<Item = unknown, Result = unknown>
   #poolsClosed: Promise<void> | null = null;
   /** Where this machine's workers connect if the listener speaks TLS. */
   #door: Door | null = null;
-  readonly #acceptDelays = new Set<AcceptDelay>();
 
   /**
    * Makes a server of a listener.
@@ -445,7 +428,15 @@ export class Server<Item = unknown, Result = unknown>
     this.#dashboard = options.dashboard === undefined
       ? null
       : this.#openDashboard(options.dashboard);
-    this.#accept(listener, this.#host);
+    this.#acceptor = new Acceptor({
+      links: this.#links,
+      maxConnections: options.maxConnections ?? DEFAULTS.maxConnections,
+      maxHandshakes: options.maxHandshakes ?? DEFAULTS.maxHandshakes,
+      onAccepted: () => this.#startTimer(),
+      onError: (error) => this.#emit({ type: "accept-error", error }),
+      onListenerLost: (error) => this.#abort(error),
+    });
+    this.#acceptor.accept(listener, this.#host);
   }
 
   /** Where the server listens. */
@@ -762,7 +753,7 @@ export class Server<Item = unknown, Result = unknown>
   #openDoor(): Door {
     const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
     const secret = crypto.getRandomValues(new Uint8Array(32));
-    this.#accept(listener, { ...this.#host, secret });
+    this.#acceptor.accept(listener, { ...this.#host, secret });
     return { listener, secret };
   }
 
@@ -913,17 +904,7 @@ export class Server<Item = unknown, Result = unknown>
     this.#watchdog.stop();
     for (const timer of this.#retryTimers) clearTimeout(timer);
     this.#retryTimers.clear();
-    for (const listener of [this.#listener, this.#door?.listener]) {
-      try {
-        listener?.close();
-      } catch {
-        // Closed already.
-      }
-    }
-    for (const { timer, wake } of this.#acceptDelays) {
-      clearTimeout(timer);
-      wake();
-    }
+    this.#acceptor.stop();
     if (code === "aborted") this.#pools.forEach((pool) => pool.terminate());
     for (const link of [...this.#links]) link.goodbye(code, reason);
     this.#watch();
@@ -976,96 +957,8 @@ export class Server<Item = unknown, Result = unknown>
     });
   }
 
-  async #accept(listener: Deno.Listener, host: LinkHost): Promise<void> {
-    let delayMs = ACCEPT_DELAY_MS;
-    for (let accepted = 1;; accepted++) {
-      try {
-        const conn = await listener.accept();
-        delayMs = ACCEPT_DELAY_MS;
-        if (this.#isOver) {
-          conn.close();
-          return;
-        }
-        this.#onConnection(conn, host);
-        if (accepted % ACCEPTS_AT_ONCE === 0) await this.#acceptLater(0);
-      } catch (error) {
-        if (this.#isOver) return;
-        this.#emit({ type: "accept-error", error: error as Error });
-        if (error instanceof Deno.errors.BadResource) {
-          // Somebody else closed the listener: no worker can come any more.
-          this.#abort(error);
-          return;
-        }
-        await this.#acceptLater(delayMs);
-        delayMs = Math.min(delayMs * 2, MAX_ACCEPT_DELAY_MS);
-        if (this.#isOver) return;
-      }
-    }
-  }
-
-  async #acceptLater(delayMs: number): Promise<void> {
-    const { promise, resolve: wake } = Promise.withResolvers<void>();
-    const delay: AcceptDelay = { timer: setTimeout(wake, delayMs), wake };
-    this.#acceptDelays.add(delay);
-    await promise;
-    this.#acceptDelays.delete(delay);
-  }
-
   get #isOver(): boolean {
     return this.#phase === "finished" || this.#phase === "aborted";
-  }
-
-  #onConnection(conn: Deno.Conn, host: LinkHost): void {
-    const maxConnections = this.#options.maxConnections ??
-      DEFAULTS.maxConnections;
-    if (this.#links.size >= maxConnections) this.#endRefused();
-    if (this.#links.size >= maxConnections + MAX_REFUSALS) {
-      conn.close();
-      return;
-    }
-    try {
-      if ("setNoDelay" in conn) (conn as Deno.TcpConn).setNoDelay(true);
-      if ("setKeepAlive" in conn) (conn as Deno.TcpConn).setKeepAlive(true);
-    } catch {
-      // The peer is gone already: reading will tell.
-    }
-    const link = new WorkerLink(conn as Duplex, conn.remoteAddr, host);
-    this.#links.add(link);
-    link.connection.start();
-    if (this.#links.size > maxConnections) {
-      link.reject(
-        new HandshakeError(
-          "full",
-          `Handshake failed: ${maxConnections} connections are open, maxConnections is reached`,
-        ),
-      );
-    }
-    const maxHandshakes = this.#options.maxHandshakes ?? DEFAULTS.maxHandshakes;
-    let handshakes = 0;
-    let oldest: WorkerLink | null = null;
-    for (const other of this.#links) {
-      if (!other.isHandshaking) continue;
-      oldest ??= other;
-      handshakes++;
-    }
-    if (handshakes > maxHandshakes) {
-      oldest!.reject(
-        new HandshakeError(
-          "full",
-          `Handshake failed: ${maxHandshakes} others are under way, maxHandshakes is reached`,
-        ),
-      );
-    }
-    this.#startTimer();
-  }
-
-  /** The oldest that was refused, and only waits for its peer, makes room. */
-  #endRefused(): void {
-    for (const link of this.#links) {
-      if (link.isHandshaking || link.isWorker) continue;
-      link.connection.end();
-      return;
-    }
   }
 
   #onOpen(link: WorkerLink): void {

@@ -1,0 +1,179 @@
+/**
+ * Where connections come in: accept loops, and how many may be open. A flood of
+ * connections, or an error of accept(), stops neither the server nor whoever is
+ * connected already.
+ *
+ * ```text
+ *   accept() ──► fewer than maxConnections are open: its handshake begins, and
+ *       │        over maxHandshakes the oldest that isn't done is refused
+ *       ├──────► up to MAX_REFUSALS more: is told so, and may read it
+ *       └──────► else: closed at once
+ * ```
+ *
+ * @module
+ */
+
+import type { Duplex } from "./connection.ts";
+import { HandshakeError } from "./errors.ts";
+import { type LinkHost, WorkerLink } from "./worker_link.ts";
+
+/**
+ * After so many connections the accept loop waits for a timer. Those that wait
+ * in the backlog are accepted at once otherwise, and in a flood of them nobody
+ * else has a turn; and only an event loop that has nothing to do for a moment
+ * looks at its sockets each time (else, with tokio, every 61st).
+ */
+const ACCEPTS_AT_ONCE = 8;
+/** How long to wait after an error of accept(), at first and at most, in ms. */
+const ACCEPT_DELAY_MS = 5, MAX_ACCEPT_DELAY_MS = 1000;
+/** Connections over the limit that are told so at once, before they close. */
+const MAX_REFUSALS = 64;
+
+/** Options of {@linkcode Acceptor}. */
+export interface AcceptorOptions {
+  /** All connections that are open: new ones are added, and nobody removed. */
+  readonly links: Set<WorkerLink>;
+  /** How many may be open. */
+  readonly maxConnections: number;
+  /** How many of them may not have done their handshake. */
+  readonly maxHandshakes: number;
+  /** There is a new connection. */
+  onAccepted(): void;
+  /** A connection couldn't be accepted. */
+  onError(error: Error): void;
+  /** Somebody else closed a listener: no worker can come any more. */
+  onListenerLost(error: Error): void;
+}
+
+/** A pause of an accept loop. */
+interface Delay {
+  readonly timer: ReturnType<typeof setTimeout>;
+  readonly wake: () => void;
+}
+
+/** Accepts the connections of a server, on one listener or more. */
+export class Acceptor {
+  readonly #options: AcceptorOptions;
+  readonly #listeners: Deno.Listener[] = [];
+  readonly #delays = new Set<Delay>();
+  #isStopped = false;
+
+  /** @param options The limits, and whom to tell. */
+  constructor(options: AcceptorOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Accepts what comes, until {@linkcode Acceptor.stop}.
+   *
+   * @param listener Where it comes; it belongs to the acceptor from now on.
+   * @param host What its links need of the server.
+   */
+  async accept(listener: Deno.Listener, host: LinkHost): Promise<void> {
+    this.#listeners.push(listener);
+    let delayMs = ACCEPT_DELAY_MS;
+    for (let accepted = 1;; accepted++) {
+      try {
+        const conn = await listener.accept();
+        delayMs = ACCEPT_DELAY_MS;
+        if (this.#isStopped) {
+          conn.close();
+          return;
+        }
+        this.#onConnection(conn, host);
+        if (accepted % ACCEPTS_AT_ONCE === 0) await this.#wait(0);
+      } catch (error) {
+        if (this.#isStopped) return;
+        this.#options.onError(error as Error);
+        if (error instanceof Deno.errors.BadResource) {
+          this.#options.onListenerLost(error);
+          return;
+        }
+        await this.#wait(delayMs);
+        delayMs = Math.min(delayMs * 2, MAX_ACCEPT_DELAY_MS);
+        if (this.#isStopped) return;
+      }
+    }
+  }
+
+  /** Closes the listeners; the connections stay. */
+  stop(): void {
+    this.#isStopped = true;
+    for (const listener of this.#listeners) {
+      try {
+        listener.close();
+      } catch {
+        // Closed already.
+      }
+    }
+    for (const { timer, wake } of this.#delays) {
+      clearTimeout(timer);
+      wake();
+    }
+  }
+
+  async #wait(delayMs: number): Promise<void> {
+    const { promise, resolve: wake } = Promise.withResolvers<void>();
+    const delay: Delay = { timer: setTimeout(wake, delayMs), wake };
+    this.#delays.add(delay);
+    await promise;
+    this.#delays.delete(delay);
+  }
+
+  #onConnection(conn: Deno.Conn, host: LinkHost): void {
+    const { links, maxConnections } = this.#options;
+    if (links.size >= maxConnections) this.#endRefused();
+    if (links.size >= maxConnections + MAX_REFUSALS) {
+      conn.close();
+      return;
+    }
+    try {
+      if ("setNoDelay" in conn) (conn as Deno.TcpConn).setNoDelay(true);
+      if ("setKeepAlive" in conn) (conn as Deno.TcpConn).setKeepAlive(true);
+    } catch {
+      // The peer is gone already: reading will tell.
+    }
+    const link = new WorkerLink(conn as Duplex, conn.remoteAddr, host);
+    links.add(link);
+    link.connection.start();
+    if (links.size > maxConnections) {
+      link.reject(
+        new HandshakeError(
+          "full",
+          `Handshake failed: ${maxConnections} connections are open, maxConnections is reached`,
+        ),
+      );
+    }
+    this.#limitHandshakes();
+    this.#options.onAccepted();
+  }
+
+  /** The oldest that was refused, and only waits for its peer, makes room. */
+  #endRefused(): void {
+    for (const link of this.#options.links) {
+      if (link.isHandshaking || link.isWorker) continue;
+      link.connection.end();
+      return;
+    }
+  }
+
+  /** The oldest that hasn't done its handshake makes room. */
+  #limitHandshakes(): void {
+    const { links, maxHandshakes } = this.#options;
+    let handshakes = 0;
+    let oldest: WorkerLink | null = null;
+    for (const link of links) {
+      if (!link.isHandshaking) continue;
+      oldest ??= link;
+      handshakes++;
+    }
+    if (handshakes > maxHandshakes) {
+      oldest!.reject(
+        new HandshakeError(
+          "full",
+          `Handshake failed: ${maxHandshakes} others are under way, maxHandshakes is reached`,
+        ),
+      );
+    }
+  }
+}
