@@ -43,16 +43,13 @@ import {
 } from "./internal/dispatcher.ts";
 import {
   DrainTimeoutError,
-  HandshakeError,
   type HandshakeErrorCode,
   InsecureBindError,
   ItemFailure,
-  ItemTimeoutError,
   type RemoteError,
 } from "./internal/errors.ts";
-import type { ServerEvent, StallReason } from "./internal/events.ts";
+import type { ServerEvent } from "./internal/events.ts";
 import { checkHandshake, termsOf } from "./internal/handshake.ts";
-import { tickMs } from "./internal/heartbeat.ts";
 import { SETTLED } from "./internal/in_flight.ts";
 import { ItemSpans } from "./internal/item_spans.ts";
 import { LocalPool } from "./internal/local_pool.ts";
@@ -61,7 +58,6 @@ import {
   type ConnectOptions,
   type DashboardOptions,
   DEFAULTS,
-  type HeartbeatOptions,
   type ListenOptions,
   type MapOptions,
   type MapOutcome,
@@ -75,9 +71,9 @@ import {
 import { PayloadCodec } from "./internal/payload.ts";
 import { timerMs } from "./internal/timer.ts";
 import { ItemSchema } from "./internal/schema.ts";
+import { ServerWatch } from "./internal/server_watch.ts";
 import { tracingOfProcess } from "./internal/tracing.ts";
 import type { Transform } from "./internal/transforms.ts";
-import { Watchdog } from "./internal/watchdog.ts";
 import { afterEnd, ChannelWay, SubmitWay } from "./internal/ways.ts";
 import type { LinkHost, WorkerLink } from "./internal/worker_link.ts";
 
@@ -179,8 +175,6 @@ interface Door {
 
 /** How long threads may take at the end to see it, in ms. */
 const LEAVE_MS = 1000;
-/** Nothing has moved for so long: items are stalled. */
-const STALL_MS = 1000;
 
 /**
  * Listens for workers.
@@ -271,7 +265,6 @@ export class Server<Item = unknown, Result = unknown>
   implements AsyncDisposable, AsyncIterable<Result> {
   readonly #listener: Deno.Listener;
   readonly #options: ServerOptions<Item, Result>;
-  readonly #heartbeat: Required<HeartbeatOptions>;
   readonly #links = new Set<WorkerLink>();
   readonly #acceptor: Acceptor;
   readonly #maps = new Set<MapRun>();
@@ -284,17 +277,14 @@ export class Server<Item = unknown, Result = unknown>
   readonly #submits: SubmitWay;
   readonly #host: LinkHost;
   readonly #closed = deferred<void>();
-  readonly #watchers = new Set<() => void>();
-  readonly #watchdog: Watchdog;
+  readonly #waiters = new Set<() => void>();
+  readonly #watch: ServerWatch;
   #phase: "open" | "ending" | "finished" | "aborted" = "open";
   #abortReason: unknown;
   #nextWorkerId = 0;
   #bytesIn = 0;
   #bytesOut = 0;
   #retryTimers = new Set<ReturnType<typeof setTimeout>>();
-  #progress = -1;
-  #progressAt = 0;
-  #stallTold = false;
   #closing: Promise<void> | null = null;
   readonly #dashboard: Dashboard | null;
   readonly #pools = new Set<LocalPool>();
@@ -325,20 +315,6 @@ export class Server<Item = unknown, Result = unknown>
     ) checkBind(addr.hostname, options);
     this.#listener = listener;
     this.#options = options;
-    const heartbeat = this.#heartbeat = resolveHeartbeat(options.heartbeat);
-    this.#watchdog = new Watchdog(
-      tickMs(
-        options.handshakeTimeoutMs ?? DEFAULTS.handshakeTimeoutMs,
-        heartbeat.intervalMs,
-        options.itemTimeoutMs,
-      ),
-      {
-        excuse: (lateMs) => {
-          for (const { connection } of this.#links) connection.excuse(lateMs);
-        },
-        check: (now) => this.#check(now),
-      },
-    );
     const { dispatch } = options;
     const itemSchema = options.itemSchema === undefined
       ? null
@@ -391,6 +367,18 @@ export class Server<Item = unknown, Result = unknown>
     this.#submits = new SubmitWay(host);
     this.#delivery.addWay(this.#channel);
     this.#delivery.addWay(this.#submits);
+    const heartbeat = resolveHeartbeat(options.heartbeat);
+    this.#watch = new ServerWatch({
+      links: this.#links,
+      delivery: this.#delivery,
+      channel: this.#channel,
+      handshakeTimeoutMs: options.handshakeTimeoutMs ??
+        DEFAULTS.handshakeTimeoutMs,
+      heartbeat,
+      itemTimeoutMs: options.itemTimeoutMs,
+      onEvent: (event) => this.#emit(event),
+      onSuspect: () => this.#checkEnd(),
+    });
     this.#inlet = new Inlet<Item>({
       onTaken: () => {},
       send: (item) => this.#take(this.#channel.send(item)),
@@ -432,7 +420,7 @@ export class Server<Item = unknown, Result = unknown>
       links: this.#links,
       maxConnections: options.maxConnections ?? DEFAULTS.maxConnections,
       maxHandshakes: options.maxHandshakes ?? DEFAULTS.maxHandshakes,
-      onAccepted: () => this.#startTimer(),
+      onAccepted: () => this.#watch.start(),
       onError: (error) => this.#emit({ type: "accept-error", error }),
       onListenerLost: (error) => this.#abort(error),
     });
@@ -537,11 +525,11 @@ export class Server<Item = unknown, Result = unknown>
           );
         } else return false;
         signal?.removeEventListener("abort", check);
-        this.#watchers.delete(check);
+        this.#waiters.delete(check);
         return true;
       };
       if (check()) return;
-      this.#watchers.add(check);
+      this.#waiters.add(check);
       signal?.addEventListener("abort", check);
     });
   }
@@ -557,7 +545,7 @@ export class Server<Item = unknown, Result = unknown>
   submit(item: Item, options: SubmitOptions = {}): Promise<Result> {
     validate(options, "submit");
     const result = this.#submits.submit(item, options) as Promise<Result>;
-    this.#startTimer();
+    this.#watch.start();
     return result;
   }
 
@@ -623,7 +611,7 @@ export class Server<Item = unknown, Result = unknown>
       else {
         this.#maps.add(run);
         this.#delivery.addWay(run);
-        this.#startTimer();
+        this.#watch.start();
       }
     }
     return run as unknown as AsyncIterableIterator<Result>;
@@ -854,7 +842,7 @@ export class Server<Item = unknown, Result = unknown>
   }
 
   #take(room: Promise<void> | undefined): Promise<void> | undefined {
-    if (room !== undefined) this.#startTimer();
+    if (room !== undefined) this.#watch.start();
     return room;
   }
 
@@ -901,13 +889,13 @@ export class Server<Item = unknown, Result = unknown>
   }
 
   #shutDown(code: "normal" | "aborted", reason: string): void {
-    this.#watchdog.stop();
+    this.#watch.stop();
     for (const timer of this.#retryTimers) clearTimeout(timer);
     this.#retryTimers.clear();
     this.#acceptor.stop();
     if (code === "aborted") this.#pools.forEach((pool) => pool.terminate());
     for (const link of [...this.#links]) link.goodbye(code, reason);
-    this.#watch();
+    this.#checkReady();
     this.#checkClosed();
   }
 
@@ -967,7 +955,7 @@ export class Server<Item = unknown, Result = unknown>
     link.grantValues();
     this.#emit({ type: "connected", worker: { ...link.info } });
     if (this.#phase === "ending") link.end();
-    this.#watch();
+    this.#checkReady();
   }
 
   #onError(link: WorkerLink, entry: Entry, error: RemoteError): void {
@@ -1089,100 +1077,9 @@ export class Server<Item = unknown, Result = unknown>
     }
   }
 
-  #watch(): void {
-    for (const check of [...this.#watchers]) check();
-  }
-
-  #startTimer(): void {
-    if (!this.#isOver) this.#watchdog.start();
-  }
-
-  #check(now: number): void {
-    const handshakeTimeoutMs = this.#options.handshakeTimeoutMs ??
-      DEFAULTS.handshakeTimeoutMs;
-    for (const link of [...this.#links]) {
-      if (link.isHandshaking) {
-        if (now - link.openedAt >= handshakeTimeoutMs) {
-          link.reject(
-            new HandshakeError(
-              "timeout",
-              `Handshake failed: it was not done within ${handshakeTimeoutMs} ms`,
-            ),
-          );
-        }
-      } else if (link.isWorker) {
-        link.sample(now);
-        this.#judge(link, now);
-      }
-    }
-    this.#checkItems(now);
-    this.#channel.checkReader(now);
-    this.#checkStall(now);
-    if (this.#links.size === 0 && this.#delivery.alive === 0) {
-      this.#watchdog.stop();
-    }
-  }
-
-  #judge(link: WorkerLink, now: number): void {
-    const { connection, heartbeat } = link;
-    const { dropMs } = this.#heartbeat;
-    const stalledMs = connection.stalledMs(now);
-    const verdict = stalledMs >= dropMs
-      ? "drop"
-      : heartbeat.judge(connection.heardAt, now);
-    if (stalledMs >= dropMs) {
-      link.drop(
-        `a frame was begun and not finished for ${Math.round(stalledMs)} ms`,
-      );
-    } else if (verdict === "drop") {
-      link.drop(
-        `nothing was heard for ${Math.round(now - connection.heardAt)} ms; ` +
-          "if its handler blocks its event loop, use isolate or a larger heartbeat.dropMs",
-      );
-    } else if (verdict === "suspect") {
-      heartbeat.suspect = true;
-      this.#emit({ type: "suspect", worker: { ...link.info } });
-      link.ping(now);
-      this.#delivery.suspect(link);
-      this.#checkEnd();
-    } else if (verdict === "ping") link.ping(now);
-  }
-
-  /** Items that are executed for too long fail. */
-  #checkItems(now: number): void {
-    const { itemTimeoutMs } = this.#options;
-    if (itemTimeoutMs === undefined) return;
-    for (const worker of this.#delivery.workers) {
-      for (const entry of worker.inFlight.oldest(worker.concurrency)) {
-        if (entry.startedAt === 0) entry.startedAt = now;
-        else if (now - entry.startedAt >= itemTimeoutMs) {
-          this.#delivery.fail(
-            entry as Entry,
-            new ItemTimeoutError(itemTimeoutMs),
-          );
-        }
-      }
-    }
-  }
-
-  #checkStall(now: number): void {
-    const { progress, waiting, workers } = this.#delivery;
-    const isUnread = this.#channel.isUnread;
-    if (progress !== this.#progress || (waiting === 0 && !isUnread)) {
-      this.#progress = progress;
-      this.#progressAt = now;
-      this.#stallTold = false;
-      return;
-    }
-    if (this.#stallTold || now - this.#progressAt < STALL_MS) return;
-    this.#stallTold = true;
-    let reason: StallReason = "workers-full";
-    if (workers.length === 0) reason = "no-workers";
-    else if (isUnread) reason = "results-unread";
-    else if (
-      this.#channel.queue.length === 0 && workers.every((w) => w.mode === 0)
-    ) reason = "no-work-mode";
-    this.#emit({ type: "stalled", reason, waiting });
+  /** Whoever waits for workers looks again. */
+  #checkReady(): void {
+    for (const check of [...this.#waiters]) check();
   }
 }
 
