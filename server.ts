@@ -23,9 +23,10 @@
 
 import { cbor } from "./codec.ts";
 import { Acceptor } from "./internal/acceptor.ts";
+import { checkBind, isLoopback, reachable } from "./internal/bind.ts";
 import { deferred, Inlet, Outlet } from "./internal/channel.ts";
-import { CborCodec } from "./internal/cbor_codec.ts";
-import { Dashboard, isLoopback } from "./internal/dashboard.ts";
+import { Dashboard } from "./internal/dashboard.ts";
+import { defined } from "./internal/defined.ts";
 import {
   Delivery,
   type Item as Entry,
@@ -44,15 +45,12 @@ import {
 import {
   DrainTimeoutError,
   type HandshakeErrorCode,
-  InsecureBindError,
   ItemFailure,
-  type RemoteError,
 } from "./internal/errors.ts";
 import type { ServerEvent } from "./internal/events.ts";
 import { checkHandshake, termsOf } from "./internal/handshake.ts";
-import { SETTLED } from "./internal/in_flight.ts";
 import { ItemSpans } from "./internal/item_spans.ts";
-import { LocalPool } from "./internal/local_pool.ts";
+import { LocalPools, type LocalWorkers } from "./internal/local_pools.ts";
 import { MapRun } from "./internal/map_run.ts";
 import {
   type ConnectOptions,
@@ -70,6 +68,7 @@ import {
 } from "./internal/options.ts";
 import { PayloadCodec } from "./internal/payload.ts";
 import { timerMs } from "./internal/timer.ts";
+import { Retries } from "./internal/retries.ts";
 import { ItemSchema } from "./internal/schema.ts";
 import { ServerWatch } from "./internal/server_watch.ts";
 import { tracingOfProcess } from "./internal/tracing.ts";
@@ -117,6 +116,7 @@ export type {
   SpawnOptions,
   SubmitOptions,
 } from "./internal/options.ts";
+export type { LocalWorkers } from "./internal/local_pools.ts";
 export type { SchemaResult, StandardSchemaV1 } from "./internal/schema.ts";
 export { aesGcm } from "./internal/aes_gcm.ts";
 export { gzip, type GzipOptions } from "./internal/gzip.ts";
@@ -154,27 +154,11 @@ export interface ServerStats {
   workers: readonly WorkerInfo[];
 }
 
-/** Workers of {@linkcode Server.spawn}: threads of this process. */
-export interface LocalWorkers extends AsyncDisposable {
-  /** How many there are. */
-  readonly count: number;
-  /**
-   * Ends them: what they have begun is finished, and what they haven't goes
-   * back to the queue.
-   *
-   * @returns Resolves when none is left.
-   */
-  close(): Promise<void>;
-}
-
 /** A listener for this machine's own workers, and who may come in by it. */
 interface Door {
   readonly listener: Deno.Listener & { readonly addr: Deno.NetAddr };
   readonly secret: Uint8Array;
 }
-
-/** How long threads may take at the end to see it, in ms. */
-const LEAVE_MS = 1000;
 
 /**
  * Listens for workers.
@@ -284,11 +268,10 @@ export class Server<Item = unknown, Result = unknown>
   #nextWorkerId = 0;
   #bytesIn = 0;
   #bytesOut = 0;
-  #retryTimers = new Set<ReturnType<typeof setTimeout>>();
+  readonly #retries: Retries;
   #closing: Promise<void> | null = null;
   readonly #dashboard: Dashboard | null;
-  readonly #pools = new Set<LocalPool>();
-  #poolsClosed: Promise<void> | null = null;
+  readonly #pools: LocalPools;
   /** Where this machine's workers connect if the listener speaks TLS. */
   #door: Door | null = null;
 
@@ -379,6 +362,13 @@ export class Server<Item = unknown, Result = unknown>
       onEvent: (event) => this.#emit(event),
       onSuspect: () => this.#checkEnd(),
     });
+    this.#retries = new Retries({
+      retry: options.retry,
+      delivery: this.#delivery,
+      spans: this.#spans,
+      onRetry: (id, error, delayMs) =>
+        this.#emit({ type: "retry", id, error, delayMs }),
+    });
     this.#inlet = new Inlet<Item>({
       onTaken: () => {},
       send: (item) => this.#take(this.#channel.send(item)),
@@ -404,7 +394,7 @@ export class Server<Item = unknown, Result = unknown>
       delivery: this.#delivery,
       isCrowded: () => this.#links.size > 1,
       onOpen: (link) => this.#onOpen(link),
-      onError: (link, entry, error) => this.#onError(link, entry, error),
+      onError: (link, entry, error) => this.#retries.error(link, entry, error),
       onValue: (link, value, bytes) => this.#onValue(link, value, bytes),
       onInvalidValue: (link, error, bytes) =>
         this.#onInvalidValue(link, error, bytes),
@@ -416,6 +406,12 @@ export class Server<Item = unknown, Result = unknown>
     this.#dashboard = options.dashboard === undefined
       ? null
       : this.#openDashboard(options.dashboard);
+    this.#pools = new LocalPools({
+      clientUrl: () => new URL("./client.ts", import.meta.url).href,
+      progress: () => this.#delivery.settled + this.#delivery.failed,
+      onCrash: (name, error) => this.#emit({ type: "crashed", name, error }),
+      onError: (error) => this.#abort(error),
+    });
     this.#acceptor = new Acceptor({
       links: this.#links,
       maxConnections: options.maxConnections ?? DEFAULTS.maxConnections,
@@ -659,36 +655,17 @@ export class Server<Item = unknown, Result = unknown>
     if (this.#phase !== "open") {
       throw new TypeError("Cannot spawn workers: the server has ended");
     }
-    // Codecs and transforms have code in them, which no thread can be sent.
-    const { codec, transforms = [], ...connect } = this.loopback();
     const { maxFrameBytes, handshakeTimeoutMs, heartbeat } = this.#options;
-    const pool = new LocalPool({
-      url: module.href,
-      clientUrl: new URL("./client.ts", import.meta.url).href,
-      count: options.count ?? navigator.hardwareConcurrency,
-      concurrency: options.concurrency ?? 1,
-      cbor: codec === undefined
-        ? {}
-        : codec instanceof CborCodec
-        ? { maxDepth: codec.maxDepth }
-        : null,
-      transforms: transforms.map(({ name }) => name),
-      connect: defined({
-        ...connect,
-        name: options.name,
+    return this.#pools.spawn(
+      module,
+      options,
+      defined<ConnectOptions>({
+        ...this.loopback(),
         maxFrameBytes,
         handshakeTimeoutMs,
         heartbeat,
-        reconnect: { maxDelayMs: 1000 },
       }),
-      progress: () => this.#delivery.settled + this.#delivery.failed,
-      onCrash: (name, error) => this.#emit({ type: "crashed", name, error }),
-      onError: (error) => this.#abort(error),
-    });
-    this.#pools.add(pool);
-    pool.ended.then(() => this.#pools.delete(pool));
-    const close = () => pool.leave();
-    return { count: pool.count, close, [Symbol.asyncDispose]: close };
+    );
   }
 
   /**
@@ -890,10 +867,9 @@ export class Server<Item = unknown, Result = unknown>
 
   #shutDown(code: "normal" | "aborted", reason: string): void {
     this.#watch.stop();
-    for (const timer of this.#retryTimers) clearTimeout(timer);
-    this.#retryTimers.clear();
+    this.#retries.stop();
     this.#acceptor.stop();
-    if (code === "aborted") this.#pools.forEach((pool) => pool.terminate());
+    if (code === "aborted") this.#pools.terminate();
     for (const link of [...this.#links]) link.goodbye(code, reason);
     this.#checkReady();
     this.#checkClosed();
@@ -904,19 +880,9 @@ export class Server<Item = unknown, Result = unknown>
     if (this.#dashboard === null && this.#pools.size === 0) {
       this.#settleClosed();
     } else {
-      this.#poolsClosed ??= this.#closePools();
-      Promise.all([this.#dashboard?.close(), this.#poolsClosed])
+      Promise.all([this.#dashboard?.close(), this.#pools.close()])
         .then(() => this.#settleClosed());
     }
-  }
-
-  async #closePools(): Promise<void> {
-    const pools = [...this.#pools];
-    const end = () => pools.forEach((pool) => pool.terminate());
-    if (this.#phase === "aborted") return end();
-    const timer = setTimeout(end, LEAVE_MS);
-    await Promise.all(pools.map((pool) => pool.leave()));
-    clearTimeout(timer);
   }
 
   #settleClosed(): void {
@@ -956,26 +922,6 @@ export class Server<Item = unknown, Result = unknown>
     this.#emit({ type: "connected", worker: { ...link.info } });
     if (this.#phase === "ending") link.end();
     this.#checkReady();
-  }
-
-  #onError(link: WorkerLink, entry: Entry, error: RemoteError): void {
-    const { retry } = this.#options;
-    if (
-      retry !== undefined && entry.state !== SETTLED &&
-      ++entry.errors < retry.attempts
-    ) {
-      if (!this.#delivery.hold(link, entry)) return;
-      const delayMs = (retry.backoffMs ?? 100) * 2 ** (entry.errors - 1);
-      this.#spans?.retried(entry, error, delayMs);
-      this.#emit({ type: "retry", id: entry.id, error, delayMs });
-      const timer = setTimeout(() => {
-        this.#retryTimers.delete(timer);
-        this.#delivery.requeue(entry);
-      }, timerMs(delayMs));
-      this.#retryTimers.add(timer);
-      return;
-    }
-    this.#delivery.error(link, entry, error);
   }
 
   #onValue(link: WorkerLink, value: unknown, bytes: number): void {
@@ -1090,28 +1036,4 @@ function strategyOf<Item>(
   if (dispatch === "least-loaded") return new Custom(new LeastLoaded());
   if ("pick" in dispatch) return new Custom(dispatch as Dispatcher);
   return new ByKey(dispatch.key as (item: never) => string);
-}
-
-/** Only what is set: `exactOptionalPropertyTypes` takes it literally. */
-function defined<T extends object>(
-  options: { [K in keyof T]: T[K] | undefined },
-): T {
-  const set = Object.entries(options).filter(([, value]) =>
-    value !== undefined
-  );
-  return Object.fromEntries(set) as T;
-}
-
-/** Where a thread of this machine reaches a server that listens there. */
-function reachable(hostname: string): string {
-  if (hostname === "0.0.0.0") return "127.0.0.1";
-  return hostname === "::" ? "::1" : hostname;
-}
-
-function checkBind(
-  hostname: string,
-  options: { secret?: unknown; insecure?: boolean },
-): void {
-  if (options.secret !== undefined || options.insecure === true) return;
-  if (!isLoopback(hostname)) throw new InsecureBindError(hostname);
 }

@@ -10,6 +10,7 @@
  */
 
 import { createHash, timingSafeEqual } from "node:crypto";
+import { isLoopback } from "./bind.ts";
 import {
   DASHBOARD_PAGE,
   DASHBOARD_SCRIPT,
@@ -256,13 +257,6 @@ export class Dashboard {
     return given !== null && given !== undefined &&
       isToken(given, this.#token);
   }
-}
-
-/** Whether a host name, as in a URL, is this machine's own. */
-export function isLoopback(hostname: string): boolean {
-  return hostname === "localhost" || hostname === "::1" ||
-    hostname === "[::1]" || /^127\.\d+\.\d+\.\d+$/.test(hostname) ||
-    /^::ffff:127\.\d+\.\d+\.\d+$/i.test(hostname);
 }
 
 /** The secret itself, or its bytes in hex: not every secret is text. */

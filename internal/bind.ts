@@ -1,0 +1,33 @@
+/**
+ * Addresses to listen on: who can reach them, and whether that is allowed.
+ *
+ * @module
+ */
+
+import { InsecureBindError } from "./errors.ts";
+
+/** Whether a host name, as in a URL too, is this machine's own. */
+export function isLoopback(hostname: string): boolean {
+  return hostname === "localhost" || hostname === "::1" ||
+    hostname === "[::1]" || /^127\.\d+\.\d+\.\d+$/.test(hostname) ||
+    /^::ffff:127\.\d+\.\d+\.\d+$/i.test(hostname);
+}
+
+/**
+ * Only loopback may be open to everybody who reaches it.
+ *
+ * @throws {InsecureBindError} If it isn't, and the options don't allow it.
+ */
+export function checkBind(
+  hostname: string,
+  options: { secret?: unknown; insecure?: boolean },
+): void {
+  if (options.secret !== undefined || options.insecure === true) return;
+  if (!isLoopback(hostname)) throw new InsecureBindError(hostname);
+}
+
+/** Where this machine itself reaches a server that listens there. */
+export function reachable(hostname: string): string {
+  if (hostname === "0.0.0.0") return "127.0.0.1";
+  return hostname === "::" ? "::1" : hostname;
+}

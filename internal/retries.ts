@@ -1,0 +1,64 @@
+/**
+ * Items whose handler threw: which are tried again, and when.
+ *
+ * @module
+ */
+
+import type { Delivery, Item, Worker } from "./delivery.ts";
+import { SETTLED } from "./in_flight.ts";
+import type { ItemSpans } from "./item_spans.ts";
+import type { RetryOptions } from "./options.ts";
+import { timerMs } from "./timer.ts";
+
+/** The time before the first retry, in ms. */
+const BACKOFF_MS = 100;
+
+/** Options of {@linkcode Retries}. */
+export interface RetriesOptions {
+  /** How often; undefined: never. */
+  readonly retry: RetryOptions | undefined;
+  /** Where items wait until they are sent again. */
+  readonly delivery: Delivery;
+  /** The spans of items; null: tracing is off. */
+  readonly spans: ItemSpans | null;
+  /** An item will be tried again in `delayMs`. */
+  onRetry(id: number, error: Error, delayMs: number): void;
+}
+
+/** Items that wait for their time to be tried again. */
+export class Retries {
+  readonly #options: RetriesOptions;
+  readonly #timers = new Set<ReturnType<typeof setTimeout>>();
+
+  /** @param options How often, and whom to tell. */
+  constructor(options: RetriesOptions) {
+    this.#options = options;
+  }
+
+  /** A handler threw: its item is tried again, or fails. */
+  error(worker: Worker, entry: Item, error: Error): void {
+    const { retry, delivery, spans, onRetry } = this.#options;
+    if (
+      retry === undefined || entry.state === SETTLED ||
+      ++entry.errors >= retry.attempts
+    ) {
+      delivery.error(worker, entry, error);
+      return;
+    }
+    if (!delivery.hold(worker, entry)) return;
+    const delayMs = (retry.backoffMs ?? BACKOFF_MS) * 2 ** (entry.errors - 1);
+    spans?.retried(entry, error, delayMs);
+    onRetry(entry.id, error, delayMs);
+    const timer = setTimeout(() => {
+      this.#timers.delete(timer);
+      delivery.requeue(entry);
+    }, timerMs(delayMs));
+    this.#timers.add(timer);
+  }
+
+  /** Nothing that waits is tried again. */
+  stop(): void {
+    for (const timer of this.#timers) clearTimeout(timer);
+    this.#timers.clear();
+  }
+}
