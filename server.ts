@@ -27,31 +27,15 @@ import { checkBind, isLoopback, reachable } from "./internal/bind.ts";
 import { deferred, Inlet, Outlet } from "./internal/channel.ts";
 import { Dashboard } from "./internal/dashboard.ts";
 import { defined } from "./internal/defined.ts";
-import {
-  Delivery,
-  type Item as Entry,
-  type RedeliveryCause,
-  type Worker,
-} from "./internal/delivery.ts";
-import {
-  ByKey,
-  Custom,
-  type Dispatcher,
-  LeastLoaded,
-  RoundRobin,
-  type Strategy,
-  type WorkerInfo,
-} from "./internal/dispatcher.ts";
-import {
-  DrainTimeoutError,
-  type HandshakeErrorCode,
-  ItemFailure,
-} from "./internal/errors.ts";
+import { Delivery, type Item as Entry } from "./internal/delivery.ts";
+import { strategyOf, type WorkerInfo } from "./internal/dispatcher.ts";
+import { DrainTimeoutError, ItemFailure } from "./internal/errors.ts";
 import type { ServerEvent } from "./internal/events.ts";
 import { checkHandshake, termsOf } from "./internal/handshake.ts";
 import { ItemSpans } from "./internal/item_spans.ts";
 import { LocalPools, type LocalWorkers } from "./internal/local_pools.ts";
 import { MapRun } from "./internal/map_run.ts";
+import type { ServerStats } from "./internal/metrics.ts";
 import {
   type ConnectOptions,
   type DashboardOptions,
@@ -68,6 +52,7 @@ import {
 } from "./internal/options.ts";
 import { PayloadCodec } from "./internal/payload.ts";
 import { timerMs } from "./internal/timer.ts";
+import { Readiness } from "./internal/readiness.ts";
 import { Retries } from "./internal/retries.ts";
 import { ItemSchema } from "./internal/schema.ts";
 import { ServerWatch } from "./internal/server_watch.ts";
@@ -117,6 +102,7 @@ export type {
   SubmitOptions,
 } from "./internal/options.ts";
 export type { LocalWorkers } from "./internal/local_pools.ts";
+export type { ServerStats } from "./internal/metrics.ts";
 export type { SchemaResult, StandardSchemaV1 } from "./internal/schema.ts";
 export { aesGcm } from "./internal/aes_gcm.ts";
 export { gzip, type GzipOptions } from "./internal/gzip.ts";
@@ -129,30 +115,6 @@ export type {
   Transform,
   TransformContext,
 } from "./internal/transforms.ts";
-
-/** Figures of a server, all counted from its start. */
-export interface ServerStats {
-  /** Items that wait for a worker. */
-  pending: number;
-  /** Items that workers hold. */
-  inFlight: number;
-  /** Items settled with a result, or by reading on. */
-  settled: number;
-  /** Items failed. */
-  failed: number;
-  /** Items that went back to the queue after a dispatch. */
-  redelivered: number;
-  /** Late duplicates of results that were dropped. */
-  duplicates: number;
-  /** Results and values that nobody has read yet. */
-  unread: number;
-  /** Bytes read from all connections. */
-  bytesIn: number;
-  /** Bytes written to all connections. */
-  bytesOut: number;
-  /** The workers, each with its own figures. */
-  workers: readonly WorkerInfo[];
-}
 
 /** A listener for this machine's own workers, and who may come in by it. */
 interface Door {
@@ -261,7 +223,7 @@ export class Server<Item = unknown, Result = unknown>
   readonly #submits: SubmitWay;
   readonly #host: LinkHost;
   readonly #closed = deferred<void>();
-  readonly #waiters = new Set<() => void>();
+  readonly #readiness = new Readiness((count) => this.#hasWorkers(count));
   readonly #watch: ServerWatch;
   #phase: "open" | "ending" | "finished" | "aborted" = "open";
   #abortReason: unknown;
@@ -312,7 +274,12 @@ export class Server<Item = unknown, Result = unknown>
       tracer: this.#spans,
       events: {
         onRedelivered: (worker, ids, cause) =>
-          this.#onRedelivered(worker, ids, cause),
+          this.#emit({
+            type: "redelivered",
+            worker: { ...worker.info },
+            ids,
+            cause,
+          }),
         onFailed: (failure) =>
           this.#emit({
             type: "failed",
@@ -398,7 +365,8 @@ export class Server<Item = unknown, Result = unknown>
       onValue: (link, value, bytes) => this.#onValue(link, value, bytes),
       onInvalidValue: (link, error, bytes) =>
         this.#onInvalidValue(link, error, bytes),
-      onRejected: (link, code, reason) => this.#onRejected(link, code, reason),
+      onRejected: ({ addr }, code, reason) =>
+        this.#emit({ type: "rejected", addr, code, reason }),
       onGone: (link, code, reason) => this.#onGone(link, code, reason),
       onHeard: (link) => this.#onHeard(link),
       onClosed: (link) => this.#onLinkClosed(link),
@@ -509,25 +477,7 @@ export class Server<Item = unknown, Result = unknown>
         `Cannot wait for workers: count is ${count}, expected an integer from 0 on`,
       );
     }
-    const { signal } = options;
-    return new Promise((resolve, reject) => {
-      const check = (): boolean => {
-        if (signal?.aborted) reject(signal.reason);
-        else if (this.#delivery.workers.length >= count) resolve();
-        else if (this.#phase === "aborted") reject(this.#abortReason);
-        else if (this.#phase === "finished") {
-          reject(
-            new TypeError("Cannot wait for workers: the server is closed"),
-          );
-        } else return false;
-        signal?.removeEventListener("abort", check);
-        this.#waiters.delete(check);
-        return true;
-      };
-      if (check()) return;
-      this.#waiters.add(check);
-      signal?.addEventListener("abort", check);
-    });
+    return this.#readiness.wait(count, options.signal);
   }
 
   /**
@@ -871,7 +821,7 @@ export class Server<Item = unknown, Result = unknown>
     this.#acceptor.stop();
     if (code === "aborted") this.#pools.terminate();
     for (const link of [...this.#links]) link.goodbye(code, reason);
-    this.#checkReady();
+    this.#readiness.check();
     this.#checkClosed();
   }
 
@@ -911,6 +861,16 @@ export class Server<Item = unknown, Result = unknown>
     });
   }
 
+  /** Whether there are so many; it throws why, if there never will be. */
+  #hasWorkers(count: number): boolean {
+    if (this.#delivery.workers.length >= count) return true;
+    if (this.#phase === "aborted") throw this.#abortReason;
+    if (this.#phase === "finished") {
+      throw new TypeError("Cannot wait for workers: the server is closed");
+    }
+    return false;
+  }
+
   get #isOver(): boolean {
     return this.#phase === "finished" || this.#phase === "aborted";
   }
@@ -921,7 +881,7 @@ export class Server<Item = unknown, Result = unknown>
     link.grantValues();
     this.#emit({ type: "connected", worker: { ...link.info } });
     if (this.#phase === "ending") link.end();
-    this.#checkReady();
+    this.#readiness.check();
   }
 
   #onValue(link: WorkerLink, value: unknown, bytes: number): void {
@@ -942,14 +902,6 @@ export class Server<Item = unknown, Result = unknown>
         attempts: entry?.attempts ?? 0,
       }),
     );
-  }
-
-  #onRejected(
-    link: WorkerLink,
-    code: HandshakeErrorCode,
-    reason: string,
-  ): void {
-    this.#emit({ type: "rejected", addr: link.addr, code, reason });
   }
 
   #onGone(link: WorkerLink, code: string, reason: string): void {
@@ -976,14 +928,6 @@ export class Server<Item = unknown, Result = unknown>
     this.#bytesIn += link.connection.bytesIn;
     this.#bytesOut += link.connection.bytesOut;
     if (this.#isOver) this.#checkClosed();
-  }
-
-  #onRedelivered(
-    worker: Worker,
-    ids: readonly number[],
-    cause: RedeliveryCause,
-  ): void {
-    this.#emit({ type: "redelivered", worker: { ...worker.info }, ids, cause });
   }
 
   /** The reader wants no more: what is queued and running for it is cancelled. */
@@ -1022,18 +966,4 @@ export class Server<Item = unknown, Result = unknown>
       reportError(error);
     }
   }
-
-  /** Whoever waits for workers looks again. */
-  #checkReady(): void {
-    for (const check of [...this.#waiters]) check();
-  }
-}
-
-function strategyOf<Item>(
-  dispatch: ServerOptions<Item>["dispatch"] = "round-robin",
-): Strategy<Worker> {
-  if (dispatch === "round-robin") return new RoundRobin();
-  if (dispatch === "least-loaded") return new Custom(new LeastLoaded());
-  if ("pick" in dispatch) return new Custom(dispatch as Dispatcher);
-  return new ByKey(dispatch.key as (item: never) => string);
 }

@@ -17,7 +17,7 @@ import {
   DASHBOARD_STYLE,
 } from "./dashboard_page.ts";
 import type { ServerEvent } from "./events.ts";
-import { type Figures, METRICS_TYPE, renderMetrics } from "./metrics.ts";
+import { METRICS_TYPE, renderMetrics, type ServerStats } from "./metrics.ts";
 import { toError } from "./thrown.ts";
 
 /** What a dashboard needs of its server. */
@@ -29,7 +29,7 @@ export interface DashboardHost {
   /** Whether it is bound to loopback, and so must be asked for by such a name. */
   readonly isLoopback: boolean;
   /** The figures. */
-  stats(): Figures;
+  stats(): ServerStats;
   /** Where the server is in its life. */
   phase(): DashboardPhase;
   /** Starts the HTTP server. */

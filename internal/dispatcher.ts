@@ -203,6 +203,19 @@ export class ByKey<Worker extends { readonly info: WorkerInfo }>
   }
 }
 
+/** The strategy that an option asks for. */
+export function strategyOf<Worker extends { readonly info: WorkerInfo }>(
+  dispatch:
+    | "round-robin"
+    | "least-loaded"
+    | { key: (item: never) => string }
+    | Dispatcher = "round-robin",
+): Strategy<Worker> {
+  if (dispatch === "round-robin") return new RoundRobin();
+  if (dispatch === "least-loaded") return new Custom(new LeastLoaded());
+  return "pick" in dispatch ? new Custom(dispatch) : new ByKey(dispatch.key);
+}
+
 /** FNV-1a over UTF-16 units. */
 function hash(text: string): number {
   let h = 0x811c9dc5;

@@ -1,33 +1,33 @@
 /**
- * A server's figures in the text format of Prometheus, version 0.0.4.
+ * A server's figures, and their text in the format of Prometheus, version 0.0.4.
  *
  * @module
  */
 
 import type { WorkerInfo } from "./dispatcher.ts";
 
-/** The figures: what `Server.stats()` gives. */
-export interface Figures {
+/** Figures of a server, all counted from its start. */
+export interface ServerStats {
   /** Items that wait for a worker. */
-  readonly pending: number;
+  pending: number;
   /** Items that workers hold. */
-  readonly inFlight: number;
+  inFlight: number;
   /** Items settled with a result, or by reading on. */
-  readonly settled: number;
+  settled: number;
   /** Items failed. */
-  readonly failed: number;
+  failed: number;
   /** Items that went back to the queue after a dispatch. */
-  readonly redelivered: number;
+  redelivered: number;
   /** Late duplicates of results that were dropped. */
-  readonly duplicates: number;
+  duplicates: number;
   /** Results and values that nobody has read yet. */
-  readonly unread: number;
+  unread: number;
   /** Bytes read from all connections. */
-  readonly bytesIn: number;
+  bytesIn: number;
   /** Bytes written to all connections. */
-  readonly bytesOut: number;
+  bytesOut: number;
   /** The workers, each with its own figures. */
-  readonly workers: readonly WorkerInfo[];
+  workers: readonly WorkerInfo[];
 }
 
 /** The content type that goes with it. */
@@ -36,7 +36,7 @@ export const METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8";
 const STATES = ["idle", "active", "suspect", "leaving"] as const;
 
 /** The text. */
-export function renderMetrics(figures: Figures): string {
+export function renderMetrics(figures: ServerStats): string {
   const { workers } = figures;
   const lines: string[] = [];
   const family = (
