@@ -23,7 +23,7 @@
 
 import { cbor } from "./codec.ts";
 import { Acceptor } from "./internal/acceptor.ts";
-import { checkBind, isLoopback, reachable } from "./internal/bind.ts";
+import { checkBind, isLoopback, isTls } from "./internal/bind.ts";
 import { deferred, Inlet, Outlet } from "./internal/channel.ts";
 import { Dashboard } from "./internal/dashboard.ts";
 import { defined } from "./internal/defined.ts";
@@ -34,6 +34,7 @@ import type { ServerEvent } from "./internal/events.ts";
 import { checkHandshake, termsOf } from "./internal/handshake.ts";
 import { ItemSpans } from "./internal/item_spans.ts";
 import { LocalPools, type LocalWorkers } from "./internal/local_pools.ts";
+import { Loopback } from "./internal/loopback.ts";
 import { MapRun } from "./internal/map_run.ts";
 import type { ServerStats } from "./internal/metrics.ts";
 import {
@@ -51,11 +52,11 @@ import {
   validate,
 } from "./internal/options.ts";
 import { PayloadCodec } from "./internal/payload.ts";
-import { timerMs } from "./internal/timer.ts";
 import { Readiness } from "./internal/readiness.ts";
 import { Retries } from "./internal/retries.ts";
 import { ItemSchema } from "./internal/schema.ts";
 import { ServerWatch } from "./internal/server_watch.ts";
+import { timerMs } from "./internal/timer.ts";
 import { tracingOfProcess } from "./internal/tracing.ts";
 import type { Transform } from "./internal/transforms.ts";
 import { afterEnd, ChannelWay, SubmitWay } from "./internal/ways.ts";
@@ -116,12 +117,6 @@ export type {
   TransformContext,
 } from "./internal/transforms.ts";
 
-/** A listener for this machine's own workers, and who may come in by it. */
-interface Door {
-  readonly listener: Deno.Listener & { readonly addr: Deno.NetAddr };
-  readonly secret: Uint8Array;
-}
-
 /**
  * Listens for workers.
  *
@@ -160,15 +155,15 @@ export function listen<Item, Result>(
   validate(options, "listen");
   const { hostname = DEFAULTS.hostname, port, cert, key, local, ...rest } =
     options;
-  const isTls = cert !== undefined && key !== undefined;
-  if (!isTls) checkBind(hostname, rest);
-  if (isTls && rest.dashboard !== undefined) {
+  const hasTls = cert !== undefined && key !== undefined;
+  if (!hasTls) checkBind(hostname, rest);
+  if (hasTls && rest.dashboard !== undefined) {
     const { hostname = DEFAULTS.hostname } = rest.dashboard;
     if (!isLoopback(hostname)) {
       rest.dashboard = { cert, key, ...rest.dashboard };
     }
   }
-  const listener = isTls
+  const listener = hasTls
     ? Deno.listenTls({ hostname, port, cert, key })
     : Deno.listen({ hostname, port });
   try {
@@ -234,8 +229,7 @@ export class Server<Item = unknown, Result = unknown>
   #closing: Promise<void> | null = null;
   readonly #dashboard: Dashboard | null;
   readonly #pools: LocalPools;
-  /** Where this machine's workers connect if the listener speaks TLS. */
-  #door: Door | null = null;
+  readonly #loopback: Loopback;
 
   /**
    * Makes a server of a listener.
@@ -255,9 +249,9 @@ export class Server<Item = unknown, Result = unknown>
     validate(options, "server");
     checkHandshake(options, "server");
     const { addr } = listener;
-    if (
-      "hostname" in addr && listener.constructor.name !== "TlsListener"
-    ) checkBind(addr.hostname, options);
+    if ("hostname" in addr && !isTls(listener)) {
+      checkBind(addr.hostname, options);
+    }
     this.#listener = listener;
     this.#options = options;
     const { dispatch } = options;
@@ -379,6 +373,15 @@ export class Server<Item = unknown, Result = unknown>
       progress: () => this.#delivery.settled + this.#delivery.failed,
       onCrash: (name, error) => this.#emit({ type: "crashed", name, error }),
       onError: (error) => this.#abort(error),
+    });
+    this.#loopback = new Loopback({
+      listener,
+      options,
+      openDoor: (secret) => {
+        const door = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+        this.#acceptor.accept(door, { ...this.#host, secret });
+        return door.addr;
+      },
     });
     this.#acceptor = new Acceptor({
       links: this.#links,
@@ -646,30 +649,7 @@ export class Server<Item = unknown, Result = unknown>
     if (this.#isOver) {
       throw new TypeError("Cannot connect to a server that has ended");
     }
-    const { codec, transforms, signature, secret } = this.#options;
-    const { addr } = this.#listener;
-    if (!("hostname" in addr)) {
-      throw new TypeError(
-        `Cannot connect over loopback: the server listens on ${addr.transport}, expected TCP`,
-      );
-    }
-    const isTls = this.#listener.constructor.name === "TlsListener";
-    const door = isTls ? this.#door ??= this.#openDoor() : null;
-    return defined<ConnectOptions>({
-      hostname: reachable((door?.listener.addr ?? addr).hostname),
-      port: (door?.listener.addr ?? addr).port,
-      secret: door?.secret ?? secret,
-      signature,
-      codec,
-      transforms,
-    });
-  }
-
-  #openDoor(): Door {
-    const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-    const secret = crypto.getRandomValues(new Uint8Array(32));
-    this.#acceptor.accept(listener, { ...this.#host, secret });
-    return { listener, secret };
+    return this.#loopback.connectOptions();
   }
 
   /** Figures, cheap enough to be asked at any time. */

@@ -31,3 +31,8 @@ export function reachable(hostname: string): string {
   if (hostname === "0.0.0.0") return "127.0.0.1";
   return hostname === "::" ? "::1" : hostname;
 }
+
+/** Whether it is a listener of TLS: those have no class to ask for. */
+export function isTls(listener: Deno.Listener): boolean {
+  return listener.constructor.name === "TlsListener";
+}
