@@ -85,6 +85,7 @@ export class Acceptor {
       } catch (error) {
         if (this.#isStopped) return;
         this.#options.onError(error as Error);
+        if (this.#isStopped) return; // whoever was told had enough
         if (error instanceof Deno.errors.BadResource) {
           this.#options.onListenerLost(error);
           return;

@@ -10,9 +10,10 @@ import {
   Client,
   ConnectionLostError,
   DrainTimeoutError,
-  type Server,
+  Server,
 } from "../mod.ts";
 import { both, Kit, range } from "./_support/channel_kit.ts";
+import { MemoryListener } from "./_support/memory_pair.ts";
 import { Gate, moment, stateOf, until, within } from "./_support/within.ts";
 
 const forever = () => new Promise<never>(() => {});
@@ -769,3 +770,14 @@ both(
     assertEquals(count, 8000);
   },
 );
+
+Deno.test("Server.abort() from onEvent, at an error of accept(), leaves no timer", async () => {
+  const listener = new MemoryListener();
+  const server: Server = new Server(listener, {
+    onEvent: (event) => {
+      if (event.type === "accept-error") server.abort(event.error);
+    },
+  });
+  listener.failAccept(new Error("Too many open files"));
+  await assertRejects(() => server.closed, Error, "Too many open files");
+});
