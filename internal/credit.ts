@@ -52,7 +52,7 @@ export class AdaptiveWindow {
   #settled = 0;
   /** The fewest items that it held at a settlement since then. */
   #low = Infinity;
-  /** Since when the worker has nothing, while it has nothing. */
+  /** Since when the worker has nothing; 0: it has something, or had just now. */
   #emptyAt = 0;
 
   /**
@@ -68,7 +68,10 @@ export class AdaptiveWindow {
 
   /** The worker gets an item after it had none: the time between is no work. */
   busy(now: number): void {
-    this.#since += now - this.#emptyAt;
+    // Settled and given another before the settlement was told: no time passed.
+    if (this.#since === 0) this.#since = now;
+    else if (this.#emptyAt > 0) this.#since += now - this.#emptyAt;
+    this.#emptyAt = 0;
   }
 
   /**

@@ -6,11 +6,19 @@
  * @module
  */
 
+import { FrameType } from "./frame.ts";
+
 /** Byte strings of at least this size, in bytes, are worth it. */
 export const LONG_BYTES = 128 * 1024;
 
 /** A long string is looked for in so many bytes of its frame. */
 const SEARCHED_BYTES = 4096;
+
+const HOLDS_PAYLOADS: ReadonlySet<number> = new Set([
+  FrameType.ITEM,
+  FrameType.RESULT,
+  FrameType.VALUE,
+]);
 
 /** A byte string that isn't where the others of its frame are. */
 export interface Aside {
@@ -41,8 +49,12 @@ export function findLongString(
     inside: boolean;
   },
 ): { at: number; size: number } | null {
+  // In others a byte string is no payload, and isn't to be looked into.
+  if (!HOLDS_PAYLOADS.has(bytes[start]!)) return null;
   const last = Math.min(end, start + SEARCHED_BYTES) - 9;
   let isPayload = false;
+  /** Where what holds the string ends: the frame, or its payload. */
+  let limit = start + length;
   for (let at = start; at < last;) {
     const major = bytes[at]! >> 5, info = bytes[at]! & 31;
     if (info > 27) return null; // of indefinite length, or malformed
@@ -58,9 +70,10 @@ export function findLongString(
     if (major === 3) return null;
     if (inside && !isPayload) {
       isPayload = true;
+      limit = Math.min(limit, at + argument);
       continue;
     }
-    return argument < LONG_BYTES || at + argument > start + length
+    return argument < LONG_BYTES || at + argument > limit
       ? null
       : { at, size: argument };
   }

@@ -66,6 +66,8 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
   /** Results yielded or passed over: the window counts from here. */
   #yielded = 0;
   #bytes = 0;
+  /** Items wait until some of them are read. */
+  #starved = false;
   /** Nothing more is taken from the source. */
   #sourceDone = false;
   /** The source has ended by itself. */
@@ -98,7 +100,8 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
   }
 
   hasPlace(): boolean {
-    return this.#bytes <= this.#host.maxBufferedBytes;
+    this.#starved = this.#bytes > this.#host.maxBufferedBytes;
+    return !this.#starved;
   }
 
   /** The next result. */
@@ -282,11 +285,11 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
       }
       this.#yielded++;
       if (value !== SKIP) {
-        if (this.#room !== null) this.#wake();
+        this.#wake();
         return value;
       }
     }
-    if (this.#room !== null) this.#wake();
+    this.#wake();
     if (
       this.#sourceDone && this.#yielded === this.#taken
     ) this.#end();
@@ -307,6 +310,11 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
 
   /** Lets the feeder go on, not for every single place. */
   #wake(): void {
+    if (this.#starved && this.#bytes <= this.#host.maxBufferedBytes) {
+      this.#starved = false;
+      this.#host.delivery.pump();
+    }
+    if (this.#room === null) return;
     const used = this.#taken - this.#yielded;
     if (
       used <= this.#window - Math.min(64, this.#window) ||

@@ -74,7 +74,13 @@ export class ChannelWay implements Way {
 
   /** Whether items, or whoever sends them, wait for a reader of results. */
   get isUnread(): boolean {
-    return (this.queue.length > 0 || this.#room !== null) && !this.hasPlace();
+    return (this.queue.length > 0 || this.#room !== null) && !this.#isFree;
+  }
+
+  get #isFree(): boolean {
+    const { outlet, maxBufferedBytes } = this.#options;
+    return outlet === null ||
+      (this.#places < this.#window && outlet.bytes <= maxBufferedBytes);
   }
 
   /** Items whose result may still come, or isn't read, at most. */
@@ -82,12 +88,9 @@ export class ChannelWay implements Way {
     return placesFor(this.#host.delivery.workers.length);
   }
 
+  /** Only for who dispatches then: with a yes, nothing waits for a read. */
   hasPlace(): boolean {
-    const { outlet, maxBufferedBytes } = this.#options;
-    if (
-      outlet === null ||
-      (this.#places < this.#window && outlet.bytes <= maxBufferedBytes)
-    ) {
+    if (this.#isFree) {
       this.#starved = false;
       return true;
     }

@@ -85,6 +85,35 @@ both(
 );
 
 both(
+  "A reader that pauses among unread results is given more after them",
+  async (net) => {
+    // Nothing but the reader's reads is to wake anybody.
+    const heartbeat = {
+      intervalMs: 60_000,
+      timeoutMs: 60_000,
+      dropMs: 60_000,
+    };
+    await using kit = new Kit<number, number>(net, { heartbeat });
+    const { server } = kit;
+    await kit.worker((n) => n, { client: { heartbeat } });
+    const producing = (async () => {
+      for (const n of range(5000)) await server.send(n);
+      await server.end();
+    })();
+    await until(() => server.stats().unread === 4096, "all places are taken");
+    const results = server[Symbol.asyncIterator]();
+    const got = [(await results.next()).value];
+    await moment(600); // the server has looked at what is unread
+    const reading = (async () => {
+      for await (const n of results) got.push(n);
+    })();
+    await within(reading, 5000, "the rest is read");
+    await producing;
+    assertEquals(got, range(5000));
+  },
+);
+
+both(
   "maxBufferedBytes stops dispatch while more results are unread",
   async (net) => {
     for (const face of ["iteration", "readable"] as const) {

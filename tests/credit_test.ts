@@ -52,6 +52,24 @@ Deno.test("AdaptiveWindow starts at one more than the concurrency", () => {
   assertEquals(new AdaptiveWindow(4096, 1_000_000).size, MAX_WINDOW);
 });
 
+Deno.test("AdaptiveWindow adapts though items went out before a settlement was told", () => {
+  const window = new AdaptiveWindow(1, MAX_WINDOW);
+  let now = 10_000;
+  window.busy(now);
+  for (let i = 0; i < 5; i++) {
+    // A result is being checked; who awaits it submits the next one then.
+    now += 2;
+    window.busy(now);
+    window.settled(1, 1, now);
+  }
+  for (let i = 0; i < 20; i++) {
+    now += 1;
+    window.settled(window.size, 0, now);
+    window.busy(now);
+  }
+  assertEquals(window.size, MAX_WINDOW);
+});
+
 Deno.test("AdaptiveWindow flies to 4096 with tiny items", () => {
   const window = new AdaptiveWindow(1, MAX_WINDOW);
   const sizes = simulate(window, { itemMs: 0.0001, batchMs: 1, batches: 15 });

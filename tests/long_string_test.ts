@@ -251,6 +251,35 @@ Deno.test("findLongString() passes over what has come whole", () => {
   );
 });
 
+Deno.test("findLongString() keeps to the payload, and to frames that have one", () => {
+  // Malformed: the string is longer than its payload, but not than the frame.
+  const payload = codec.encode(new Uint8Array(2 * LONG_BYTES));
+  const after = codec.encode(new Uint8Array(2 * LONG_BYTES));
+  const bytes = sequence(8, 1, 0, 0, 1, payload, 2, after);
+  const end = 20_000, { length } = bytes;
+  const found = findLongString(bytes, { start: 0, end, length, inside: true });
+  assertEquals(found, { at: 15, size: 2 * LONG_BYTES });
+  new DataView(bytes.buffer).setUint32(11, 2 * LONG_BYTES + 1);
+  for (const inside of [true, false]) {
+    assertEquals(
+      findLongString(bytes, { start: 0, end, length, inside }),
+      inside ? null : { at: 10, size: payload.length },
+      "the item fails, not the connection",
+    );
+  }
+  const error = sequence(10, 1, "Error", "message", null, payload);
+  assertEquals(
+    findLongString(error, {
+      start: 0,
+      end,
+      length: error.length,
+      inside: true,
+    }),
+    null,
+    "ERROR has no payload",
+  );
+});
+
 /** A codec of one's own, over the other. */
 const own = {
   name: "own",

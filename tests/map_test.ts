@@ -9,7 +9,7 @@ import {
 } from "@std/assert";
 import { ItemFailure, RemoteError } from "../mod.ts";
 import { both, Kit, range } from "./_support/channel_kit.ts";
-import { Gate, moment, stateOf, until } from "./_support/within.ts";
+import { Gate, moment, stateOf, until, within } from "./_support/within.ts";
 
 /** A source that tells how far it was taken and whether it was closed. */
 class Source implements Iterable<number> {
@@ -528,3 +528,33 @@ both("close() is not held up by a map() whose source waits", async (net) => {
   assertInstanceOf(await third, TypeError);
   resolve();
 });
+
+both(
+  "map() goes on when results past maxBufferedBytes are read",
+  async (net) => {
+    // Nothing but the reader's reads is to wake anybody.
+    const heartbeat = { intervalMs: 60_000, timeoutMs: 60_000, dropMs: 60_000 };
+    await using kit = new Kit<number, Uint8Array>(net, {
+      heartbeat,
+      maxBufferedBytes: 100_000,
+    });
+    const { server } = kit;
+    await kit.worker(() => new Uint8Array(50_000), {
+      client: { heartbeat, prefetch: 2 },
+    });
+    for (const ordered of [true, false]) {
+      const results = server.map(range(20), { ordered });
+      let count = 0;
+      await results.next();
+      await until(() => {
+        const { pending, inFlight } = server.stats();
+        return pending > 0 && inFlight === 0;
+      }, "an item waits for its place, and no worker has one");
+      const reading = (async () => {
+        for await (const _ of results) count++;
+      })();
+      await within(reading, 5000, "the rest is read");
+      assertEquals(count, 19);
+    }
+  },
+);
