@@ -167,13 +167,17 @@ class Demo implements AsyncDisposable {
       .map((worker) => worker.name);
     const inFlight = () =>
       this.#server.workers.find((it) => it.name === name)?.inFlight ?? 0;
-    // Stopped first: then what it has sent arrives, and what it holds it can't
+    // Stopped first: then what it has sent arrives, and what it gets it can't
     // finish any more, so that it surely dies with work in its hands.
     if (Deno.build.os !== "windows") this.#fleet.signal(name, "SIGSTOP");
-    this.#stopped.resolve();
-    for (let tries = 0; tries < 50; tries++) {
+    for (let same = 0; same < 5;) {
+      const before = inFlight();
       await delay(20);
-      if (inFlight() > 0) break;
+      same = inFlight() === before ? same + 1 : 0;
+    }
+    this.#stopped.resolve();
+    for (let tries = 0; tries < 50 && inFlight() === 0; tries++) {
+      await delay(20);
     }
     const victim = { name, after: settled + failed, inFlight: inFlight() };
     this.#fleet.signal(name, "SIGKILL");
