@@ -58,6 +58,7 @@ export class CborDecoder extends CborReader {
     this.set(bytes, start, end);
     this.aside = aside;
     const value = this.readValue();
+    this.aside = null;
     if (this.pos !== end) {
       this.fail(`${end - this.pos} bytes follow the value`, this.pos);
     }

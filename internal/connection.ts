@@ -489,6 +489,8 @@ export class Connection {
           }
           if (this.#ended || this.#finishing) break;
         }
+        // What was read isn't kept in memory until more comes.
+        reader.aside = null;
         if (this.#ended) return;
         if (!decoder.partial) this.partialSince = 0;
         else if (this.partialSince === 0) this.partialSince = this.heardAt;

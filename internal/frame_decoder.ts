@@ -70,6 +70,7 @@ export class FrameDecoder {
 
   /** Room to read into. */
   space(): Uint8Array<ArrayBuffer> {
+    this.aside = null;
     if (this.long !== "none") this.#findLong();
     const long = this.#long;
     if (long !== null && long.filled < long.bytes.length) {
@@ -142,8 +143,8 @@ export class FrameDecoder {
     const long = this.#long;
     const missing = long === null ? 0 : long.bytes.length;
     if (held < 4 + length - missing) return false;
-    if (long === null) this.aside = null;
-    else {
+    this.aside = null;
+    if (long !== null) {
       if (long.filled < missing) return false;
       this.aside = { at: low + long.at, bytes: long.bytes };
       this.#long = null;

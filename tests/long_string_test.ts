@@ -166,6 +166,24 @@ Deno.test("A long string that was read aside has a buffer of its own size", () =
   assertEquals(bytes, value.bytes);
 });
 
+Deno.test("A long string is let go of once its frame was read", () => {
+  const decoder = new FrameDecoder(64 * KIB * KIB);
+  decoder.long = "values";
+  const bytes = frameOf(new Uint8Array(4 * LONG_BYTES));
+  for (let at = 0; at < bytes.length;) {
+    const space = decoder.space();
+    const part = bytes.subarray(at, at + Math.min(space.length, 32 * KIB));
+    space.set(part);
+    decoder.advance(part.length);
+    at += part.length;
+  }
+  assert(decoder.next());
+  assertEquals(decoder.aside?.bytes.length, 4 * LONG_BYTES);
+  assert(!decoder.next());
+  decoder.space();
+  assertEquals(decoder.aside, null, "an idle connection keeps nothing");
+});
+
 Deno.test("Frames that are damaged are read the same, aside or not", () => {
   const rng = seeded("damaged long strings");
   const all = Object.values(shapes(rng)).map((values) => frameOf(...values))
