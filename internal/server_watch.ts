@@ -128,6 +128,7 @@ export class ServerWatch {
   #checkItems(now: number): void {
     const { delivery, itemTimeoutMs } = this.#options;
     if (itemTimeoutMs === undefined) return;
+    const { failed } = delivery;
     for (const worker of delivery.workers) {
       for (const entry of worker.inFlight.oldest(worker.concurrency)) {
         if (entry.startedAt === 0) entry.startedAt = now;
@@ -136,6 +137,8 @@ export class ServerWatch {
         }
       }
     }
+    // Their places are free, though whoever holds them says nothing.
+    if (delivery.failed > failed) delivery.pump();
   }
 
   /** Items that wait though nothing has moved for a while: it is told why. */

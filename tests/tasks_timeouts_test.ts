@@ -424,3 +424,29 @@ both("A generator that is cancelled is closed", async (net) => {
   assertEquals(await Array.fromAsync(kit.server), [1]);
   assert(closed);
 });
+
+both(
+  "itemTimeoutMs: the places of items that hang go to others",
+  async (net) => {
+    // Nothing but the timeout is to wake anybody.
+    const heartbeat = { intervalMs: 60_000, timeoutMs: 60_000, dropMs: 60_000 };
+    let failures = 0;
+    await using kit = new Kit<number, number>(net, {
+      heartbeat,
+      itemTimeoutMs: 800,
+      onFailure: () => failures++,
+    });
+    const { server } = kit;
+    const hangs = () => new Promise<never>(() => {});
+    await kit.worker(hangs, {
+      concurrency: 4096,
+      client: { heartbeat, prefetch: 8192 },
+    });
+    for (const n of range(5000)) server.send(n)?.catch(() => {});
+    await until(() => server.stats().inFlight === 4096, "it has all places");
+    const results = server[Symbol.asyncIterator]();
+    await kit.worker((n) => n, { client: { heartbeat } });
+    await within(results.next(), 5000, "the other has an item");
+    assert(failures > 0);
+  },
+);
