@@ -541,7 +541,9 @@ export class Delivery {
     const { byItem, strategy } = this.#options;
     const may = (worker: Worker): boolean => mayReserve(worker, entry);
     try {
-      if (byItem) return strategy.pick(this.#workers, entry.item, may);
+      if (byItem) {
+        return strategy.pick(this.#candidates(entry), entry.item, may);
+      }
     } catch {
       return null; // its dispatch will tell
     }
@@ -603,7 +605,7 @@ export class Delivery {
       let worker: Worker | null;
       try {
         worker = this.#options.strategy.pick(
-          this.#workers,
+          this.#candidates(entry),
           entry.item,
           this.#fits,
         );
@@ -626,6 +628,16 @@ export class Delivery {
       this.#place(entry);
       return true;
     }
+  }
+
+  /**
+   * The workers to pick one from. A strategy that chooses by the item chooses
+   * whether there is room or not, so it sees none that can't take it at all.
+   */
+  #candidates(entry: Item): readonly Worker[] {
+    return this.#options.byItem && entry.way.kind === ItemKind.CALL
+      ? this.#workers.filter(({ mode }) => mode === Mode.WORK)
+      : this.#workers;
   }
 
   /** The way hears of the first dispatch, and of no other. */

@@ -243,6 +243,20 @@ both('dispatch "least-loaded" goes to the one with the fewest', async (net) => {
   assertEquals(await first, 0);
 });
 
+both("dispatch by key: submit() leaves those out who read", async (net) => {
+  await using kit = new Kit<number, number>(net, {
+    dispatch: { key: (n) => `key ${n}` },
+  });
+  const reader = await kit.client();
+  const reading = Array.fromAsync(reader);
+  await kit.active(1);
+  await kit.worker((n) => n * 2);
+  const results = range(40).map((n) => kit.server.submit(n));
+  assertEquals(await Promise.all(results), range(40).map((n) => n * 2));
+  await kit.server.close();
+  assertEquals(await reading, []);
+});
+
 both("dispatch: a dispatcher of one's own is asked", async (net) => {
   const free: number[] = [];
   await using kit = new Kit<number, number>(net, {
