@@ -31,7 +31,7 @@ import {
   HandshakeError,
   ProtocolError,
 } from "./internal/errors.ts";
-import type { ClientEvent } from "./internal/events.ts";
+import { type ClientEvent, tellEvent } from "./internal/events.ts";
 import {
   frameName,
   FrameType,
@@ -63,6 +63,7 @@ import { orAbort, Reconnection } from "./internal/reconnection.ts";
 import type { HandlerSource } from "./internal/runner.ts";
 import { SchemaQueue } from "./internal/schema.ts";
 import { timerMs } from "./internal/timer.ts";
+import { handshakeTls } from "./internal/tls_handshake.ts";
 import { readTrace } from "./internal/trace_context.ts";
 import { tracingOfProcess } from "./internal/tracing.ts";
 import { TransformError } from "./internal/transforms.ts";
@@ -245,7 +246,7 @@ export async function work<Item, Result>(
       if (source.error !== null) throw source.error;
       const delayMs = reconnection.next(error, performance.now());
       if (delayMs === null) throw error;
-      tell(options.onEvent, {
+      tellEvent(options.onEvent, {
         type: "reconnecting",
         attempt: reconnection.attempts,
         delayMs,
@@ -1110,19 +1111,7 @@ export class Client<Item = unknown, Result = unknown>
   }
 
   #emit(event: ClientEvent): void {
-    tell(this.#options.onEvent, event);
-  }
-}
-
-function tell(
-  onEvent: ((event: ClientEvent) => void) | undefined,
-  event: ClientEvent,
-): void {
-  try {
-    onEvent?.(event);
-  } catch (error) {
-    // The caller's own: it must not break what happens here.
-    reportError(error);
+    tellEvent(this.#options.onEvent, event);
   }
 }
 
@@ -1178,7 +1167,7 @@ async function dial(options: ConnectOptions): Promise<Deno.TcpConn> {
   }
 }
 
-/** TLS on a connection, its handshake included: only then errors have names. */
+/** TLS on a connection, its handshake included. */
 async function startTls(
   tcp: Deno.TcpConn,
   options: ConnectOptions,
@@ -1194,50 +1183,5 @@ async function startTls(
     tcp,
     caCerts === undefined ? { hostname } : { hostname, caCerts },
   );
-  let isLate = false;
-  // Closing it is what ends a handshake that hangs.
-  const stop = () => {
-    try {
-      conn.close();
-    } catch {
-      // Closed already.
-    }
-  };
-  const timer = setTimeout(() => {
-    isLate = true;
-    stop();
-  }, timerMs(handshakeTimeoutMs));
-  signal?.addEventListener("abort", stop);
-  try {
-    signal?.throwIfAborted();
-    await conn.handshake();
-    return conn;
-  } catch (error) {
-    stop();
-    if (signal?.aborted) throw signal.reason;
-    throw tlsError(error, isLate ? handshakeTimeoutMs : null);
-  } finally {
-    clearTimeout(timer);
-    signal?.removeEventListener("abort", stop);
-  }
-}
-
-function tlsError(cause: unknown, lateMs: number | null): HandshakeError {
-  if (lateMs !== null) {
-    return new HandshakeError(
-      "timeout",
-      `Handshake failed: TLS was not done within ${lateMs} ms`,
-    );
-  }
-  const reason = cause instanceof Error ? cause.message : String(cause);
-  // Whom the certificate doesn't vouch for isn't the server that was meant.
-  return reason.startsWith("invalid peer certificate")
-    ? new HandshakeError(
-      "auth",
-      `Handshake failed: the server's certificate is not accepted: ${reason}`,
-      { cause },
-    )
-    : new HandshakeError("protocol", `Handshake failed: TLS: ${reason}`, {
-      cause,
-    });
+  return await handshakeTls(conn, { signal, timeoutMs: handshakeTimeoutMs });
 }

@@ -30,7 +30,7 @@ import { defined } from "./internal/defined.ts";
 import { Delivery, type Item as Entry } from "./internal/delivery.ts";
 import { strategyOf, type WorkerInfo } from "./internal/dispatcher.ts";
 import { DrainTimeoutError, ItemFailure } from "./internal/errors.ts";
-import type { ServerEvent } from "./internal/events.ts";
+import { type ServerEvent, tellEvent } from "./internal/events.ts";
 import { checkHandshake, termsOf } from "./internal/handshake.ts";
 import { ItemSpans } from "./internal/item_spans.ts";
 import { LocalPools, type LocalWorkers } from "./internal/local_pools.ts";
@@ -939,11 +939,6 @@ export class Server<Item = unknown, Result = unknown>
 
   #emit(event: ServerEvent<Item>): void {
     this.#dashboard?.onEvent(event);
-    try {
-      this.#options.onEvent?.(event);
-    } catch (error) {
-      // The caller's own: it must not break what happens here.
-      reportError(error);
-    }
+    tellEvent(this.#options.onEvent, event);
   }
 }

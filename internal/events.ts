@@ -69,3 +69,16 @@ export type ClientEvent =
   | { type: "suspect" }
   /** The server was heard again. */
   | { type: "recovered" };
+
+/** Tells `onEvent`, if there is one. */
+export function tellEvent<Event>(
+  onEvent: ((event: Event) => void) | undefined,
+  event: Event,
+): void {
+  try {
+    onEvent?.(event);
+  } catch (error) {
+    // The caller's own: it must not break what happens here.
+    reportError(error);
+  }
+}
