@@ -23,7 +23,9 @@ import { cbor } from "./codec.ts";
 import { Answers } from "./internal/answers.ts";
 import type { CborDecoder } from "./internal/cbor_decoder.ts";
 import { deferred, Inlet, Outlet, rejected } from "./internal/channel.ts";
+import { ClientControl } from "./internal/client_control.ts";
 import { ClientHandshake } from "./internal/client_handshake.ts";
+import { type ClientPhase, ClientWatch } from "./internal/client_watch.ts";
 import { Connection, type Duplex } from "./internal/connection.ts";
 import { MAX_WINDOW } from "./internal/credit.ts";
 import {
@@ -36,7 +38,6 @@ import {
   frameName,
   FrameType,
   GOODBYE_CODES,
-  type GoodbyeCode,
   ItemKind,
   MAX_HANDSHAKE_BYTES,
   Mode,
@@ -47,12 +48,10 @@ import {
   openHandler,
 } from "./internal/handler_source.ts";
 import { checkHandshake, termsOf, type Welcome } from "./internal/handshake.ts";
-import { Heartbeat, tickMs } from "./internal/heartbeat.ts";
 import {
   type ClientOptions,
   type ConnectOptions,
   DEFAULTS,
-  type HeartbeatOptions,
   resolveHeartbeat,
   secretBytes,
   validate,
@@ -68,7 +67,6 @@ import { readTrace } from "./internal/trace_context.ts";
 import { tracingOfProcess } from "./internal/tracing.ts";
 import { TransformError } from "./internal/transforms.ts";
 import { ValueSender } from "./internal/value_sender.ts";
-import { Watchdog } from "./internal/watchdog.ts";
 import type { Handler, Runner, WorkItem } from "./internal/work_loop.ts";
 import { WorkSpans } from "./internal/work_spans.ts";
 
@@ -291,12 +289,11 @@ export class Client<Item = unknown, Result = unknown>
   implements AsyncDisposable, AsyncIterable<Item> {
   readonly #options: ClientOptions;
   readonly #connection: Connection;
+  readonly #control: ClientControl;
   readonly #handshake: ClientHandshake;
   readonly #values: ValueSender;
-  readonly #watchdog: Watchdog;
+  readonly #watch: ClientWatch;
   readonly #payloads: PayloadCodec;
-  readonly #heartbeatOptions: Required<HeartbeatOptions>;
-  readonly #heartbeat: Heartbeat;
   readonly #opened = deferred<void>();
   readonly #closed = deferred<void>();
   readonly #ended = deferred<void>();
@@ -308,7 +305,7 @@ export class Client<Item = unknown, Result = unknown>
   readonly #spans: WorkSpans | null;
   /** Whether items come with their traces. */
   #hasTraces = false;
-  #phase: "handshake" | "open" | "goodbye" | "closed" | "lost" = "handshake";
+  #phase: ClientPhase = "handshake";
   #error: Error | null = null;
   /** Whether the connection is closed. */
   #hasEnded = false;
@@ -323,18 +320,15 @@ export class Client<Item = unknown, Result = unknown>
   #noMore = false;
   /** The last delivery that the reader was handed. */
   #handed = -1;
-  /** Deliveries up to here may be acknowledged, and were. */
+  /** Deliveries up to here may be acknowledged. */
   #ackTo = -1;
-  #acked = -1;
   #runner: Runner | null = null;
   /** Whether `work()` was called; its handler may not be loaded yet. */
   #isWork = false;
   /** Whether the runner takes and gives payloads, not values. */
   #takesPayloads = false;
   #concurrency = 1;
-  #pong = -1;
   #finishTimer: ReturnType<typeof setTimeout> | undefined;
-  #openedAt: number = performance.now();
 
   /**
    * Makes a client of a connection.
@@ -353,20 +347,19 @@ export class Client<Item = unknown, Result = unknown>
     this.#payloads = new PayloadCodec(codec);
     const { itemSchema, resultSchema } = options;
     this.#items = itemSchema === undefined ? null : new SchemaQueue(itemSchema);
-    this.#heartbeatOptions = resolveHeartbeat(options.heartbeat);
-    this.#heartbeat = new Heartbeat(this.#heartbeatOptions, Math.random());
     if ("setNoDelay" in conn) (conn as Deno.TcpConn).setNoDelay(true);
     this.#connection = new Connection(conn as Duplex, {
       limit: MAX_HANDSHAKE_BYTES,
       events: {
         onFrame: (type, reader) => this.#onFrame(type, reader),
         onBatch: () => this.#onBatch(),
-        onFlush: () => this.#onFlush(),
+        onFlush: () => this.#control.onFlush(),
         onDrain: () => this.#onRoom(),
         onViolation: (error) => this.#onViolation(error),
         onEnd: (error) => this.#onEnd(error),
       },
     });
+    this.#control = new ClientControl(this.#connection);
     const tracing = tracingOfProcess();
     this.#spans = tracing === null ? null : new WorkSpans(tracing);
     const transforms = options.transforms ?? [];
@@ -384,7 +377,8 @@ export class Client<Item = unknown, Result = unknown>
       payloads: this.#payloads,
       schema: resultSchema ?? null,
       onFailed: (error) => this.#emit({ type: "failed", id: undefined, error }),
-      onAck: (delivery) => this.#ack(delivery),
+      // Many asks of a turn share an acknowledgement, until nothing is here.
+      onAck: (delivery) => this.#control.ack(delivery, this.#outlet.length > 0),
       onEmpty: () => this.#finishSoon(),
     });
     this.#answers = new Answers(this.#connection, {
@@ -418,17 +412,20 @@ export class Client<Item = unknown, Result = unknown>
       end: () => this.#endValues(),
       onAbort: (reason) => void this.abort(reason),
     }, "client.writable");
-    this.#watchdog = new Watchdog(
-      tickMs(
-        options.handshakeTimeoutMs ?? DEFAULTS.handshakeTimeoutMs,
-        this.#heartbeatOptions.intervalMs,
-      ),
-      {
-        excuse: (lateMs) => this.#connection.excuse(lateMs),
-        check: (now) => this.#check(now),
+    this.#watch = new ClientWatch({
+      connection: this.#connection,
+      control: this.#control,
+      handshakeTimeoutMs: options.handshakeTimeoutMs ??
+        DEFAULTS.handshakeTimeoutMs,
+      heartbeat: resolveHeartbeat(options.heartbeat),
+      phase: () => this.#phase,
+      onTimeout: (error) => {
+        this.#lose(error);
+        this.#connection.end();
       },
-    );
-    this.#watchdog.start();
+      onEvent: (event) => this.#emit(event),
+    });
+    this.#watch.start();
     this.#handshake.start();
     this.#connection.start();
   }
@@ -612,7 +609,7 @@ export class Client<Item = unknown, Result = unknown>
     const wasHandshake = this.#phase === "handshake";
     this.#lose(error);
     if (wasHandshake) this.#connection.end();
-    else this.#goodbye("aborted", text);
+    else this.#control.breakOff("aborted", text);
     await this.#ended.promise;
   }
 
@@ -649,7 +646,7 @@ export class Client<Item = unknown, Result = unknown>
 
   #onRefused(error: HandshakeError, isHeard: boolean): void {
     this.#lose(error);
-    if (isHeard) this.#goodbye("transforms", error.message);
+    if (isHeard) this.#control.breakOff("transforms", error.message);
     else this.#connection.end();
   }
 
@@ -677,10 +674,8 @@ export class Client<Item = unknown, Result = unknown>
         reader.finish();
         return this.#onNoMore();
       case FrameType.PING:
-        this.#pong = reader.readUint();
-        reader.finish();
-        this.#connection.prepare();
-        return this.#connection.schedule();
+        this.#control.pong(reader.readUint());
+        return reader.finish();
       case FrameType.PONG:
         reader.readUint();
         return reader.finish();
@@ -834,11 +829,11 @@ export class Client<Item = unknown, Result = unknown>
     }
     const code = error instanceof TransformError ? "transforms" : "protocol";
     this.#lose(new ConnectionLostError(code, error.message, { cause: error }));
-    this.#goodbye(code, error.message);
+    this.#control.breakOff(code, error.message);
   }
 
   #onEnd(error: ConnectionLostError): void {
-    this.#watchdog.stop();
+    this.#watch.stop();
     this.#hasEnded = true;
     this.#ended.resolve();
     if (this.#phase === "closed") return;
@@ -860,7 +855,7 @@ export class Client<Item = unknown, Result = unknown>
     this.#phase = "lost";
     this.#error = error;
     this.#handshake.stop();
-    this.#watchdog.stop();
+    this.#watch.stop();
     clearTimeout(this.#finishTimer);
     this.#opened.reject(error);
     this.#outlet.fail(error);
@@ -892,7 +887,7 @@ export class Client<Item = unknown, Result = unknown>
       : isWork
       ? MAX_WINDOW
       : DEFAULTS.streamPrefetch;
-    this.#uints(FrameType.CREDIT, [
+    this.#control.uints(FrameType.CREDIT, [
       isWork ? Mode.WORK : Mode.STREAM,
       isWork ? this.#concurrency : 1,
       this.#window,
@@ -914,16 +909,6 @@ export class Client<Item = unknown, Result = unknown>
     this.#values.ack(this.#ackTo);
   }
 
-  #ack(delivery: number): void {
-    this.#acked = delivery;
-    this.#isAckDue = true;
-    // Many asks of a turn share an acknowledgement, until nothing is here.
-    if (this.#outlet.length > 0) this.#connection.scheduleLater();
-    else this.#connection.schedule();
-  }
-
-  #isAckDue = false;
-
   /** The reader wants no more: what it has not settled goes back. */
   #onCancel(unread: number[]): void {
     if (this.#handed > this.#ackTo) unread.unshift(this.#handed);
@@ -934,7 +919,7 @@ export class Client<Item = unknown, Result = unknown>
   }
 
   #handBack(deliveries: readonly number[]): void {
-    this.#uints(FrameType.LEAVE, deliveries);
+    this.#control.uints(FrameType.LEAVE, deliveries);
   }
 
   /** `work()` ends early: what isn't begun goes back, the rest is finished. */
@@ -997,28 +982,6 @@ export class Client<Item = unknown, Result = unknown>
     this.#runner?.run();
   }
 
-  #uints(type: number, values: readonly number[]): void {
-    const connection = this.#connection;
-    if (connection.ended) return;
-    connection.prepare();
-    connection.frames.uints(type, values);
-    connection.schedule();
-  }
-
-  #onFlush(): void {
-    const { frames } = this.#connection;
-    if (this.#isAckDue) {
-      this.#isAckDue = false;
-      this.#connection.prepare();
-      frames.uints(FrameType.ACK, [this.#acked]);
-    }
-    if (this.#pong >= 0) {
-      this.#connection.prepare();
-      frames.uints(FrameType.PONG, [this.#pong]);
-      this.#pong = -1;
-    }
-  }
-
   // --- Ending ---
 
   /** Looks, a moment later, whether all is done. */
@@ -1041,73 +1004,7 @@ export class Client<Item = unknown, Result = unknown>
     this.#phase = "goodbye";
     this.#values.stop();
     this.#answers.stop();
-    const connection = this.#connection;
-    connection.prepare();
-    this.#onFlush();
-    connection.frames.farewell(FrameType.GOODBYE, 0, "");
-    connection.schedule();
-  }
-
-  #goodbye(code: GoodbyeCode, reason: string): void {
-    const connection = this.#connection;
-    if (connection.ended) return;
-    connection.prepare();
-    this.#onFlush();
-    connection.frames.farewell(
-      FrameType.GOODBYE,
-      GOODBYE_CODES.indexOf(code),
-      reason,
-    );
-    connection.finish();
-  }
-
-  #check(now: number): void {
-    if (this.#phase === "closed" || this.#phase === "lost") return;
-    const connection = this.#connection, heartbeat = this.#heartbeat;
-    if (this.#phase === "handshake") {
-      const { handshakeTimeoutMs = DEFAULTS.handshakeTimeoutMs } =
-        this.#options;
-      if (now - this.#openedAt < handshakeTimeoutMs) return;
-      this.#lose(
-        new HandshakeError(
-          "timeout",
-          `Handshake failed: it was not done within ${handshakeTimeoutMs} ms`,
-        ),
-      );
-      connection.end();
-      return;
-    }
-    const { dropMs, timeoutMs } = this.#heartbeatOptions;
-    if (heartbeat.suspect && now - connection.heardAt < timeoutMs) {
-      heartbeat.suspect = false;
-      this.#emit({ type: "recovered" });
-    }
-    const stalledMs = connection.stalledMs(now);
-    const verdict = stalledMs >= dropMs
-      ? "drop"
-      : heartbeat.judge(connection.heardAt, now);
-    if (verdict === "drop") {
-      connection.end(
-        new ConnectionLostError(
-          "timeout",
-          stalledMs >= dropMs
-            ? `a frame was begun and not finished for ${
-              Math.round(stalledMs)
-            } ms`
-            : `nothing was heard for ${
-              Math.round(now - connection.heardAt)
-            } ms`,
-        ),
-      );
-    } else if (verdict !== "fine") {
-      if (verdict === "suspect") {
-        heartbeat.suspect = true;
-        this.#emit({ type: "suspect" });
-      }
-      if (this.#phase === "open") {
-        this.#uints(FrameType.PING, [heartbeat.ping(now)]);
-      }
-    }
+    this.#control.goodbye();
   }
 
   #emit(event: ClientEvent): void {

@@ -1,0 +1,131 @@
+/**
+ * What time makes of a client's connection: a handshake that takes too long, and
+ * a silent server.
+ *
+ * @module
+ */
+
+import type { ClientControl } from "./client_control.ts";
+import type { Connection } from "./connection.ts";
+import { ConnectionLostError, HandshakeError } from "./errors.ts";
+import type { ClientEvent } from "./events.ts";
+import { FrameType } from "./frame.ts";
+import { Heartbeat, tickMs } from "./heartbeat.ts";
+import type { HeartbeatOptions } from "./options.ts";
+import { Watchdog } from "./watchdog.ts";
+
+/**
+ * How far a client is.
+ *
+ * ```text
+ *   handshake ──► open ──► goodbye ──► closed
+ *       └───────────┴─────────┴──────► lost
+ * ```
+ */
+export type ClientPhase = "handshake" | "open" | "goodbye" | "closed" | "lost";
+
+/** What is looked after, and whom to tell. */
+export interface ClientWatchOptions {
+  /** The connection. */
+  readonly connection: Connection;
+  /** Where pings go. */
+  readonly control: ClientControl;
+  /** How long the handshake may take, in ms. */
+  readonly handshakeTimeoutMs: number;
+  /** When silence means what. */
+  readonly heartbeat: Required<HeartbeatOptions>;
+  /** How far the client is. */
+  phase(): ClientPhase;
+  /** The handshake took too long. */
+  onTimeout(error: HandshakeError): void;
+  /** The server is suspect, or was heard again. */
+  onEvent(event: ClientEvent): void;
+}
+
+/** Looks after the deadlines of a client. */
+export class ClientWatch {
+  readonly #options: ClientWatchOptions;
+  readonly #heartbeat: Heartbeat;
+  readonly #watchdog: Watchdog;
+  #startedAt = 0;
+
+  /** @param options What is looked after, and whom to tell. */
+  constructor(options: ClientWatchOptions) {
+    this.#options = options;
+    const { connection, handshakeTimeoutMs, heartbeat } = options;
+    this.#heartbeat = new Heartbeat(heartbeat, Math.random());
+    this.#watchdog = new Watchdog(
+      tickMs(handshakeTimeoutMs, heartbeat.intervalMs),
+      {
+        excuse: (lateMs) => connection.excuse(lateMs),
+        check: (now) => this.#check(now),
+      },
+    );
+  }
+
+  /** The handshake begins. */
+  start(): void {
+    this.#startedAt = performance.now();
+    this.#watchdog.start();
+  }
+
+  /** Stops for good. */
+  stop(): void {
+    this.#watchdog.stop();
+  }
+
+  #check(now: number): void {
+    const phase = this.#options.phase();
+    if (phase === "closed" || phase === "lost") return;
+    if (phase === "handshake") this.#checkHandshake(now);
+    else this.#judge(now);
+  }
+
+  #checkHandshake(now: number): void {
+    const { handshakeTimeoutMs } = this.#options;
+    if (now - this.#startedAt < handshakeTimeoutMs) return;
+    this.#options.onTimeout(
+      new HandshakeError(
+        "timeout",
+        `Handshake failed: it was not done within ${handshakeTimeoutMs} ms`,
+      ),
+    );
+  }
+
+  #judge(now: number): void {
+    const heartbeat = this.#heartbeat;
+    const { connection, control, onEvent } = this.#options;
+    const { dropMs, timeoutMs } = this.#options.heartbeat;
+    if (heartbeat.suspect && now - connection.heardAt < timeoutMs) {
+      heartbeat.suspect = false;
+      onEvent({ type: "recovered" });
+    }
+    const stalledMs = connection.stalledMs(now);
+    const verdict = stalledMs >= dropMs
+      ? "drop"
+      : heartbeat.judge(connection.heardAt, now);
+    if (verdict === "drop") {
+      connection.end(
+        new ConnectionLostError(
+          "timeout",
+          stalledMs >= dropMs
+            ? `a frame was begun and not finished for ${
+              Math.round(stalledMs)
+            } ms`
+            : `nothing was heard for ${
+              Math.round(now - connection.heardAt)
+            } ms`,
+        ),
+      );
+    } else if (verdict !== "fine") {
+      if (verdict === "suspect") {
+        heartbeat.suspect = true;
+        onEvent({ type: "suspect" });
+      }
+      // Whoever was told may have ended it.
+      if (this.#options.phase() === "open") {
+        control.uints(FrameType.PING, [heartbeat.ping(now)]);
+      }
+    }
+  }
+}
