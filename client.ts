@@ -22,12 +22,11 @@
 import { cbor } from "./codec.ts";
 import { Answers } from "./internal/answers.ts";
 import type { CborDecoder } from "./internal/cbor_decoder.ts";
-import { deferred, Inlet, Outlet, rejected } from "./internal/channel.ts";
+import { deferred, Inlet, rejected } from "./internal/channel.ts";
 import { ClientControl } from "./internal/client_control.ts";
 import { ClientHandshake } from "./internal/client_handshake.ts";
 import { type ClientPhase, ClientWatch } from "./internal/client_watch.ts";
 import { Connection, type Duplex } from "./internal/connection.ts";
-import { MAX_WINDOW } from "./internal/credit.ts";
 import {
   ConnectionLostError,
   HandshakeError,
@@ -38,9 +37,7 @@ import {
   frameName,
   FrameType,
   GOODBYE_CODES,
-  ItemKind,
   MAX_HANDSHAKE_BYTES,
-  Mode,
 } from "./internal/frame.ts";
 import {
   checkHandler,
@@ -48,6 +45,7 @@ import {
   openHandler,
 } from "./internal/handler_source.ts";
 import { checkHandshake, termsOf, type Welcome } from "./internal/handshake.ts";
+import { Intake } from "./internal/intake.ts";
 import {
   type ClientOptions,
   type ConnectOptions,
@@ -60,14 +58,12 @@ import {
 import { PayloadCodec } from "./internal/payload.ts";
 import { orAbort, Reconnection } from "./internal/reconnection.ts";
 import type { HandlerSource } from "./internal/runner.ts";
-import { SchemaQueue } from "./internal/schema.ts";
 import { timerMs } from "./internal/timer.ts";
 import { handshakeTls } from "./internal/tls_handshake.ts";
-import { readTrace } from "./internal/trace_context.ts";
 import { tracingOfProcess } from "./internal/tracing.ts";
 import { TransformError } from "./internal/transforms.ts";
 import { ValueSender } from "./internal/value_sender.ts";
-import type { Handler, Runner, WorkItem } from "./internal/work_loop.ts";
+import type { Handler } from "./internal/work_loop.ts";
 import { WorkSpans } from "./internal/work_spans.ts";
 
 export {
@@ -297,37 +293,15 @@ export class Client<Item = unknown, Result = unknown>
   readonly #opened = deferred<void>();
   readonly #closed = deferred<void>();
   readonly #ended = deferred<void>();
-  readonly #outlet: Outlet<Item, number>;
+  readonly #intake: Intake<Item>;
   readonly #inlet: Inlet<Result>;
-  readonly #items: SchemaQueue | null;
   readonly #answers: Answers;
   /** Null: tracing is off. */
   readonly #spans: WorkSpans | null;
-  /** Whether items come with their traces. */
-  #hasTraces = false;
   #phase: ClientPhase = "handshake";
   #error: Error | null = null;
   /** Whether the connection is closed. */
   #hasEnded = false;
-  #readingDone = false;
-  #leaving = false;
-  #nextDelivery = 0;
-  /** Items that are here and aren't settled, and how many there may be. */
-  #held = 0;
-  #window = 0;
-  /** Those of them that were handed to the reader since the last ACK. */
-  #handedSince = 0;
-  #noMore = false;
-  /** The last delivery that the reader was handed. */
-  #handed = -1;
-  /** Deliveries up to here may be acknowledged. */
-  #ackTo = -1;
-  #runner: Runner | null = null;
-  /** Whether `work()` was called; its handler may not be loaded yet. */
-  #isWork = false;
-  /** Whether the runner takes and gives payloads, not values. */
-  #takesPayloads = false;
-  #concurrency = 1;
   #finishTimer: ReturnType<typeof setTimeout> | undefined;
 
   /**
@@ -346,7 +320,6 @@ export class Client<Item = unknown, Result = unknown>
     const codec = options.codec ?? cbor();
     this.#payloads = new PayloadCodec(codec);
     const { itemSchema, resultSchema } = options;
-    this.#items = itemSchema === undefined ? null : new SchemaQueue(itemSchema);
     if ("setNoDelay" in conn) (conn as Deno.TcpConn).setNoDelay(true);
     this.#connection = new Connection(conn as Duplex, {
       limit: MAX_HANDSHAKE_BYTES,
@@ -378,33 +351,30 @@ export class Client<Item = unknown, Result = unknown>
       schema: resultSchema ?? null,
       onFailed: (error) => this.#emit({ type: "failed", id: undefined, error }),
       // Many asks of a turn share an acknowledgement, until nothing is here.
-      onAck: (delivery) => this.#control.ack(delivery, this.#outlet.length > 0),
+      onAck: (delivery) =>
+        this.#control.ack(delivery, this.#intake.outlet.length > 0),
       onEmpty: () => this.#finishSoon(),
     });
     this.#answers = new Answers(this.#connection, {
       payloads: this.#payloads,
       schema: resultSchema ?? null,
       onFailed: (id, error) => this.#emit({ type: "failed", id, error }),
-      onAnswered: () => this.#held--,
+      onAnswered: () => this.#intake.answered(),
       onChecked: () => {
-        this.#runner?.run();
+        this.#intake.runner?.run();
         this.#finishSoon();
       },
     });
     this.#answers.spans = this.#spans;
-    this.#outlet = new Outlet<Item, number>({
-      onTaken: () => this.#grant(),
-      onAsk: () => this.#onAsk(),
-      onRead: (_bytes, delivery) => {
-        this.#handed = delivery;
-        this.#handedSince++;
-      },
-      onReachedEnd: () => {
-        this.#readingDone = true;
-        this.#finishSoon();
-      },
-      onCancel: (_reason, unread) => this.#onCancel(unread),
-    }, { name: "client.readable", burst: 1 });
+    this.#intake = new Intake<Item>(this.#connection, {
+      payloads: this.#payloads,
+      schema: itemSchema,
+      prefetch: options.prefetch ?? "auto",
+      control: this.#control,
+      answers: this.#answers,
+      onSettled: (delivery) => this.#values.ack(delivery),
+      onDone: () => this.#finishSoon(),
+    });
     this.#inlet = new Inlet<Result>({
       onTaken: () => {},
       send: (value) => this.#refusal() ?? this.#values.send(value),
@@ -445,7 +415,7 @@ export class Client<Item = unknown, Result = unknown>
    * @throws {TypeError} If iteration or `work()` was used before.
    */
   get readable(): ReadableStream<Item> {
-    return this.#outlet.readable;
+    return this.#intake.outlet.readable;
   }
 
   /**
@@ -489,7 +459,7 @@ export class Client<Item = unknown, Result = unknown>
    * @throws {TypeError} If `readable` or `work()` was used before.
    */
   [Symbol.asyncIterator](): AsyncIterableIterator<Item, undefined> {
-    return this.#outlet.iterate();
+    return this.#intake.outlet.iterate();
   }
 
   /**
@@ -528,20 +498,18 @@ export class Client<Item = unknown, Result = unknown>
   }
 
   #takeForWork(): void {
-    this.#outlet.takeForWork();
+    this.#intake.outlet.takeForWork();
     this.#inlet.takeForWork();
-    this.#isWork = true;
+    this.#intake.isWork = true;
   }
 
   async #work(source: HandlerSource, options: WorkOptions): Promise<void> {
     const { concurrency = 1, signal } = options;
     this.#answers.sendStacks = options.sendStacks ?? false;
-    this.#concurrency = concurrency;
-    this.#takesPayloads = source.takesPayloads;
     this.#values.takesPayloads = source.takesPayloads;
     this.#answers.takesPayloads = source.takesPayloads;
     const spans = this.#spans;
-    this.#runner = source.runner({
+    const runner = source.runner({
       scope: spans,
       isBusy: () =>
         this.#connection.busy || this.#answers.pending >= concurrency,
@@ -555,9 +523,10 @@ export class Client<Item = unknown, Result = unknown>
       onCrash: (error) => this.#emit({ type: "failed", id: undefined, error }),
       onUnusable: (error) => void this.abort(error),
     });
-    this.#grant();
+    const { takesPayloads } = source;
+    this.#intake.work(runner, { concurrency, takesPayloads });
     this.#finishSoon();
-    const leave = () => this.#leave();
+    const leave = () => this.#intake.leave();
     if (signal?.aborted) leave();
     else signal?.addEventListener("abort", leave);
     try {
@@ -566,7 +535,7 @@ export class Client<Item = unknown, Result = unknown>
       throw source.error ?? error;
     } finally {
       signal?.removeEventListener("abort", leave);
-      this.#runner.close();
+      runner.close();
       spans?.stop(
         this.#error ??
           new DOMException("The server has finished", "AbortError"),
@@ -582,12 +551,9 @@ export class Client<Item = unknown, Result = unknown>
    * connection is lost before.
    */
   close(): Promise<void> {
-    if (this.#runner !== null) this.#leave();
+    if (this.#intake.runner !== null) this.#intake.leave();
     else {
-      this.#settleHanded();
-      this.#leaving = true;
-      this.#readingDone = true;
-      this.#outlet.close();
+      this.#intake.close();
       this.#endValues();
       this.#inlet.fail(new TypeError("Cannot write: the client is closed"));
       this.#finishSoon();
@@ -632,14 +598,15 @@ export class Client<Item = unknown, Result = unknown>
 
   #onWelcome(welcome: Welcome): void {
     this.#answers.wantsResults = welcome.results;
-    this.#hasTraces = welcome.trace && this.#spans !== null;
+    this.#intake.hasTraces = welcome.trace && this.#spans !== null;
     this.#phase = "open";
+    this.#intake.start();
     this.#connection.readAside(this.#payloads.long);
     this.#values.start();
     this.#answers.start();
     this.#opened.resolve();
     this.#emit({ type: "connected" });
-    this.#grant();
+    this.#intake.grant();
     this.#onRoom();
     this.#finishSoon();
   }
@@ -658,7 +625,7 @@ export class Client<Item = unknown, Result = unknown>
     }
     switch (type) {
       case FrameType.ITEM:
-        return this.#onItem(reader);
+        return this.#intake.onItem(reader);
       case FrameType.CREDIT: {
         const values = reader.readUint(), bytes = reader.readUint();
         reader.finish();
@@ -666,13 +633,13 @@ export class Client<Item = unknown, Result = unknown>
       }
       case FrameType.CANCEL: {
         do {
-          this.#cancel(reader.readUint());
+          this.#intake.cancel(reader.readUint());
         } while (!reader.done);
         return;
       }
       case FrameType.END:
         reader.finish();
-        return this.#onNoMore();
+        return this.#intake.onEnd();
       case FrameType.PING:
         this.#control.pong(reader.readUint());
         return reader.finish();
@@ -688,109 +655,17 @@ export class Client<Item = unknown, Result = unknown>
     }
   }
 
-  #onItem(reader: CborDecoder): void {
-    const attempt = reader.readUint();
-    const kind = reader.readUint();
-    let delivery = reader.readUint();
-    if (kind > ItemKind.CALL || delivery !== this.#nextDelivery) {
-      throw new ProtocolError(
-        `Cannot take ITEM: kind ${kind}, delivery ${delivery}, expected ${this.#nextDelivery}`,
-      );
-    }
-    do {
-      const id = reader.readUint();
-      const trace = this.#hasTraces ? readTrace(reader) : undefined;
-      reader.readBytesRange();
-      if (++this.#held > this.#window && !this.#leaving || this.#noMore) {
-        throw new ProtocolError(
-          this.#noMore
-            ? "Cannot take ITEM: END came before it"
-            : `Cannot take ITEM: ${this.#held} are unsettled, the window is ${this.#window}`,
-        );
-      }
-      const item = { delivery, id, attempt, kind, value: undefined };
-      this.#takeItem(
-        trace === undefined ? item : { ...item, trace },
-        reader,
-      );
-      delivery++;
-    } while (!reader.done);
-    this.#nextDelivery = delivery;
-  }
-
-  #takeItem(
-    item: { -readonly [K in keyof WorkItem]: WorkItem[K] },
-    reader: CborDecoder,
-  ): void {
-    const bytes = reader.rangeSize;
-    if (this.#leaving || this.#phase !== "open") {
-      if (this.#phase === "open") this.#handBack([item.delivery]);
-      return;
-    }
-    try {
-      item.value = this.#takesPayloads && this.#items === null
-        ? reader.rangeBytes()
-        : this.#payloads.readFrom(reader);
-    } catch (error) {
-      this.#answers.error(item, error);
-      return;
-    }
-    if (this.#items !== null) this.#checkItem(item, bytes);
-    else this.#pushItem(item, bytes);
-  }
-
-  #pushItem(item: WorkItem, bytes: number): void {
-    if (this.#runner !== null) this.#runner.push(item);
-    else this.#outlet.push(item.value as Item, bytes, item.delivery);
-  }
-
-  /** Nothing more is read before it is known whether an item passes. */
-  #checkItem(item: WorkItem, bytes: number): void {
-    const items = this.#items!, { pending } = items;
-    items.check(item.value, (checked) => {
-      if (this.#phase !== "open") return;
-      if (this.#leaving) this.#handBack([item.delivery]);
-      else if (checked.error !== null) this.#answers.error(item, checked.error);
-      else this.#pushChecked(item, checked.value, bytes);
-    });
-    if (items.pending > pending) this.#connection.hold(items.last);
-  }
-
-  #pushChecked(item: WorkItem, value: unknown, bytes: number): void {
-    try {
-      if (this.#takesPayloads) value = this.#payloads.encode(value);
-    } catch (error) {
-      this.#answers.error(item, error);
-      return;
-    }
-    this.#pushItem({ ...item, value }, bytes);
-  }
-
-  #onNoMore(): void {
-    this.#noMore = true;
-    const isRead = !this.#isWork && this.#outlet.isTaken;
-    this.#outlet.end();
-    if (isRead) return;
-    this.#readingDone = true;
-    this.#finishSoon();
-  }
-
-  #cancel(delivery: number): void {
-    if (this.#runner !== null) this.#runner.cancel(delivery);
-    // A reader has it, or will: taking it back would be a hole in what it reads.
-  }
-
   #onGoodbye(reader: CborDecoder): void {
     const code = GOODBYE_CODES[reader.readUint()] ?? "protocol";
     const reason = reader.readText();
     reader.finish();
     // A suspect isn't waited for: END and the server's goodbye come at once.
-    const isOver = this.#noMore && this.#isWork;
+    const isOver = this.#intake.hasEnd && this.#intake.isWork;
     if (code === "normal" && (this.#phase === "goodbye" || isOver)) {
       this.#phase = "closed";
       clearTimeout(this.#finishTimer);
-      this.#runner?.takeWaiting();
-      this.#runner?.abort(
+      this.#intake.stop();
+      this.#intake.abortRunner(
         new DOMException("The server has finished", "AbortError"),
       );
       this.#connection.end();
@@ -814,7 +689,7 @@ export class Client<Item = unknown, Result = unknown>
       );
       return;
     }
-    this.#runner?.run();
+    this.#intake.runner?.run();
   }
 
   #onViolation(error: Error): void {
@@ -853,84 +728,23 @@ export class Client<Item = unknown, Result = unknown>
   #lose(error: Error): void {
     if (this.#phase === "closed" || this.#phase === "lost") return;
     this.#phase = "lost";
+    this.#intake.stop();
     this.#error = error;
     this.#handshake.stop();
     this.#watch.stop();
     clearTimeout(this.#finishTimer);
     this.#opened.reject(error);
-    this.#outlet.fail(error);
+    this.#intake.outlet.fail(error);
     this.#inlet.fail(error);
     this.#values.fail(error);
     this.#answers.stop();
-    this.#runner?.takeWaiting();
-    this.#runner?.abort(error);
+    this.#intake.abortRunner(error);
     this.#emit({
       type: "disconnected",
       code: error instanceof ConnectionLostError ? error.code : "handshake",
       reason: error.message,
     });
     if (this.#hasEnded) this.#closed.reject(error);
-  }
-
-  // --- Reading ---
-
-  /** Lets the server send items, once somebody takes them. */
-  #grant(): void {
-    if (this.#phase !== "open") return;
-    const isWork = this.#runner !== null;
-    // Items of work() wait until its handler is loaded.
-    if (!isWork && (this.#isWork || !this.#outlet.isTaken)) return;
-    const { prefetch = "auto" } = this.#options;
-    const isAuto = prefetch === "auto";
-    this.#window = !isAuto
-      ? prefetch
-      : isWork
-      ? MAX_WINDOW
-      : DEFAULTS.streamPrefetch;
-    this.#control.uints(FrameType.CREDIT, [
-      isWork ? Mode.WORK : Mode.STREAM,
-      isWork ? this.#concurrency : 1,
-      this.#window,
-      isAuto && isWork ? 1 : 0,
-    ]);
-    if (this.#leaving) this.#handBack([]);
-  }
-
-  /** The reader asks for the next item: the one it was handed is settled. */
-  #onAsk(): void {
-    if (this.#handed > this.#ackTo) this.#settleHanded();
-  }
-
-  #settleHanded(): void {
-    if (this.#handed <= this.#ackTo) return;
-    this.#ackTo = this.#handed;
-    this.#held -= this.#handedSince;
-    this.#handedSince = 0;
-    this.#values.ack(this.#ackTo);
-  }
-
-  /** The reader wants no more: what it has not settled goes back. */
-  #onCancel(unread: number[]): void {
-    if (this.#handed > this.#ackTo) unread.unshift(this.#handed);
-    this.#leaving = true;
-    this.#readingDone = true;
-    if (this.#phase === "open") this.#handBack(unread);
-    this.#finishSoon();
-  }
-
-  #handBack(deliveries: readonly number[]): void {
-    this.#control.uints(FrameType.LEAVE, deliveries);
-  }
-
-  /** `work()` ends early: what isn't begun goes back, the rest is finished. */
-  #leave(): void {
-    if (this.#leaving) return;
-    this.#leaving = true;
-    this.#readingDone = true;
-    if (this.#phase === "open") {
-      this.#handBack(this.#runner!.takeWaiting().map((i) => i.delivery));
-    }
-    this.#finishSoon();
   }
 
   // --- Writing ---
@@ -967,9 +781,12 @@ export class Client<Item = unknown, Result = unknown>
   }
 
   #endValues(): Promise<void> {
-    if (!this.#values.isEnded && !this.#outlet.isTaken && !this.#isWork) {
+    if (
+      !this.#values.isEnded && !this.#intake.outlet.isTaken &&
+      !this.#intake.isWork
+    ) {
       // A client that only writes.
-      this.#readingDone = true;
+      this.#intake.skip();
     }
     const end = this.#values.end();
     this.#finishSoon();
@@ -979,7 +796,7 @@ export class Client<Item = unknown, Result = unknown>
   /** The output has room again. */
   #onRoom(): void {
     this.#values.drain();
-    this.#runner?.run();
+    this.#intake.runner?.run();
   }
 
   // --- Ending ---
@@ -987,7 +804,7 @@ export class Client<Item = unknown, Result = unknown>
   /** Looks, a moment later, whether all is done. */
   #finishSoon(): void {
     if (this.#finishTimer !== undefined || this.#phase !== "open") return;
-    if (!this.#readingDone) return;
+    if (!this.#intake.isDone) return;
     // The code behind the reader's loop runs first: it may still write.
     this.#finishTimer = setTimeout(() => {
       this.#finishTimer = undefined;
@@ -996,12 +813,14 @@ export class Client<Item = unknown, Result = unknown>
   }
 
   #finishNow(): void {
-    if (this.#phase !== "open" || !this.#readingDone) return;
-    if (this.#runner !== null) {
-      if (!this.#runner.isIdle || this.#answers.pending > 0) return;
+    if (this.#phase !== "open" || !this.#intake.isDone) return;
+    const { runner } = this.#intake;
+    if (runner !== null) {
+      if (!runner.isIdle || this.#answers.pending > 0) return;
     } else if (this.#inlet.isTaken && !this.#values.isEnded) return;
     if (!this.#values.isEmpty) return;
     this.#phase = "goodbye";
+    this.#intake.stop();
     this.#values.stop();
     this.#answers.stop();
     this.#control.goodbye();

@@ -1,0 +1,313 @@
+/**
+ * The reading side of a client: items come in as far as credit goes, wait for a
+ * reader or a runner, and are settled, or handed back to the server.
+ *
+ * ```text
+ *              its schema          outlet: settled when the reader asks on
+ *   ITEM ──►───┴──────────┴──►──┬─────────────────────────────► ACK
+ *                               └─ runner: settled when it is answered
+ *   leaving: what isn't begun goes back ──────────────────────► LEAVE
+ * ```
+ *
+ * @module
+ */
+
+import type { Answers } from "./answers.ts";
+import type { CborDecoder } from "./cbor_decoder.ts";
+import { Outlet } from "./channel.ts";
+import type { ClientControl } from "./client_control.ts";
+import type { Connection } from "./connection.ts";
+import { MAX_WINDOW } from "./credit.ts";
+import { ProtocolError } from "./errors.ts";
+import { FrameType, ItemKind, Mode } from "./frame.ts";
+import { DEFAULTS } from "./options.ts";
+import type { PayloadCodec } from "./payload.ts";
+import { SchemaQueue, type StandardSchemaV1 } from "./schema.ts";
+import { readTrace } from "./trace_context.ts";
+import type { Runner, WorkItem } from "./work_loop.ts";
+
+/** What an intake needs of its client. */
+export interface IntakeOptions {
+  /** The codec. */
+  readonly payloads: PayloadCodec;
+  /** What items must pass; undefined: nothing. */
+  readonly schema: StandardSchemaV1 | undefined;
+  /** How many items may be here. */
+  readonly prefetch: number | "auto";
+  /** Where credit goes, and what is handed back. */
+  readonly control: ClientControl;
+  /** Where failures go of items that can't be read. */
+  readonly answers: Answers;
+  /** The reader has settled all that it was handed, up to a delivery. */
+  onSettled(delivery: number): void;
+  /** Nothing more may be read: perhaps all is done. */
+  onDone(): void;
+}
+
+/** How `work()` takes items. */
+export interface IntakeWork {
+  /** Items that run at once. */
+  readonly concurrency: number;
+  /** Whether the runner takes payloads, not values. */
+  readonly takesPayloads: boolean;
+}
+
+/** Takes items in. */
+export class Intake<Item> {
+  /** Where a reader takes them out. */
+  readonly outlet: Outlet<Item, number>;
+  /** Whether `work()` was called; its handler may not be loaded yet. */
+  isWork = false;
+  /** Whether items come with their traces. */
+  hasTraces = false;
+  readonly #connection: Connection;
+  readonly #options: IntakeOptions;
+  readonly #payloads: PayloadCodec;
+  readonly #items: SchemaQueue | null;
+  #runner: Runner | null = null;
+  #concurrency = 1;
+  #takesPayloads = false;
+  #isOpen = false;
+  #isDone = false;
+  #isLeaving = false;
+  #hasEnd = false;
+  #nextDelivery = 0;
+  /** Items that are here and aren't settled, and how many there may be. */
+  #held = 0;
+  #window = 0;
+  /** Those of them that were handed to the reader since the last ACK. */
+  #handedSince = 0;
+  /** The last delivery that the reader was handed. */
+  #handed = -1;
+  /** Deliveries up to here are settled by the reader. */
+  #settled = -1;
+
+  /**
+   * @param connection Where items come from.
+   * @param options The codec, and whom to tell.
+   */
+  constructor(connection: Connection, options: IntakeOptions) {
+    this.#connection = connection;
+    this.#options = options;
+    const { payloads, schema } = options;
+    this.#payloads = payloads;
+    this.#items = schema === undefined ? null : new SchemaQueue(schema);
+    this.outlet = new Outlet<Item, number>({
+      onTaken: () => this.grant(),
+      onAsk: () => this.settleHanded(),
+      onRead: (_bytes, delivery) => {
+        this.#handed = delivery;
+        this.#handedSince++;
+      },
+      onReachedEnd: () => this.#done(),
+      onCancel: (_reason, unread) => this.#onCancel(unread),
+    }, { name: "client.readable", burst: 1 });
+  }
+
+  /** What executes items; null: nobody, or the handler isn't loaded yet. */
+  get runner(): Runner | null {
+    return this.#runner;
+  }
+
+  /** Whether nothing more is read; what a runner has may not be done yet. */
+  get isDone(): boolean {
+    return this.#isDone;
+  }
+
+  /** Whether END came. */
+  get hasEnd(): boolean {
+    return this.#hasEnd;
+  }
+
+  /** The handshake is done: items are taken as far as they are granted. */
+  start(): void {
+    this.#isOpen = true;
+  }
+
+  /** Nothing more is taken. */
+  stop(): void {
+    this.#isOpen = false;
+  }
+
+  /** A runner executes the items. */
+  work(runner: Runner, { concurrency, takesPayloads }: IntakeWork): void {
+    this.#concurrency = concurrency;
+    this.#takesPayloads = takesPayloads;
+    this.#runner = runner;
+    this.grant();
+  }
+
+  /** Lets the server send items, once somebody takes them. */
+  grant(): void {
+    if (!this.#isOpen) return;
+    const isWork = this.#runner !== null;
+    // Items of work() wait until its handler is loaded.
+    if (!isWork && (this.isWork || !this.outlet.isTaken)) return;
+    const { prefetch, control } = this.#options;
+    const isAuto = prefetch === "auto";
+    this.#window = !isAuto
+      ? prefetch
+      : isWork
+      ? MAX_WINDOW
+      : DEFAULTS.streamPrefetch;
+    control.uints(FrameType.CREDIT, [
+      isWork ? Mode.WORK : Mode.STREAM,
+      isWork ? this.#concurrency : 1,
+      this.#window,
+      isAuto && isWork ? 1 : 0,
+    ]);
+    if (this.#isLeaving) this.#handBack([]);
+  }
+
+  /** ITEM came. */
+  onItem(reader: CborDecoder): void {
+    const attempt = reader.readUint();
+    const kind = reader.readUint();
+    let delivery = reader.readUint();
+    if (kind > ItemKind.CALL || delivery !== this.#nextDelivery) {
+      throw new ProtocolError(
+        `Cannot take ITEM: kind ${kind}, delivery ${delivery}, expected ${this.#nextDelivery}`,
+      );
+    }
+    do {
+      const id = reader.readUint();
+      const trace = this.hasTraces ? readTrace(reader) : undefined;
+      reader.readBytesRange();
+      if (++this.#held > this.#window && !this.#isLeaving || this.#hasEnd) {
+        throw new ProtocolError(
+          this.#hasEnd
+            ? "Cannot take ITEM: END came before it"
+            : `Cannot take ITEM: ${this.#held} are unsettled, the window is ${this.#window}`,
+        );
+      }
+      const item = { delivery, id, attempt, kind, value: undefined };
+      this.#take(trace === undefined ? item : { ...item, trace }, reader);
+      delivery++;
+    } while (!reader.done);
+    this.#nextDelivery = delivery;
+  }
+
+  /** END came: there are no more items. */
+  onEnd(): void {
+    this.#hasEnd = true;
+    const isRead = !this.isWork && this.outlet.isTaken;
+    this.outlet.end();
+    if (!isRead) this.#done();
+  }
+
+  /** CANCEL came: an item isn't needed any more. */
+  cancel(delivery: number): void {
+    if (this.#runner !== null) this.#runner.cancel(delivery);
+    // A reader has it, or will: taking it back would be a hole in what it reads.
+  }
+
+  /** An item was answered. */
+  answered(): void {
+    this.#held--;
+  }
+
+  /** The reader asks for the next item: those that it was handed are settled. */
+  settleHanded(): void {
+    if (this.#handed <= this.#settled) return;
+    this.#settled = this.#handed;
+    this.#held -= this.#handedSince;
+    this.#handedSince = 0;
+    this.#options.onSettled(this.#settled);
+  }
+
+  /** `work()` ends early: what isn't begun goes back, the rest is finished. */
+  leave(): void {
+    if (this.#isLeaving) return;
+    this.#isLeaving = true;
+    this.#isDone = true;
+    if (this.#isOpen) {
+      this.#handBack(this.#runner!.takeWaiting().map((i) => i.delivery));
+    }
+    this.#options.onDone();
+  }
+
+  /** A reader ends early: what it was handed is settled, the rest goes back. */
+  close(): void {
+    this.settleHanded();
+    this.#isLeaving = true;
+    this.#isDone = true;
+    this.outlet.close();
+  }
+
+  /** Nothing is read. */
+  skip(): void {
+    this.#isDone = true;
+  }
+
+  /** Everything that runs is told to stop, and what waits is dropped. */
+  abortRunner(reason: unknown): void {
+    this.#runner?.takeWaiting();
+    this.#runner?.abort(reason);
+  }
+
+  #take(
+    item: { -readonly [K in keyof WorkItem]: WorkItem[K] },
+    reader: CborDecoder,
+  ): void {
+    const bytes = reader.rangeSize;
+    if (this.#isLeaving || !this.#isOpen) {
+      if (this.#isOpen) this.#handBack([item.delivery]);
+      return;
+    }
+    try {
+      item.value = this.#takesPayloads && this.#items === null
+        ? reader.rangeBytes()
+        : this.#payloads.readFrom(reader);
+    } catch (error) {
+      this.#options.answers.error(item, error);
+      return;
+    }
+    if (this.#items !== null) this.#check(this.#items, item, bytes);
+    else this.#push(item, bytes);
+  }
+
+  #push(item: WorkItem, bytes: number): void {
+    if (this.#runner !== null) this.#runner.push(item);
+    else this.outlet.push(item.value as Item, bytes, item.delivery);
+  }
+
+  /** Nothing more is read before it is known whether an item passes. */
+  #check(items: SchemaQueue, item: WorkItem, bytes: number): void {
+    const { answers } = this.#options, { pending } = items;
+    items.check(item.value, (checked) => {
+      if (!this.#isOpen) return;
+      if (this.#isLeaving) this.#handBack([item.delivery]);
+      else if (checked.error !== null) answers.error(item, checked.error);
+      else this.#pushChecked(item, checked.value, bytes);
+    });
+    if (items.pending > pending) this.#connection.hold(items.last);
+  }
+
+  #pushChecked(item: WorkItem, value: unknown, bytes: number): void {
+    try {
+      if (this.#takesPayloads) value = this.#payloads.encode(value);
+    } catch (error) {
+      this.#options.answers.error(item, error);
+      return;
+    }
+    this.#push({ ...item, value }, bytes);
+  }
+
+  /** The reader wants no more: what it has not settled goes back. */
+  #onCancel(unread: number[]): void {
+    if (this.#handed > this.#settled) unread.unshift(this.#handed);
+    this.#isLeaving = true;
+    this.#isDone = true;
+    if (this.#isOpen) this.#handBack(unread);
+    this.#options.onDone();
+  }
+
+  #handBack(deliveries: readonly number[]): void {
+    this.#options.control.uints(FrameType.LEAVE, deliveries);
+  }
+
+  #done(): void {
+    this.#isDone = true;
+    this.#options.onDone();
+  }
+}
