@@ -14,7 +14,7 @@ import {
   tell,
 } from "../workload.ts";
 
-/** Values that the source of a stream makes at a pull. */
+/** Values that a source makes at a pull, and a writer when it is ready. */
 const BURST = 64;
 
 type Scenario = (server: Server<Item, Answer>) => Promise<void>;
@@ -76,7 +76,7 @@ async function onewayStreams(server: Server<Item, Answer>): Promise<void> {
     let i = 0;
     while ((i & 0xff) !== 0 || !isOver()) {
       await writer.ready;
-      writer.write(makeItem(i++));
+      for (let k = 0; k < BURST; k++) writer.write(makeItem(i++));
     }
     await writer.close();
     return i;
