@@ -3,16 +3,16 @@
  * to a write. It knows the shape of frames and nothing of what they mean.
  *
  * ```text
- *            schedule()          microtask           written, more came
+ *            schedule()      microtask, or          written, more came
  *   IDLE ───────────────► SCHEDULED ─────► WRITING ───────────────────┐
- *    ▲                        ▲               │ written, nothing came │
+ *    ▲                        ▲  setImmediate │ written, nothing came │
  *    ├────────────────────────┼───────────────┘                       │
  *    │                        └── setImmediate ◄──────────────────────┘
  * ```
  *
  * The first value of an idle connection leaves at the end of the microtask, so
- * that serial traffic is fast; under load the values of one turn of the event
- * loop share a write.
+ * that serial traffic is fast; under load, which is when the last write was of
+ * more than a few, the values of one turn of the event loop share a write.
  *
  * @module
  */
@@ -151,6 +151,8 @@ export class Connection {
     null;
   #state: number = IDLE;
   #blocked = false;
+  /** Whether the last write was of few values. */
+  #isSerial = true;
   /** Whether the last write was too much for a small buffer. */
   #isLarge = false;
   /** Values since the last write. */
@@ -263,7 +265,8 @@ export class Connection {
     this.#values++;
     if (this.#state === IDLE) {
       this.#state = SCHEDULED;
-      queueMicrotask(this.#kick);
+      if (this.#isSerial) queueMicrotask(this.#kick);
+      else setImmediate(this.#kick);
     } else if (this.#state === SCHEDULED) {
       const out = this.out;
       if (out.length + out.segmentBytes >= HIGH_WATER_BYTES) this.flush();
@@ -343,7 +346,7 @@ export class Connection {
           return;
         }
         const { length, segments } = out;
-        const isSerial = this.#values <= SERIAL_VALUES;
+        this.#isSerial = this.#values <= SERIAL_VALUES;
         this.#values = 0;
         const bytes = out.swap(EMPTY);
         this.#isLarge = length > SMALL_BUFFER_BYTES / 2;
@@ -379,7 +382,7 @@ export class Connection {
         if (this.#ended) return;
         if (this.#finishing) continue;
         if (out.length + out.segmentBytes >= HIGH_WATER_BYTES) continue;
-        if (isSerial && out.length === 0 && !this.#due) {
+        if (this.#isSerial && out.length === 0 && !this.#due) {
           this.#state = IDLE;
           giveBuffer(out.swap(EMPTY));
           return;

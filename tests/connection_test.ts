@@ -1,0 +1,87 @@
+/** When a connection writes: one value at once, many together. */
+import { assertEquals } from "@std/assert";
+import { setImmediate } from "node:timers/promises";
+import { Connection } from "../internal/connection.ts";
+import { FrameType } from "../internal/frame.ts";
+
+/** A socket that nothing comes from; it keeps the sizes of what is written. */
+function sink(): { connection: Connection; sizes: number[] } {
+  const sizes: number[] = [];
+  const ended = Promise.withResolvers<null>();
+  const connection = new Connection({
+    read: () => ended.promise,
+    write: (bytes) => {
+      sizes.push(bytes.length);
+      return Promise.resolve(bytes.length);
+    },
+    close: () => ended.resolve(null),
+  }, {
+    limit: 1024,
+    events: {
+      onFrame: () => {},
+      onBatch: () => {},
+      onFlush: () => {},
+      onDrain: () => {},
+      onViolation: () => {},
+      onEnd: () => {},
+    },
+  });
+  return { connection, sizes };
+}
+
+/** Six bytes. */
+function say(connection: Connection, times = 1): void {
+  for (let i = 0; i < times; i++) {
+    connection.prepare();
+    connection.frames.uints(FrameType.PING, [1]);
+    connection.schedule();
+  }
+}
+
+/** Until nothing is left to be written. */
+async function turns(): Promise<void> {
+  for (let i = 0; i < 5; i++) await setImmediate();
+}
+
+Deno.test("Connection writes the only value of a turn at once", async () => {
+  const { connection, sizes } = sink();
+  for (const count of [1, 2, 3]) {
+    say(connection);
+    assertEquals(sizes.length, count - 1);
+    await Promise.resolve();
+    assertEquals(sizes.length, count, "with the microtasks of its turn");
+    await turns();
+  }
+  connection.end();
+});
+
+Deno.test("Connection under load writes the values of a turn together", async () => {
+  const { connection, sizes } = sink();
+  say(connection, 100);
+  await turns();
+  assertEquals(sizes, [600]);
+  // The first comes alone, and the others with the microtasks after it.
+  say(connection);
+  await Promise.resolve().then(() => say(connection, 49));
+  await turns();
+  assertEquals(sizes, [600, 300]);
+  // It was the only one: now it is serial traffic again.
+  say(connection);
+  await turns();
+  say(connection);
+  await Promise.resolve();
+  assertEquals(sizes, [600, 300, 6, 6]);
+  await turns();
+  connection.end();
+});
+
+Deno.test("Connection doesn't hold back more than 64 KiB", async () => {
+  const { connection, sizes } = sink();
+  say(connection, 100);
+  await turns();
+  say(connection, 20_000);
+  assertEquals(sizes.length, 2, "in the same turn");
+  await turns();
+  assertEquals(sizes.reduce((sum, size) => sum + size), 6 * 20_100);
+  connection.end();
+});
