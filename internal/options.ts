@@ -550,10 +550,18 @@ const SERVER: Record<string, Check> = {
   maxHandshakes: integer(1, Number.MAX_SAFE_INTEGER, true),
   maxDeliveries: integer(2, Number.MAX_SAFE_INTEGER, true),
   itemTimeoutMs: ms,
-  retry: record({
-    attempts: integer(1, Number.MAX_SAFE_INTEGER, true),
-    backoffMs: msOrZero,
-  }, "retry"),
+  retry: (v) => {
+    const wrong = record({
+      attempts: integer(1, Number.MAX_SAFE_INTEGER, true),
+      backoffMs: msOrZero,
+    }, "retry")(v);
+    if (wrong !== null) return wrong;
+    // Left out it would be no limit at all.
+    if ((v as RetryOptions).attempts === undefined) {
+      throw missing("retry", "a number of attempts");
+    }
+    return null;
+  },
   onFailure: callback,
   onEvent: callback,
   insecure: boolean,
@@ -665,7 +673,9 @@ const CHECKS = {
 export function validate(options: unknown, of: keyof typeof CHECKS): void {
   if (typeof options !== "object" || options === null) {
     throw new TypeError(
-      `Cannot use ${of} options: expected an object, got ${typeof options}`,
+      `Cannot use ${of} options: expected an object, got ${
+        options === null ? "null" : typeof options
+      }`,
     );
   }
   checkOptions(options, CHECKS[of], of);
@@ -684,8 +694,10 @@ export function validate(options: unknown, of: keyof typeof CHECKS): void {
     const { cert, key } = options as ListenOptions;
     checkPair(of, cert, key);
   }
-  if ((of === "listen" || of === "connect") && !("port" in options)) {
-    throw missing(of, "a port");
+  if (of === "listen" || of === "connect") {
+    if ((options as ListenOptions).port === undefined) {
+      throw missing(of, "a port");
+    }
   }
   if (heartbeat !== undefined) {
     const { timeoutMs, dropMs, intervalMs } = resolveHeartbeat(heartbeat);
