@@ -176,8 +176,8 @@ export function readHello(reader: CborDecoder): Hello {
     nonce: readNonce(map, "nonce", "HELLO"),
     instance: readNonce(map, "instance", "HELLO"),
     name: map["name"] === undefined ? "" : text(map, "name", "HELLO"),
-    auth: map["auth"] === true,
-    trace: map["trace"] === true,
+    auth: flag(map, "auth", "HELLO") ?? false,
+    trace: flag(map, "trace", "HELLO") ?? false,
   };
 }
 
@@ -207,8 +207,8 @@ export function readWelcome(reader: CborDecoder): Welcome {
     ...readTerms(map, "WELCOME"),
     maxFrameBytes: readFrameLimit(map, "WELCOME"),
     nonce: readNonce(map, "nonce", "WELCOME"),
-    results: map["results"] !== false,
-    trace: map["trace"] === true,
+    results: flag(map, "results", "WELCOME") ?? true,
+    trace: flag(map, "trace", "WELCOME") ?? false,
   };
 }
 
@@ -367,6 +367,19 @@ function text(map: Fields, key: string, frame: string): string {
   if (typeof value !== "string") {
     throw new ProtocolError(
       `Cannot read ${frame}: expected a text as ${key}, got ${typeof value}`,
+    );
+  }
+  return value;
+}
+
+/** A boolean that may be left out. */
+function flag(map: Fields, key: string, frame: string): boolean | undefined {
+  const value = map[key];
+  if (value !== undefined && typeof value !== "boolean") {
+    throw new ProtocolError(
+      `Cannot read ${frame}: expected a boolean as ${key}, got ${
+        value === null ? "null" : typeof value
+      }`,
     );
   }
   return value;

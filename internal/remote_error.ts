@@ -80,9 +80,14 @@ export function readError(reader: CborDecoder): RemoteError {
   const cause = toCause(reader.readValue());
   const stack = reader.readValue();
   reader.finish();
+  if (stack !== null && typeof stack !== "string") {
+    throw new ProtocolError(
+      "Cannot read ERROR: expected null or a text as stack",
+    );
+  }
   return new RemoteError(name, message, {
     ...(cause === undefined ? {} : { cause }),
-    ...(typeof stack === "string" ? { stack } : {}),
+    ...(stack === null ? {} : { stack }),
   });
 }
 

@@ -534,6 +534,7 @@ export class WorkerLink implements Worker {
     reader.finish();
     if (
       mode > 1 || adaptive > 1 || concurrency < 1 || concurrency > 4096 ||
+      (mode === Mode.STREAM && concurrency !== 1) ||
       window < 1 || window > 0xffff_ffff ||
       (this.#granted && mode !== this.mode)
     ) {

@@ -570,7 +570,7 @@ Deno.test("Tracing: a server sends traces to a worker that asks, and to no other
     0,
     payload("one"),
   ]);
-  for (const trace of [undefined, false, 1, "yes"]) {
+  for (const trace of [undefined, false]) {
     await using other = await ScriptedPeer.connect(port);
     assertEquals(
       (await other.handshake({ fields: { trace } }))["trace"],

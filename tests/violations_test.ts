@@ -324,6 +324,12 @@ const attacks: Attack[] = [
     told: dropped(/expected a text string/),
   },
   {
+    name: "R6 an ERROR whose stack is a number",
+    as: "work",
+    act: (peer, [first]) => peer.say(T.ERROR, first, "E", "bad", null, 1),
+    told: dropped(/null or a text as stack/),
+  },
+  {
     name: "R6 a nested bomb as an ERROR's cause",
     as: "work",
     act: (peer, [first]) =>
@@ -433,6 +439,8 @@ const attacks: Attack[] = [
     ["a text as nonce", { nonce: "0123456789abcdef" }, /16 bytes as nonce/],
     ["no instance", { instance: undefined }, /16 bytes as instance/],
     ["a number as name", { name: 7 }, /a text as name/],
+    ["a number as auth", { auth: 1 }, /a boolean as auth, got number/],
+    ["null as trace", { trace: null }, /a boolean as trace, got null/],
     ["no codec", { codec: undefined }, /a text as codec/],
     ["no signature", { signature: undefined }, /a text as signature/],
     ["no transforms", { transforms: undefined }, /a list of texts/],
@@ -537,7 +545,8 @@ const attacks: Attack[] = [
   ...([
     ["mode 2", [2, 1, 1, 0]],
     ["a concurrency of 0", [0, 0, 1, 0]],
-    ["a concurrency of 4097", [0, 4097, 1, 0]],
+    ["a concurrency of 2 in mode stream", [0, 2, 1, 0]],
+    ["a concurrency of 4097", [1, 4097, 1, 0]],
     ["a window of 0", [0, 1, 0, 0]],
     ["a window of 2^32", [0, 1, 2 ** 32, 0]],
     ["an adaptive of 2", [0, 1, 1, 2]],
@@ -966,6 +975,8 @@ const ambushes: Ambush[] = [
     ["no codec", { codec: undefined }, /a text as codec/],
     ["a maxFrameBytes of 10", { maxFrameBytes: 10 }, /1024 to 4294967295/],
     ["a text as transforms", { transforms: "gzip" }, /a list of texts/],
+    ["a number as results", { results: 0 }, /a boolean as results/],
+    ["a text as trace", { trace: "yes" }, /a boolean as trace/],
   ] as const).map(([what, fields, reason]): Ambush => ({
     name: `R10 WELCOME with ${what}`,
     as: "raw",
