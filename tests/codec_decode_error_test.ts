@@ -96,6 +96,7 @@ const malformed: [what: string, hex: string, offset: number, reason: string][] =
     ["an integer key twice", "a201010102", 3, "a key is there twice"],
     ["a key 1 and a key 1.0", "a20101f93c0002", 3, "a key is there twice"],
     ["an array key twice", "a2810101810102", 4, "a key is there twice"],
+    ["a byte string key twice", "a2410101410102", 4, "a key is there twice"],
     ["a text key twice, mixed", "a36161010101616102", 6, "key is there twice"],
     ["a Map's key twice", "d90103a201010102", 6, "a key is there twice"],
     ["a Map's NaN twice", "d90103a2f97e0001f97e0002", 8, "key is there twice"],

@@ -235,6 +235,14 @@ Deno.test("cbor() keeps every half-precision float, in three bytes or fewer", ()
   }
 });
 
+Deno.test("cbor() keeps keys and members that only look alike", () => {
+  const twins = () => [new Uint8Array([1]), new Uint8Array([1]), [], []];
+  const map = new Map(twins().map((key, i) => [key, i]));
+  assertSame(codec.decode(codec.encode(map)), map);
+  const set = new Set(twins());
+  assertSame(codec.decode(codec.encode(set)), set);
+});
+
 Deno.test("cbor() makes holes undefined", () => {
   // deno-lint-ignore no-sparse-arrays
   assertSame(roundTrip([, 1, ,]), [undefined, 1, undefined]);
