@@ -314,6 +314,38 @@ Deno.test("validate() refuses options that it doesn't know, by name", () => {
   }
 });
 
+Deno.test("README names every option", () => {
+  const readme = Deno.readTextFileSync(
+    new URL("../README.md", import.meta.url),
+  );
+  const [, options = ""] = readme.split(/^## Options$/m);
+  const [section = ""] = options.split(/^## Values$/m);
+  const named = new Set(
+    [...section.matchAll(/`[^`]+`/g)].flatMap(([code]) => code.match(/\w+/g)!),
+  );
+  for (
+    const whose of [
+      ...BOTH,
+      "spawn",
+      "work",
+      "submit",
+      "map",
+      "ready",
+      "close",
+      "gzip",
+    ] as const
+  ) {
+    const { message } = assertThrows(
+      () => validate({ "?": 1 }, whose),
+      TypeError,
+      "is unknown, expected ",
+    );
+    for (const name of message.split(", expected ")[1]!.split(", ")) {
+      assert(named.has(name), `${whose}: ${name} is not in README's Options`);
+    }
+  }
+});
+
 Deno.test("validate() refuses what isn't an object", () => {
   for (const options of [null, undefined, 1, "x", () => {}]) {
     assertThrows(
