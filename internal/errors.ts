@@ -73,7 +73,24 @@ export class DecodeError extends Error {
   }
 }
 
-/** A peer broke the rules of PROTOCOL.md. Its connection is dropped. */
+/**
+ * A peer broke the rules of PROTOCOL.md. Its connection is dropped.
+ *
+ * @example Tell a faulty peer from a cut network
+ * ```ts
+ * import { assert } from "@std/assert";
+ * import { ConnectionLostError, ProtocolError } from "@distchan/distchan";
+ *
+ * function isProtocolError(error: unknown): boolean {
+ *   return error instanceof ConnectionLostError &&
+ *     error.cause instanceof ProtocolError;
+ * }
+ *
+ * const cause = new ProtocolError("Cannot take ITEM: END came before it");
+ * const lost = new ConnectionLostError("protocol", cause.message, { cause });
+ * assert(isProtocolError(lost));
+ * ```
+ */
 export class ProtocolError extends Error {
   /**
    * Makes the error.
@@ -100,6 +117,18 @@ export type HandshakeErrorCode =
 /**
  * The handshake failed: the two ends don't belong together, or the peer doesn't
  * speak this protocol.
+ *
+ * @example Connect to another channel
+ * ```ts
+ * import { assertEquals, assertRejects } from "@std/assert";
+ * import { connect, HandshakeError, listen } from "@distchan/distchan";
+ *
+ * await using server = listen({ port: 0, signature: "thumbnails" });
+ * const { port } = server.addr as Deno.NetAddr;
+ *
+ * const error = await assertRejects(() => connect({ port }), HandshakeError);
+ * assertEquals(error.code, "signature");
+ * ```
  */
 export class HandshakeError extends Error {
   /** Which part failed. */
@@ -125,6 +154,20 @@ export class HandshakeError extends Error {
 /**
  * The connection ended without a goodbye, so what was under way on it may not
  * have arrived.
+ *
+ * @example The server stops
+ * ```ts
+ * import { assertEquals, assertRejects } from "@std/assert";
+ * import { connect, ConnectionLostError, listen } from "@distchan/distchan";
+ *
+ * const server = listen({ port: 0 });
+ * const { port } = server.addr as Deno.NetAddr;
+ * const client = await connect({ port });
+ * await server.abort();
+ *
+ * const error = await assertRejects(() => client.closed, ConnectionLostError);
+ * assertEquals(error.code, "aborted");
+ * ```
  */
 export class ConnectionLostError extends Error {
   /**
@@ -149,7 +192,32 @@ export class ConnectionLostError extends Error {
   }
 }
 
-/** A value is larger than the largest frame that the peer receives. */
+/**
+ * A value is larger than the largest frame that the peer receives.
+ *
+ * @example An item that no worker takes
+ * ```ts
+ * import { assert, assertEquals, assertRejects } from "@std/assert";
+ * import {
+ *   FrameTooLargeError,
+ *   ItemFailure,
+ *   listen,
+ *   work,
+ * } from "@distchan/distchan";
+ *
+ * await using server = listen<Uint8Array, number>({ port: 0 });
+ * const { port } = server.addr as Deno.NetAddr;
+ * const options = { port, maxFrameBytes: 1024 };
+ * work<Uint8Array, number>(options, (bytes) => bytes.length);
+ *
+ * const { error } = await assertRejects(
+ *   () => server.submit(new Uint8Array(2000)),
+ *   ItemFailure,
+ * );
+ * assert(error instanceof FrameTooLargeError);
+ * assertEquals(error.limit, 1024);
+ * ```
+ */
 export class FrameTooLargeError extends RangeError {
   /** The size of the frame, in bytes. */
   readonly bytes: number;
@@ -177,6 +245,26 @@ export class FrameTooLargeError extends RangeError {
  * or its handler threw. `error` (and `cause`) says why.
  *
  * @typeParam Item The type of the items.
+ *
+ * @example Go on after items that failed
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { type ItemFailure, listen, work } from "@distchan/distchan";
+ *
+ * await using server = listen<number, number>({ port: 0 });
+ * const { port } = server.addr as Deno.NetAddr;
+ * work<number, number>({ port }, (n) => {
+ *   if (n < 0) throw new RangeError(`${n} has no root`);
+ *   return Math.sqrt(n);
+ * });
+ *
+ * const failures: ItemFailure<number>[] = [];
+ * const roots = await Array.fromAsync(
+ *   server.map([4, -1, 9], { onFailure: (failure) => failures.push(failure) }),
+ * );
+ * assertEquals(roots, [2, 3]);
+ * assertEquals(failures.map(({ item }) => item), [-1]);
+ * ```
  */
 export class ItemFailure<Item = unknown> extends Error {
   /** The item itself. */
@@ -208,7 +296,25 @@ export class ItemFailure<Item = unknown> extends Error {
   }
 }
 
-/** What a handler threw, on another machine. */
+/**
+ * What a handler threw, on another machine.
+ *
+ * @example What a handler threw
+ * ```ts
+ * import { assert, assertEquals, assertRejects } from "@std/assert";
+ * import { ItemFailure, listen, RemoteError, work } from "@distchan/distchan";
+ *
+ * await using server = listen<string, never>({ port: 0 });
+ * const { port } = server.addr as Deno.NetAddr;
+ * work<string, never>({ port }, (path) => {
+ *   throw new TypeError(`${path} is no picture`);
+ * });
+ *
+ * const { error } = await assertRejects(() => server.submit("a"), ItemFailure);
+ * assert(error instanceof RemoteError);
+ * assertEquals([error.name, error.message], ["TypeError", "a is no picture"]);
+ * ```
+ */
 export class RemoteError extends Error {
   /**
    * Makes the error.
@@ -241,7 +347,26 @@ export interface PoisonAttempt {
   reason: string;
 }
 
-/** An item was being executed at the death of one worker after another. */
+/**
+ * An item was being executed at the death of one worker after another.
+ *
+ * @example Say which workers an item took with it
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { PoisonItemError } from "@distchan/distchan";
+ *
+ * // To be called with an `ItemFailure`'s `error`.
+ * function victims(error: Error): string[] {
+ *   return error instanceof PoisonItemError
+ *     ? error.attempts.map(({ worker }) => worker)
+ *     : [];
+ * }
+ *
+ * const at = Date.now();
+ * const error = new PoisonItemError([{ worker: "w1", at, reason: "reset" }]);
+ * assertEquals(victims(error), ["w1"]);
+ * ```
+ */
 export class PoisonItemError extends Error {
   /** The deaths, oldest first. */
   readonly attempts: readonly PoisonAttempt[];
@@ -262,7 +387,23 @@ export class PoisonItemError extends Error {
   }
 }
 
-/** An item took longer than its timeout. */
+/**
+ * An item took longer than its timeout.
+ *
+ * @example Nobody is there
+ * ```ts
+ * import { assert, assertRejects } from "@std/assert";
+ * import { ItemFailure, ItemTimeoutError, listen } from "@distchan/distchan";
+ *
+ * await using server = listen<number, number>({ port: 0 });
+ *
+ * const { error } = await assertRejects(
+ *   () => server.submit(1, { timeoutMs: 10 }),
+ *   ItemFailure,
+ * );
+ * assert(error instanceof ItemTimeoutError);
+ * ```
+ */
 export class ItemTimeoutError extends Error {
   /** The timeout, in milliseconds. */
   readonly timeoutMs: number;
@@ -284,6 +425,21 @@ export class ItemTimeoutError extends Error {
  * `close()` ran into its `drainMs` and aborted.
  *
  * @typeParam Item The type of the items.
+ *
+ * @example What wasn't done
+ * ```ts
+ * import { assertEquals, assertRejects } from "@std/assert";
+ * import { DrainTimeoutError, listen } from "@distchan/distchan";
+ *
+ * const server = listen<string, string>({ port: 0 });
+ * server.send("nobody takes it");
+ *
+ * const error = await assertRejects(
+ *   () => server.close({ drainMs: 10 }),
+ *   DrainTimeoutError,
+ * );
+ * assertEquals(error.unfinished, [{ id: 0, item: "nobody takes it" }]);
+ * ```
  */
 export class DrainTimeoutError<Item = unknown> extends Error {
   /** The items that weren't settled, in the order of their ids. */
@@ -307,6 +463,17 @@ export class DrainTimeoutError<Item = unknown> extends Error {
 /**
  * A listener would be open to other machines with neither `secret` nor TLS. Set
  * one of them, or `insecure: true`.
+ *
+ * @example All addresses, without a secret
+ * ```ts
+ * import { assertThrows } from "@std/assert";
+ * import { InsecureBindError, listen } from "@distchan/distchan";
+ *
+ * assertThrows(
+ *   () => listen({ hostname: "0.0.0.0", port: 0 }),
+ *   InsecureBindError,
+ * );
+ * ```
  */
 export class InsecureBindError extends Error {
   /** The address. */
@@ -337,7 +504,19 @@ export interface ValidationIssue {
     | undefined;
 }
 
-/** A value didn't pass its schema. */
+/**
+ * A value didn't pass its schema.
+ *
+ * @example Where in the value it is
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { ValidationError } from "@distchan/distchan";
+ *
+ * const issue = { message: "expected a number", path: ["pages", 3, "width"] };
+ * const error = new ValidationError([issue]);
+ * assertEquals(error.path, "$.pages[3].width");
+ * ```
+ */
 export class ValidationError extends Error {
   /** What the schema found. */
   readonly issues: readonly ValidationIssue[];
