@@ -47,7 +47,7 @@ const BOOTSTRAP = new URL(
 );
 
 /** Who waits for an item. */
-export interface IsolateJob {
+export interface Execution {
   /** The item, with its payload as its value. */
   readonly item: WorkItem;
   /** Whether its result is wanted. */
@@ -65,7 +65,7 @@ export interface IsolateEvents {
   /** It is free. */
   onFree(isolate: Isolate): void;
   /** It is no more; the error is the failure of what was in it. */
-  onGone(isolate: Isolate, error: Error, job: IsolateJob | null): void;
+  onGone(isolate: Isolate, error: Error, execution: Execution | null): void;
   /** The module can't be used. */
   onUnusable(isolate: Isolate, error: Error): void;
 }
@@ -78,7 +78,7 @@ export class Isolate {
   readonly #graceMs: number;
   readonly #events: IsolateEvents;
   #state: "loading" | "free" | "busy" | "gone" = "loading";
-  #job: IsolateJob | null = null;
+  #execution: Execution | null = null;
   #grace: ReturnType<typeof setTimeout> | undefined;
   /** Whether its event loop has run since it was told to abort. */
   #isResponsive = false;
@@ -132,10 +132,10 @@ export class Isolate {
   }
 
   /** Executes an item. It must be free. */
-  execute(job: IsolateJob): void {
+  execute(execution: Execution): void {
     this.#state = "busy";
-    this.#job = job;
-    const { item, wantsResult } = job;
+    this.#execution = execution;
+    const { item, wantsResult } = execution;
     const { buffer } = item.value as Uint8Array<ArrayBuffer>;
     this.#send({ type: "item", item, wantsResult }, [buffer]);
   }
@@ -170,7 +170,7 @@ export class Isolate {
   terminate(): void {
     if (this.#state === "gone") return;
     this.#state = "gone";
-    this.#job = null;
+    this.#execution = null;
     clearTimeout(this.#grace);
     this.#port.close();
     this.#worker.terminate();
@@ -204,18 +204,20 @@ export class Isolate {
       case "value":
         return this.#value(told.payload);
       case "result":
-        return this.#settle((job) => job.onResult(told.payload));
+        return this.#settle((execution) => execution.onResult(told.payload));
       case "error":
-        return this.#settle((job) => job.onError(fromThrown(told.error)));
+        return this.#settle((execution) =>
+          execution.onError(fromThrown(told.error))
+        );
     }
   }
 
-  #settle(tell: (job: IsolateJob) => void): void {
-    const job = this.#job!;
-    this.#job = null;
+  #settle(tell: (execution: Execution) => void): void {
+    const execution = this.#execution!;
+    this.#execution = null;
     clearTimeout(this.#grace);
     this.#grace = undefined;
-    tell(job);
+    tell(execution);
     this.#free();
   }
 
@@ -225,7 +227,7 @@ export class Isolate {
   }
 
   #value(payload: Uint8Array): void {
-    const room = this.#job!.onValue(payload);
+    const room = this.#execution!.onValue(payload);
     if (room === undefined) this.#send({ type: "room", error: null });
     else {
       room.then(
@@ -238,7 +240,7 @@ export class Isolate {
   /** It has ended, or has to. */
   #end(error: Error): void {
     if (this.#state === "gone") return;
-    const job = this.#job, { isLoading } = this;
+    const execution = this.#execution, { isLoading } = this;
     this.terminate();
     if (isLoading) {
       this.#events.onUnusable(
@@ -252,6 +254,6 @@ export class Isolate {
       );
       return;
     }
-    this.#events.onGone(this, error, job);
+    this.#events.onGone(this, error, execution);
   }
 }

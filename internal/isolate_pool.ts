@@ -10,7 +10,7 @@
 
 import type { Codec } from "../codec.ts";
 import { CborCodec } from "./cbor_codec.ts";
-import { Isolate, type IsolateEvents, type IsolateJob } from "./isolate.ts";
+import { type Execution, Isolate, type IsolateEvents } from "./isolate.ts";
 import type { IsolateSetup } from "./isolate_worker.ts";
 import { Queue } from "./queue.ts";
 import type { HandlerSource, IsolateSink } from "./runner.ts";
@@ -46,11 +46,11 @@ export class IsolatePool implements HandlerSource {
       this.#replaced(isolate);
       this.#runner?.run();
     },
-    onGone: (isolate, error, job) => {
+    onGone: (isolate, error, execution) => {
       this.#isolates.delete(isolate);
       this.#onChange?.();
-      if (job === null) this.#runner?.sink.onCrash(error);
-      else this.#replace(job, error);
+      if (execution === null) this.#runner?.sink.onCrash(error);
+      else this.#replace(execution, error);
       this.#runner?.run();
     },
     onUnusable: (isolate, error) => {
@@ -170,12 +170,12 @@ export class IsolatePool implements HandlerSource {
    * Starts an isolate in place of one that ended with an item in it. The item
    * keeps its slot until that is loaded: the next item's time isn't spent on it.
    */
-  #replace(job: IsolateJob, error: Error): void {
+  #replace(execution: Execution, error: Error): void {
     const isolate = this.#isClosed || this.#error !== null
       ? null
       : this.#start();
-    if (isolate === null) job.onError(error);
-    else this.#owed.set(isolate, () => job.onError(error));
+    if (isolate === null) execution.onError(error);
+    else this.#owed.set(isolate, () => execution.onError(error));
   }
 
   #replaced(isolate: Isolate): void {
