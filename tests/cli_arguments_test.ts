@@ -100,7 +100,8 @@ Deno.test("distchan --help and --version print to standard output", async () => 
 
 for (const shell of SHELLS) {
   Deno.test({
-    name: `completions ${shell} prints a script that ${shell} can read`,
+    name:
+      `completions ${shell} prints a script that ${shell} can read (needs it)`,
     ignore: !hasProgram(shell),
     async fn() {
       await using folder = await Folder.make();
@@ -145,7 +146,8 @@ async function bashOffers(...words: string[]): Promise<string[]> {
 }
 
 Deno.test({
-  name: "completions bash offers commands, options, values and files",
+  name:
+    "completions bash offers commands, options, values and files (needs bash)",
   ignore: !hasProgram("bash"),
   async fn() {
     assertEquals(await bashOffers("ma"), ["map"]);

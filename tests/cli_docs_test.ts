@@ -16,7 +16,7 @@ function testedParts(): string[][] {
 }
 
 Deno.test({
-  name: "docs/cli.md: its commands print what it says",
+  name: "docs/cli.md: its commands print what it says (needs bash and od)",
   ignore: !hasProgram("bash") || !hasProgram("od"),
   async fn() {
     await using folder = await Folder.make();

@@ -239,7 +239,8 @@ class Tmux implements AsyncDisposable {
 }
 
 Deno.test({
-  name: "map on a terminal (tmux) has a bar, drains at Ctrl-C, and wipes it",
+  name:
+    "map on a terminal has a bar, drains at Ctrl-C, and wipes it (needs tmux)",
   ignore: !hasProgram("tmux"),
   async fn() {
     await using folder = await Folder.make();
@@ -264,7 +265,7 @@ Deno.test({
 
 Deno.test({
   name:
-    "map on a terminal (tmux) counts no command that Ctrl-C ended as failed",
+    "map on a terminal counts no command that Ctrl-C ended as failed (needs tmux)",
   ignore: !hasProgram("tmux"),
   async fn() {
     await using folder = await Folder.make();
@@ -290,7 +291,7 @@ Deno.test({
 });
 
 Deno.test({
-  name: "top on a terminal (tmux) draws the table until q",
+  name: "top on a terminal draws the table until q (needs tmux)",
   ignore: !hasProgram("tmux"),
   async fn() {
     await using folder = await Folder.make();

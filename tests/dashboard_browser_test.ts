@@ -40,7 +40,7 @@ async function feed(server: Server<number, number>): Promise<void> {
 }
 
 Deno.test({
-  name: "The live page in Chromium, while a worker is killed",
+  name: "The live page, while a worker is killed (needs Chromium)",
   ignore: chromium === undefined,
   fn: () => within(look(), 110_000, "the page"),
 });
