@@ -556,6 +556,9 @@ export class WorkerLink implements Worker {
   }
 
   #onLeave(reader: CborDecoder): void {
+    if (!this.#granted) {
+      throw new ProtocolError("Cannot take LEAVE: no CREDIT came before it");
+    }
     const entries: Item[] = [];
     try {
       while (!reader.done) entries.push(this.#take(reader.readUint()));

@@ -588,6 +588,12 @@ const attacks: Attack[] = [
     told: dropped(/Cannot take ACK/),
   },
   {
+    name: "R16 LEAVE before CREDIT",
+    as: "idle",
+    act: (peer) => peer.say(T.LEAVE),
+    told: dropped(/no CREDIT came before it/),
+  },
+  {
     name: "R16 RESULT before CREDIT",
     as: "idle",
     act: (peer) => peer.say(T.RESULT, 0, payload(1)),
