@@ -189,6 +189,9 @@ export class Intake<Item> {
 
   /** END came: there are no more items. */
   onEnd(): void {
+    if (this.#hasEnd) {
+      throw new ProtocolError("Cannot take END: it came before");
+    }
     this.#hasEnd = true;
     const isRead = !this.isWork && this.outlet.isTaken;
     this.outlet.end();

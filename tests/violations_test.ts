@@ -1102,6 +1102,15 @@ const ambushes: Ambush[] = [
       peer.send(frame(T.END), frame(T.ITEM, 1, 0, 0, 0, payload(1))),
     error: lost(/END came before it/),
   },
+  {
+    name: "R24 a second END",
+    as: "work",
+    act: async (peer) => {
+      await peer.say(T.END);
+      await peer.say(T.END);
+    },
+    error: lost(/it came before/),
+  },
   // No rules, but ends that are none.
   {
     name: "the end of the stream in the handshake",
