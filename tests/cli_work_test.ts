@@ -6,7 +6,7 @@ import {
   assertStringIncludes,
 } from "@std/assert";
 import { CommandRunner } from "../internal/cli_command.ts";
-import { type ItemFailure, listen } from "../mod.ts";
+import { type ItemFailure, listen, work as connectAndWork } from "../mod.ts";
 import { HANDLERS, runCli, runHere, startCli } from "./_support/cli.ts";
 import { Folder } from "./_support/folder.ts";
 import { isAlive } from "./_support/process.ts";
@@ -172,6 +172,46 @@ Deno.test("work leaves at the first SIGINT: what is begun is finished", async ()
   assertEquals(code, 0, stderr);
   await server.abort();
   assertEquals(await other, "nobody");
+});
+
+Deno.test("work ends at once at the second SIGINT: its command too, and the item goes to others", async () => {
+  await using server = listen<string, string>({ port: 0 });
+  const { port } = server.addr as Deno.NetAddr;
+  await using folder = await Folder.make();
+  const begun = `${folder.path}/begun`;
+  await using work = startCli(
+    ["work", `--connect=:${port}`, "--", "sh", "-c"].concat(
+      `echo $$ > ${begun}.part; mv ${begun}.part ${begun}; exec sleep 100`,
+      "{}",
+    ),
+  );
+  const result = server.submit("a");
+  const pid = () => Number(Deno.readTextFileSync(begun));
+  await until(
+    () => {
+      try {
+        return pid() > 0;
+      } catch {
+        return false;
+      }
+    },
+    "the command has begun",
+    20_000,
+  );
+  work.signal("SIGINT");
+  await work.stderr.line(/^leaving: /);
+  work.signal("SIGINT");
+  const { code, stderr } = await work.exit;
+  assertEquals(code, 130, stderr);
+  await until(
+    () => !isAlive(pid()) || stateOf(pid()) === "Z",
+    "the command has ended",
+    20_000,
+  );
+  const other = connectAndWork<string, string>({ port }, (item) => `${item}!`);
+  assertEquals(await result, "a!");
+  await server.close();
+  await other;
 });
 
 Deno.test("work --give-up ends without a server", async () => {
