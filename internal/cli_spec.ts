@@ -312,7 +312,10 @@ export const STATUSES: readonly (readonly [status: number, meaning: string])[] =
     [1, "map: at least one item has failed"],
     [2, "the command line, or something it names, can't be used"],
     [3, "it couldn't go on: no server, refused by it, joblog not writable, …"],
-    [130, "map: stopped by Ctrl-C (SIGINT) before all was done"],
+    [
+      130,
+      "map: stopped by Ctrl-C (SIGINT) before all was done; work: by the second",
+    ],
     [141, "map: nobody reads its standard output any more"],
-    [143, "map: stopped by SIGTERM before all was done"],
+    [143, "the same as 130, by SIGTERM"],
   ];
