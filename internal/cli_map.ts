@@ -179,6 +179,7 @@ class MapCommand implements Disposable {
       return null;
     } catch (error) {
       source.stop();
+      this.#isClosing = true; // a thread that comes now is no stranger
       const isOver = server.abort(error);
       // A socket that doesn't close isn't worth waiting for.
       await Promise.race([
@@ -279,11 +280,12 @@ class MapCommand implements Disposable {
   }
 
   #tellStopped(): void {
-    const { read, skipped, taken } = this.#source;
+    const { hasEnded, read, skipped, taken } = this.#source;
     const settled = this.#reporter.done + skipped;
     this.#console.print(
+      // Nobody knows how many those are that weren't read.
       `stopped: ${settled} items are settled, ${
-        taken.size || "others"
+        hasEnded ? taken.size : "others"
       } are not${this.#joblog === null ? "" : "; --resume goes on"}` +
         (read === 0 ? " (nothing was read)" : ""),
     );
