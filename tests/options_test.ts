@@ -7,7 +7,7 @@ import {
   assertStringIncludes,
   assertThrows,
 } from "@std/assert";
-import { secretBytes, validate } from "../internal/options.ts";
+import { DEFAULTS, secretBytes, validate } from "../internal/options.ts";
 import { Client, connect, listen, Server, work } from "../mod.ts";
 import { MemoryListener } from "./_support/memory_pair.ts";
 
@@ -490,4 +490,67 @@ Deno.test("secretBytes() takes text as UTF-8, and bytes as they are", () => {
   assertEquals(secretBytes(undefined), null);
   assertEquals(secretBytes("é"), new Uint8Array([0xc3, 0xa9]));
   assertEquals(secretBytes(new Uint8Array([1])), new Uint8Array([1]));
+});
+
+const ROOT = new URL("../", import.meta.url);
+
+/** A default, however it is written: "5,000", "8 MiB", "8 * 1024 * 1024". */
+function toValue(text: string): string {
+  const factors = text.replaceAll("`", "").replaceAll(/(?<=\d)[,_](?=\d)/g, "")
+    .replace(" MiB", " * 1048576").split(" * ").map(Number);
+  const product = factors.reduce((a, b) => a * b);
+  return Number.isNaN(product) ? text.replaceAll(/[`"]/g, "") : String(product);
+}
+
+/** The defaults that the documentation of the options has, by their names. */
+async function documentedDefaults(): Promise<[name: string, value: string][]> {
+  const text = await Deno.readTextFile(new URL("internal/options.ts", ROOT));
+  return [...text.matchAll(/@default \{(.*)\}\n +\*\/\n +(\w+)\?/g)]
+    .map(([, value = "", name = ""]) => [name, toValue(value)]);
+}
+
+Deno.test("README.md has the defaults that options have", async () => {
+  const text = await Deno.readTextFile(new URL("README.md", ROOT));
+  const section = text.slice(
+    text.indexOf("\n## Options"),
+    text.indexOf("\n## Values"),
+  );
+  // `| \`name\`, \`name\` | default, default |`, and in text `name` [default].
+  const said: [name: string, value: string][] = [];
+  for (
+    const [, names = "", value = ""] of section.matchAll(
+      /^\| (`\S+`) +\| (.*?) +\|/gm,
+    )
+  ) {
+    said.push([names.replaceAll("`", ""), toValue(value)]);
+  }
+  for (
+    const [, name = "", value = ""] of section.matchAll(
+      /`(?:.*, )?(\w+)(?: \})?`\s\[(.*?)\]/g,
+    )
+  ) {
+    said.push([name, toValue(value)]);
+  }
+  const defaults = await documentedDefaults();
+  defaults.push(["drainMs", String(DEFAULTS.drainMs)]); // close() has it in line
+  for (const [name, value] of said) {
+    const own = defaults.filter(([of]) => of === name);
+    if (own.length === 0 || ["on", "none", "all cores"].includes(value)) {
+      continue;
+    }
+    assert(
+      own.some(([, its]) => its === value),
+      `${name}: ${value}, not ${own}`,
+    );
+  }
+  assert(said.length > 40);
+});
+
+Deno.test("DEFAULTS are what the documentation of the options says", async () => {
+  const defaults = await documentedDefaults();
+  for (const [name, value] of Object.entries(DEFAULTS)) {
+    const own = defaults.filter(([of]) => of === name);
+    if (name === "codec" || own.length === 0) continue; // or no option
+    assertEquals(own, own.map(() => [name, toValue(String(value))]));
+  }
 });
