@@ -23,9 +23,8 @@ for await (const { name } of Deno.readDir(`${ROOT}docs`)) {
 const NAMES: Record<string, string[]> = {
   "README.md": [
     "server.ts",
-    "worker.ts",
-    "deno run --allow-net=127.0.0.1", // what server.ts has with workers of its own
     "capitalize.ts",
+    "worker.ts",
     "main.ts",
     "handler.ts",
     "worker.ts",
@@ -104,32 +103,12 @@ async function outputOf(...processes: Process[]): Promise<string> {
 }
 
 Deno.test("README.md: the first example, the local pool and the isolates run as they stand", async () => {
-  const [server, worker, withLocal, capitalize, main, row, isolates] =
-    await blocksOf("README.md");
+  const [server, capitalize, worker, main, row, isolates] = await blocksOf(
+    "README.md",
+  );
   {
     await using files = await Snippets.write({
       "server.ts": server!,
-      "worker.ts": worker!,
-    });
-    await using processes = new AsyncDisposableStack();
-    const start = async (name: string) =>
-      processes.use(await files.start(name));
-    // The worker first: "before the server or after it".
-    const working = await start("worker.ts");
-    assertEquals(
-      await outputOf(await start("server.ts"), working),
-      "HELLO WORLD\n",
-    );
-  }
-  {
-    // The statement takes the place of the one that has its beginning.
-    const statement = /^const server = listen<string, string>\(\{.*?\}\);$/ms;
-    const [header, ...lines] = withLocal!.split("\n");
-    const [replaced] = statement.exec(server!)!;
-    await using files = await Snippets.write({
-      "server.ts": `${header}\n${
-        server!.replace(/^.*\n/, "").replace(replaced, lines.join("\n").trim())
-      }`,
       "capitalize.ts": capitalize!,
       "main.ts": main!,
     });
@@ -137,6 +116,19 @@ Deno.test("README.md: the first example, the local pool and the isolates run as 
     assertEquals(await outputOf(alone), "HELLO WORLD\n");
     await using mapped = await files.start("main.ts");
     assertEquals(await outputOf(mapped), "HELLO\nWORLD\n");
+  }
+  {
+    const waiting = server!.replace(/^ {2}local: .*\n/m, "");
+    assert(waiting.length < server!.length, "server.ts has a line `local`");
+    await using files = await Snippets.write({
+      "server.ts": waiting,
+      "capitalize.ts": capitalize!,
+      "worker.ts": worker!,
+    });
+    // The worker first: it "may start before the server".
+    await using working = await files.start("worker.ts");
+    await using serving = await files.start("server.ts");
+    assertEquals(await outputOf(serving, working), "HELLO WORLD\n");
   }
   await using files = await Snippets.write({
     "handler.ts": row!,
