@@ -215,6 +215,26 @@ both(
   },
 );
 
+both(
+  "A worker that asks for more than there are places holds up nobody",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const { server } = kit;
+    await kit.worker(forever, { client: { prefetch: 10_000 } });
+    await kit.worker((n) => n);
+    const producing = (async () => {
+      for (const n of range(20_000)) await server.send(n);
+    })();
+    producing.catch(() => {});
+    let read = 0;
+    for await (const _ of server) {
+      if (++read === 10_000) break;
+    }
+    const held = server.workers[0]!.inFlight;
+    assert(held < 4096, `it holds ${held}`);
+  },
+);
+
 both("An async generator's values arrive, and push back", async (net) => {
   await using kit = new Kit<number, number>(net);
   const { server } = kit;
