@@ -173,6 +173,21 @@ export class Delivery {
     return this.#workers;
   }
 
+  /** Items that wait for a worker, and not for their time to be tried again. */
+  get due(): number {
+    return this.waiting - this.#held.size;
+  }
+
+  /** Whether items of `submit()` or `map()` are among them. */
+  get hasDueCalls(): boolean {
+    for (const items of [this.#returned, ...this.#ways.map((w) => w.queue)]) {
+      for (const { state, way } of items) {
+        if (state === WAITING && way.kind === ItemKind.CALL) return true;
+      }
+    }
+    return false;
+  }
+
   /** Adds a way in. */
   addWay(way: Way): void {
     this.#ways.push(way);
@@ -450,7 +465,10 @@ export class Delivery {
   }
 
   #close(entry: Item): void {
-    if (entry.state === WAITING) this.waiting--;
+    if (entry.state === WAITING) {
+      this.waiting--;
+      this.#held.delete(entry);
+    }
     entry.state = SETTLED;
     this.alive--;
     if (entry.holder !== null) {
