@@ -104,7 +104,10 @@ export class ServerWatch {
     this.#checkItems(now);
     channel.checkReader(now);
     this.#checkStall(now);
-    if (links.size === 0 && delivery.alive === 0) this.#watchdog.stop();
+    // Who waits for a reader is told so, also when the workers have gone.
+    if (links.size === 0 && delivery.alive === 0 && !channel.isUnread) {
+      this.#watchdog.stop();
+    }
   }
 
   #checkHandshake(link: WorkerLink, now: number): void {

@@ -74,7 +74,8 @@ export class ChannelWay implements Way {
 
   /** Whether items, or whoever sends them, wait for a reader of results. */
   get isUnread(): boolean {
-    return (this.queue.length > 0 || this.#room !== null) && !this.#isFree;
+    return (this.queue.length > 0 || this.#room !== null) && !this.#isFree &&
+      this.#options.outlet!.length > 0;
   }
 
   get #isFree(): boolean {

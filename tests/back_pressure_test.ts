@@ -324,6 +324,22 @@ async function unread(net: Net, face: "writable" | "send()"): Promise<void> {
   assert(error.message.includes("discard"), error.message);
 }
 
+/** The same, though the workers have gone and every item is settled. */
+async function unreadAndAlone(net: Net): Promise<void> {
+  await using kit = new Kit<number, string>(net, { maxBufferedBytes: 1 });
+  const { server } = kit;
+  const { client } = await kit.worker(() => "a result", {
+    client: { prefetch: 1 },
+  });
+  const room = server.send(1);
+  assert(room instanceof Promise, "the worker is full");
+  await until(() => server.stats().unread === 1, "its result waits");
+  await client.close();
+  const error = await assertRejects(() => within(room, 8000, "told"), Error);
+  assert(error.message.includes("readable"), error.message);
+  assertEquals((await kit.event("stalled")).reason, "results-unread");
+}
+
 /** A write that waits for a worker, or for a reader who is only slow. */
 async function patient(net: Net): Promise<void> {
   await using idle = new Kit<number, number>(net);
@@ -348,6 +364,7 @@ Deno.test("Who waits 5 s for a reader who never came is told so, and nobody else
   const cases: Promise<void>[] = [];
   for (const net of ["memory", "tcp"] as const) {
     cases.push(unread(net, "writable"), unread(net, "send()"), patient(net));
+    cases.push(unreadAndAlone(net));
   }
   for (const result of await Promise.allSettled(cases)) {
     if (result.status === "rejected") throw result.reason;
