@@ -278,6 +278,21 @@ Deno.test("The client judges the server in the same way", async () => {
   ]);
 });
 
+Deno.test("The client judges a server that never answers its goodbye", async () => {
+  const [server, conn] = ScriptedPeer.pair();
+  await using peer = server;
+  const client = new Client(conn, { heartbeat: QUICK });
+  await peer.greet();
+  await client.opened;
+  const closed = client.close();
+  await peer.until(T.GOODBYE);
+  const error = await assertRejects(
+    () => within(closed, 5000, "it gives up"),
+    ConnectionLostError,
+  );
+  assertEquals(error.code, "timeout");
+});
+
 Deno.test("A loop that was late reads first and judges after", async () => {
   const heartbeat = { intervalMs: 100, timeoutMs: 300, dropMs: 700 };
   await using kit = new Kit<number, number>("tcp", { heartbeat });
