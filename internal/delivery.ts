@@ -128,6 +128,8 @@ export class Delivery {
   redelivered = 0;
   /** Late duplicates that were dropped. */
   duplicates = 0;
+  /** Items whose result is here, and isn't checked yet. */
+  readonly checking: Set<Item> = new Set();
   /** Counts dispatches and settlements, so that a standstill can be seen. */
   progress = 0;
   readonly #options: DeliveryOptions;
@@ -434,7 +436,7 @@ export class Delivery {
 
   /** Every item that isn't settled, in the order of their ids. */
   unfinished(): Item[] {
-    const all = new Set<Item>();
+    const all = new Set<Item>(this.checking);
     for (const worker of this.#workers) {
       for (const [, entry] of worker.inFlight.entries()) all.add(entry);
     }

@@ -442,7 +442,9 @@ export class WorkerLink implements Worker {
 
   #checkResult(entry: Item, value: unknown, bytes: number): void {
     const { delivery } = this.#host;
+    delivery.checking.add(entry);
     this.#check(value, (checked) => {
+      delivery.checking.delete(entry);
       if (checked.error === null) {
         this.#settled++;
         delivery.result(this, entry, checked.value, bytes);
