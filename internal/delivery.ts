@@ -503,7 +503,7 @@ export class Delivery {
     if (entries.length === 0) return;
     for (const entry of entries) {
       entry.state = WAITING;
-      entry.startedAt = 0;
+      if (!entry.isHeld) entry.startedAt = 0;
       if (cause !== null) this.#tracer?.returned(entry, worker, cause);
     }
     this.waiting += entries.length;
@@ -642,6 +642,7 @@ export class Delivery {
       this.waiting--;
       this.progress++;
       entry.state = IN_FLIGHT;
+      entry.startedAt = 0;
       if (entry.blames !== null) worker.isAlone = true;
       entry.attempts++;
       this.#tracer?.dispatched(entry, worker);
@@ -669,7 +670,7 @@ export class Delivery {
 }
 
 /** Whether a worker holds it of which something was heard lately. */
-function isTrusted(entry: Item): boolean {
+export function isTrusted(entry: Item): boolean {
   return entry.holder !== null && entry.holders().some((w) => !w.isSuspect);
 }
 

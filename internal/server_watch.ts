@@ -5,7 +5,7 @@
  * @module
  */
 
-import type { Delivery, Item } from "./delivery.ts";
+import { type Delivery, isTrusted, type Item } from "./delivery.ts";
 import { HandshakeError, ItemTimeoutError } from "./errors.ts";
 import type { ServerEvent, StallReason } from "./events.ts";
 import { Mode } from "./frame.ts";
@@ -153,6 +153,8 @@ export class ServerWatch {
     const { failed } = delivery;
     for (const worker of delivery.workers) {
       for (const entry of worker.inFlight.oldest(worker.concurrency)) {
+        // Another worker's time counts, who was given it since.
+        if (worker.isSuspect && isTrusted(entry as Item)) continue;
         if (entry.startedAt === 0) entry.startedAt = now;
         else if (now - entry.startedAt >= itemTimeoutMs) {
           delivery.fail(entry as Item, new ItemTimeoutError(itemTimeoutMs));

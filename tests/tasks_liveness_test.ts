@@ -3,7 +3,12 @@
  * (design section 3, "Liveness").
  */
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { Client, ConnectionLostError, HandshakeError } from "../mod.ts";
+import {
+  Client,
+  ConnectionLostError,
+  HandshakeError,
+  ItemFailure,
+} from "../mod.ts";
 import { Heartbeat } from "../internal/heartbeat.ts";
 import { both, Kit } from "./_support/channel_kit.ts";
 import { ScriptedPeer, T } from "./_support/scripted_peer.ts";
@@ -251,6 +256,43 @@ both("A handshake that stalls has a deadline, on both ends", async (net) => {
   assertEquals(error.code, "timeout");
   await server[Symbol.asyncDispose]();
 });
+
+both(
+  "itemTimeoutMs: who takes a suspect's item has the whole time",
+  async (net) => {
+    await using kit = new Kit<number, number>(net, {
+      heartbeat: PATIENT,
+      itemTimeoutMs: 2000,
+    });
+    await using peer = await scripted(kit, { window: 1 });
+    const result = kit.server.submit(1);
+    await takeItems(peer, 1);
+    peer.answersPings = false;
+    await kit.event("suspect");
+    await moment(1200);
+    await kit.worker(async (n) => (await moment(1200), n), {
+      client: { heartbeat: PATIENT },
+    });
+    assertEquals(await result, 1);
+  },
+);
+
+both(
+  "itemTimeoutMs runs at a suspect, as long as nobody else has its item",
+  async (net) => {
+    await using kit = new Kit<number, number>(net, {
+      heartbeat: PATIENT,
+      itemTimeoutMs: 400,
+    });
+    await using peer = await scripted(kit, { window: 1 });
+    const result = kit.server.submit(1);
+    await takeItems(peer, 1);
+    peer.answersPings = false;
+    await kit.event("suspect");
+    const { error } = await assertRejects(() => result, ItemFailure);
+    assertEquals(error.name, "ItemTimeoutError");
+  },
+);
 
 Deno.test("The client judges the server in the same way", async () => {
   const events: string[] = [];
