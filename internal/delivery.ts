@@ -6,6 +6,7 @@
  * @module
  */
 
+import { shareOf } from "./credit.ts";
 import type { Strategy, WorkerInfo } from "./dispatcher.ts";
 import {
   type Blame,
@@ -173,6 +174,18 @@ export class Delivery {
   /** The workers, in the order in which they came. */
   get workers(): readonly Worker[] {
     return this.#workers;
+  }
+
+  /** Items that workers hold beyond their share: others are to have places. */
+  get excess(): number {
+    const workers = this.#workers;
+    if (workers.length < 2) return 0;
+    const share = shareOf(workers.length);
+    let excess = 0;
+    for (const { inFlight } of workers) {
+      excess += Math.max(0, inFlight.count - share);
+    }
+    return excess;
   }
 
   /** Items that wait for a worker, and not for their time to be tried again. */

@@ -272,8 +272,8 @@ export interface ClientOptions<Item = any, Result = any> extends CommonOptions {
   resultSchema?: StandardSchemaV1<Result, any>;
   /**
    * Items that may be at this client. `"auto"`: adapted under `work()`, 64 for
-   * `readable` and iteration. A server sends less if it has many workers: no
-   * more than three quarters of the places for results, shared among them.
+   * `readable` and iteration. A server with several workers keeps no more than
+   * 768 to 1,536 at each, or what it executes at once.
    *
    * @default {"auto"}
    */

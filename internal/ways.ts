@@ -81,7 +81,9 @@ export class ChannelWay implements Way {
   get #isFree(): boolean {
     const { outlet, maxBufferedBytes } = this.#options;
     return outlet === null ||
-      (this.#places < this.#window && outlet.bytes <= maxBufferedBytes);
+      (outlet.bytes <= maxBufferedBytes &&
+        (this.#places < this.#window ||
+          this.#places < this.#window + this.#host.delivery.excess));
   }
 
   /** Items whose result may still come, or isn't read, at most. */
@@ -172,7 +174,7 @@ export class ChannelWay implements Way {
   resultRead(): void {
     this.#places--;
     if (!this.#starved) return;
-    const window = this.#window;
+    const window = this.#window + this.#host.delivery.excess;
     if (
       this.#options.outlet!.length === 0 || this.#places <= window - window / 4
     ) this.#feed();

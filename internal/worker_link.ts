@@ -11,6 +11,7 @@ import {
   CreditGrant,
   CreditUse,
   MAX_WINDOW,
+  placesFor,
   shareOf,
 } from "./credit.ts";
 import type { Delivery, Item, Worker } from "./delivery.ts";
@@ -566,7 +567,9 @@ export class WorkerLink implements Worker {
       return;
     }
     // Whatever it asks for: with all places at it, others would get nothing.
-    const most = Math.max(this.#share, this.concurrency + 1);
+    const most = this.#host.delivery.workers.length > 1
+      ? Math.max(this.#share, this.concurrency + 1)
+      : placesFor(1);
     this.#window = Math.min(this.#credit, most);
     this.#refillAt = this.#window - 1;
   }

@@ -216,12 +216,37 @@ both(
 );
 
 both(
+  "A worker that takes all places holds up nobody who comes later",
+  async (net) => {
+    for (
+      const options of [{ client: { prefetch: 10_000 } }, { concurrency: 4096 }]
+    ) {
+      await using kit = new Kit<number, number>(net);
+      const { server } = kit;
+      await kit.worker(forever, options);
+      const producing = (async () => {
+        for (const n of range(30_000)) await server.send(n);
+      })();
+      producing.catch(() => {});
+      await until(() => server.stats().inFlight >= 4096, "it has all places");
+      await kit.worker((n) => n);
+      let read = 0;
+      for await (const _ of server) {
+        if (++read === 10_000) break;
+      }
+      const held = server.workers[0]!.inFlight;
+      assert(held <= 4096, `it holds ${held}`);
+    }
+  },
+);
+
+both(
   "A worker that asks for more than there are places holds up nobody",
   async (net) => {
     await using kit = new Kit<number, number>(net);
     const { server } = kit;
-    await kit.worker(forever, { client: { prefetch: 10_000 } });
     await kit.worker((n) => n);
+    await kit.worker(forever, { client: { prefetch: 10_000 } });
     const producing = (async () => {
       for (const n of range(20_000)) await server.send(n);
     })();
@@ -230,8 +255,7 @@ both(
     for await (const _ of server) {
       if (++read === 10_000) break;
     }
-    const held = server.workers[0]!.inFlight;
-    assert(held < 4096, `it holds ${held}`);
+    assert(server.workers[1]!.inFlight < 4096);
   },
 );
 
