@@ -122,9 +122,10 @@ export class ClientWatch {
         heartbeat.suspect = true;
         onEvent({ type: "suspect" });
       }
-      // Whoever was told may have ended it.
+      const token = heartbeat.ping(now);
+      // Whoever was told may have ended it; and a goodbye is the last question.
       if (this.#options.phase() === "open") {
-        control.uints(FrameType.PING, [heartbeat.ping(now)]);
+        control.uints(FrameType.PING, [token]);
       }
     }
   }

@@ -9,6 +9,11 @@
 const QUEUED_MS = 20;
 /** Rates are measured over at least so long, in ms. */
 const MEASURE_MS = 1;
+/**
+ * Items that take so long, in ms, are no matter of a slow way or a busy machine:
+ * nobody needs more than one of them in advance.
+ */
+const HEAVY_MS = 500;
 /** The largest window. */
 export const MAX_WINDOW = 4096;
 /** The places of a pool's first workers together, and of every further one. */
@@ -100,7 +105,8 @@ export class AdaptiveWindow {
     const grown = isDry ? this.size * 2 : this.size;
     // All that it may hold came back at once and nothing was left: it waits for
     // us, on a slow way or a busy machine, whatever rate that makes.
-    const isStarved = this.#low === 0 && this.#settled >= this.size;
+    const isStarved = this.#low === 0 && this.#settled >= this.size &&
+      rate * HEAVY_MS > this.#concurrency;
     const most = isStarved ? grown : this.#concurrency + queued;
     const atMost = Math.min(
       this.#limit,

@@ -6,6 +6,7 @@
  * @module
  */
 
+import { shareOf } from "./credit.ts";
 import type { Strategy, WorkerInfo } from "./dispatcher.ts";
 import {
   type Blame,
@@ -128,6 +129,8 @@ export class Delivery {
   redelivered = 0;
   /** Late duplicates that were dropped. */
   duplicates = 0;
+  /** Items whose result is here, and isn't checked yet. */
+  readonly checking: Set<Item> = new Set();
   /** Counts dispatches and settlements, so that a standstill can be seen. */
   progress = 0;
   readonly #options: DeliveryOptions;
@@ -171,6 +174,33 @@ export class Delivery {
   /** The workers, in the order in which they came. */
   get workers(): readonly Worker[] {
     return this.#workers;
+  }
+
+  /** Items that workers hold beyond their share: others are to have places. */
+  get excess(): number {
+    const workers = this.#workers;
+    if (workers.length < 2) return 0;
+    const share = shareOf(workers.length);
+    let excess = 0;
+    for (const { inFlight } of workers) {
+      excess += Math.max(0, inFlight.count - share);
+    }
+    return excess;
+  }
+
+  /** Items that wait for a worker, and not for their time to be tried again. */
+  get due(): number {
+    return this.waiting - this.#held.size;
+  }
+
+  /** Whether items of `submit()` or `map()` are among them. */
+  get hasDueCalls(): boolean {
+    for (const items of [this.#returned, ...this.#ways.map((w) => w.queue)]) {
+      for (const { state, way } of items) {
+        if (state === WAITING && way.kind === ItemKind.CALL) return true;
+      }
+    }
+    return false;
   }
 
   /** Adds a way in. */
@@ -419,7 +449,7 @@ export class Delivery {
 
   /** Every item that isn't settled, in the order of their ids. */
   unfinished(): Item[] {
-    const all = new Set<Item>();
+    const all = new Set<Item>(this.checking);
     for (const worker of this.#workers) {
       for (const [, entry] of worker.inFlight.entries()) all.add(entry);
     }
@@ -450,7 +480,10 @@ export class Delivery {
   }
 
   #close(entry: Item): void {
-    if (entry.state === WAITING) this.waiting--;
+    if (entry.state === WAITING) {
+      this.waiting--;
+      this.#held.delete(entry);
+    }
     entry.state = SETTLED;
     this.alive--;
     if (entry.holder !== null) {
@@ -483,7 +516,7 @@ export class Delivery {
     if (entries.length === 0) return;
     for (const entry of entries) {
       entry.state = WAITING;
-      entry.startedAt = 0;
+      if (!entry.isHeld) entry.startedAt = 0;
       if (cause !== null) this.#tracer?.returned(entry, worker, cause);
     }
     this.waiting += entries.length;
@@ -622,6 +655,7 @@ export class Delivery {
       this.waiting--;
       this.progress++;
       entry.state = IN_FLIGHT;
+      entry.startedAt = 0;
       if (entry.blames !== null) worker.isAlone = true;
       entry.attempts++;
       this.#tracer?.dispatched(entry, worker);
@@ -649,7 +683,7 @@ export class Delivery {
 }
 
 /** Whether a worker holds it of which something was heard lately. */
-function isTrusted(entry: Item): boolean {
+export function isTrusted(entry: Item): boolean {
   return entry.holder !== null && entry.holders().some((w) => !w.isSuspect);
 }
 

@@ -126,7 +126,8 @@ export interface ServerOptions<Item = any, Result = any> extends CommonOptions {
   resultSchema?: StandardSchemaV1<any, Result>;
   /**
    * Which worker gets an item: each in turn, the one with the fewest, always
-   * the same for a key, or your own choice.
+   * the same for a key, or your own choice. By key, an item waits for its
+   * worker, and what is queued behind it in the same way in waits too.
    *
    * @default {"round-robin"}
    */
@@ -271,7 +272,8 @@ export interface ClientOptions<Item = any, Result = any> extends CommonOptions {
   resultSchema?: StandardSchemaV1<Result, any>;
   /**
    * Items that may be at this client. `"auto"`: adapted under `work()`, 64 for
-   * `readable` and iteration.
+   * `readable` and iteration. A server with several workers keeps no more than
+   * 768 to 1,536 at each, or what it executes at once.
    *
    * @default {"auto"}
    */

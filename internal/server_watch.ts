@@ -5,9 +5,10 @@
  * @module
  */
 
-import type { Delivery, Item } from "./delivery.ts";
+import { type Delivery, isTrusted, type Item } from "./delivery.ts";
 import { HandshakeError, ItemTimeoutError } from "./errors.ts";
 import type { ServerEvent, StallReason } from "./events.ts";
+import { Mode } from "./frame.ts";
 import { tickMs } from "./heartbeat.ts";
 import type { HeartbeatOptions } from "./options.ts";
 import { Watchdog } from "./watchdog.ts";
@@ -37,15 +38,33 @@ export interface ServerWatchOptions {
   onSuspect(): void;
 }
 
+/** Tells a standstill once, after {@linkcode STALL_MS} of it. */
+class Standstill {
+  #since = -1;
+  #isTold = false;
+
+  /** True if it is to be told now. */
+  look(isStill: boolean, now: number): boolean {
+    if (!isStill) {
+      this.#since = -1;
+      this.#isTold = false;
+      return false;
+    }
+    if (this.#since < 0) this.#since = now;
+    if (this.#isTold || now - this.#since < STALL_MS) return false;
+    return this.#isTold = true;
+  }
+}
+
 /** Looks after the deadlines of a server, while there are any. */
 export class ServerWatch {
   readonly #options: ServerWatchOptions;
   readonly #watchdog: Watchdog;
   #isStopped = false;
-  /** `Delivery.progress` when it last moved, and when that was. */
+  /** `Delivery.progress` at the last look. */
   #progress = -1;
-  #progressAt = 0;
-  #stallTold = false;
+  readonly #stall = new Standstill();
+  readonly #callStall = new Standstill();
 
   /** @param options What is looked after, and whom to tell. */
   constructor(options: ServerWatchOptions) {
@@ -85,7 +104,10 @@ export class ServerWatch {
     this.#checkItems(now);
     channel.checkReader(now);
     this.#checkStall(now);
-    if (links.size === 0 && delivery.alive === 0) this.#watchdog.stop();
+    // Who waits for a reader is told so, also when the workers have gone.
+    if (links.size === 0 && delivery.alive === 0 && !channel.isUnread) {
+      this.#watchdog.stop();
+    }
   }
 
   #checkHandshake(link: WorkerLink, now: number): void {
@@ -131,6 +153,8 @@ export class ServerWatch {
     const { failed } = delivery;
     for (const worker of delivery.workers) {
       for (const entry of worker.inFlight.oldest(worker.concurrency)) {
+        // Another worker's time counts, who was given it since.
+        if (worker.isSuspect && isTrusted(entry as Item)) continue;
         if (entry.startedAt === 0) entry.startedAt = now;
         else if (now - entry.startedAt >= itemTimeoutMs) {
           delivery.fail(entry as Item, new ItemTimeoutError(itemTimeoutMs));
@@ -144,22 +168,22 @@ export class ServerWatch {
   /** Items that wait though nothing has moved for a while: it is told why. */
   #checkStall(now: number): void {
     const { delivery, channel } = this.#options;
-    const { progress, waiting, workers } = delivery;
+    const { progress, due, workers } = delivery;
     const { isUnread } = channel;
-    if (progress !== this.#progress || (waiting === 0 && !isUnread)) {
-      this.#progress = progress;
-      this.#progressAt = now;
-      this.#stallTold = false;
-      return;
-    }
-    if (this.#stallTold || now - this.#progressAt < STALL_MS) return;
-    this.#stallTold = true;
-    let reason: StallReason = "workers-full";
-    if (workers.length === 0) reason = "no-workers";
-    else if (isUnread) reason = "results-unread";
-    else if (
-      channel.queue.length === 0 && workers.every((w) => w.mode === 0)
-    ) reason = "no-work-mode";
-    this.#options.onEvent({ type: "stalled", reason, waiting });
+    // Whatever other items do, these wait for a worker who isn't there.
+    const isUnworked = workers.length > 0 && delivery.hasDueCalls &&
+      workers.every((w) => w.mode !== Mode.WORK);
+    if (this.#callStall.look(isUnworked, now)) this.#stalled("no-work-mode");
+    const isStill = progress === this.#progress && (due > 0 || isUnread) &&
+      (!isUnworked || isUnread || channel.queue.length > 0);
+    this.#progress = progress;
+    if (!this.#stall.look(isStill, now)) return;
+    if (workers.length === 0 && due > 0) this.#stalled("no-workers");
+    else this.#stalled(isUnread ? "results-unread" : "workers-full");
+  }
+
+  #stalled(reason: StallReason): void {
+    const { due } = this.#options.delivery;
+    this.#options.onEvent({ type: "stalled", reason, waiting: due });
   }
 }

@@ -74,13 +74,16 @@ export class ChannelWay implements Way {
 
   /** Whether items, or whoever sends them, wait for a reader of results. */
   get isUnread(): boolean {
-    return (this.queue.length > 0 || this.#room !== null) && !this.#isFree;
+    return (this.queue.length > 0 || this.#room !== null) && !this.#isFree &&
+      this.#options.outlet!.length > 0;
   }
 
   get #isFree(): boolean {
     const { outlet, maxBufferedBytes } = this.#options;
     return outlet === null ||
-      (this.#places < this.#window && outlet.bytes <= maxBufferedBytes);
+      (outlet.bytes <= maxBufferedBytes &&
+        (this.#places < this.#window ||
+          this.#places < this.#window + this.#host.delivery.excess));
   }
 
   /** Items whose result may still come, or isn't read, at most. */
@@ -171,7 +174,7 @@ export class ChannelWay implements Way {
   resultRead(): void {
     this.#places--;
     if (!this.#starved) return;
-    const window = this.#window;
+    const window = this.#window + this.#host.delivery.excess;
     if (
       this.#options.outlet!.length === 0 || this.#places <= window - window / 4
     ) this.#feed();

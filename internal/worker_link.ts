@@ -11,6 +11,7 @@ import {
   CreditGrant,
   CreditUse,
   MAX_WINDOW,
+  placesFor,
   shareOf,
 } from "./credit.ts";
 import type { Delivery, Item, Worker } from "./delivery.ts";
@@ -131,6 +132,9 @@ export class WorkerLink implements Worker {
   #spans: ItemSpans | null = null;
   #isWorker = false;
   #granted = false;
+  /** The items that it asked for. */
+  #credit = 0;
+  /** The items that it may hold. */
   #window = 0;
   /** Once the window was full, there is room again when it holds so few. */
   #refillAt = 0;
@@ -439,7 +443,9 @@ export class WorkerLink implements Worker {
 
   #checkResult(entry: Item, value: unknown, bytes: number): void {
     const { delivery } = this.#host;
+    delivery.checking.add(entry);
     this.#check(value, (checked) => {
+      delivery.checking.delete(entry);
       if (checked.error === null) {
         this.#settled++;
         delivery.result(this, entry, checked.value, bytes);
@@ -549,10 +555,29 @@ export class WorkerLink implements Worker {
       : null;
     // The first PONG mostly came before.
     if (this.#adaptive !== null) this.#adaptive.rttMs = this.#rttMs ?? 0;
-    this.#window = this.#adaptive?.size ?? window;
-    this.#refillAt = this.#adaptive?.refillAt ?? window - 1;
+    this.#credit = window;
+    this.#setWindow();
     this.#isSated = false;
     this.#granted = true;
+  }
+
+  #setWindow(): void {
+    if (this.#adaptive !== null) {
+      this.#window = this.#adaptive.size;
+      this.#refillAt = this.#adaptive.refillAt;
+      return;
+    }
+    // Whatever it asks for: with all places at it, others would get nothing.
+    const most = this.#host.delivery.workers.length > 1
+      ? Math.max(this.#share, this.concurrency + 1)
+      : placesFor(1);
+    this.#window = Math.min(this.#credit, most);
+    this.#refillAt = this.#window - 1;
+  }
+
+  /** The places that are this worker's. */
+  get #share(): number {
+    return shareOf(this.#host.delivery.workers.length);
   }
 
   #onLeave(reader: CborDecoder): void {
@@ -637,11 +662,10 @@ export class WorkerLink implements Worker {
           this.#settledInBatch,
           this.inFlight.count,
           this.connection.heardAt,
-          shareOf(this.#host.delivery.workers.length),
+          this.#share,
         );
-        this.#window = this.#adaptive.size;
-        this.#refillAt = this.#adaptive.refillAt;
       }
+      this.#setWindow();
       if (this.inFlight.count <= this.#refillAt) this.#isSated = false;
       this.#settledInBatch = 0;
     }

@@ -215,6 +215,50 @@ both(
   },
 );
 
+both(
+  "A worker that takes all places holds up nobody who comes later",
+  async (net) => {
+    for (
+      const options of [{ client: { prefetch: 10_000 } }, { concurrency: 4096 }]
+    ) {
+      await using kit = new Kit<number, number>(net);
+      const { server } = kit;
+      await kit.worker(forever, options);
+      const producing = (async () => {
+        for (const n of range(30_000)) await server.send(n);
+      })();
+      producing.catch(() => {});
+      await until(() => server.stats().inFlight >= 4096, "it has all places");
+      await kit.worker((n) => n);
+      let read = 0;
+      for await (const _ of server) {
+        if (++read === 10_000) break;
+      }
+      const held = server.workers[0]!.inFlight;
+      assert(held <= 4096, `it holds ${held}`);
+    }
+  },
+);
+
+both(
+  "A worker that asks for more than there are places holds up nobody",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const { server } = kit;
+    await kit.worker((n) => n);
+    await kit.worker(forever, { client: { prefetch: 10_000 } });
+    const producing = (async () => {
+      for (const n of range(20_000)) await server.send(n);
+    })();
+    producing.catch(() => {});
+    let read = 0;
+    for await (const _ of server) {
+      if (++read === 10_000) break;
+    }
+    assert(server.workers[1]!.inFlight < 4096);
+  },
+);
+
 both("An async generator's values arrive, and push back", async (net) => {
   await using kit = new Kit<number, number>(net);
   const { server } = kit;
@@ -304,6 +348,22 @@ async function unread(net: Net, face: "writable" | "send()"): Promise<void> {
   assert(error.message.includes("discard"), error.message);
 }
 
+/** The same, though the workers have gone and every item is settled. */
+async function unreadAndAlone(net: Net): Promise<void> {
+  await using kit = new Kit<number, string>(net, { maxBufferedBytes: 1 });
+  const { server } = kit;
+  const { client } = await kit.worker(() => "a result", {
+    client: { prefetch: 1 },
+  });
+  const room = server.send(1);
+  assert(room instanceof Promise, "the worker is full");
+  await until(() => server.stats().unread === 1, "its result waits");
+  await client.close();
+  const error = await assertRejects(() => within(room, 8000, "told"), Error);
+  assert(error.message.includes("readable"), error.message);
+  assertEquals((await kit.event("stalled")).reason, "results-unread");
+}
+
 /** A write that waits for a worker, or for a reader who is only slow. */
 async function patient(net: Net): Promise<void> {
   await using idle = new Kit<number, number>(net);
@@ -328,6 +388,7 @@ Deno.test("Who waits 5 s for a reader who never came is told so, and nobody else
   const cases: Promise<void>[] = [];
   for (const net of ["memory", "tcp"] as const) {
     cases.push(unread(net, "writable"), unread(net, "send()"), patient(net));
+    cases.push(unreadAndAlone(net));
   }
   for (const result of await Promise.allSettled(cases)) {
     if (result.status === "rejected") throw result.reason;

@@ -164,6 +164,19 @@ Deno.test("AdaptiveWindow grows when all it may hold comes back at once, however
   assertEquals(slow.size, 2);
 });
 
+Deno.test("AdaptiveWindow queues one item of a second, however late it hears of them", () => {
+  for (const concurrency of [1, 4]) {
+    const window = new AdaptiveWindow(concurrency, MAX_WINDOW);
+    window.busy(0);
+    // This end stood still: all that the worker held came back meanwhile.
+    for (let now = 5000; now < 50_000; now += 5000) {
+      window.settled(concurrency + 1, 0, now);
+      window.busy(now);
+      assertEquals(window.size, concurrency + 1);
+    }
+  }
+});
+
 Deno.test("AdaptiveWindow queues more for a far worker", () => {
   const near = new AdaptiveWindow(1, MAX_WINDOW);
   simulate(near, { itemMs: 0.5, batchMs: 2, batches: 100 });

@@ -8,7 +8,7 @@ import {
 } from "../mod.ts";
 import { both, Kit, range } from "./_support/channel_kit.ts";
 import { scripted, takeItems } from "./_support/task_kit.ts";
-import { until, within } from "./_support/within.ts";
+import { moment, until, within } from "./_support/within.ts";
 
 async function stalled(
   kit: Kit<number, number>,
@@ -30,6 +30,45 @@ both("stalled: no-work-mode", async (net) => {
   await using _ = await scripted(kit, { mode: "stream" });
   kit.server.submit(1).catch(() => {});
   assertEquals(await stalled(kit, "no-work-mode"), 1);
+});
+
+both("stalled: no-work-mode, though other items flow", async (net) => {
+  await using kit = new Kit<number, number>(net, { results: "discard" });
+  const client = await kit.client();
+  let read = 0;
+  const reading = (async () => {
+    for await (const _ of client) await moment(read++ % 10 === 0 ? 5 : 0);
+  })();
+  kit.server.submit(1).catch(() => {});
+  let isTold = false;
+  const writing = (async () => {
+    while (!isTold) await kit.server.send(2);
+  })();
+  assertEquals(await stalled(kit, "no-work-mode"), 1);
+  isTold = true;
+  await writing;
+  assert(read > 10, `${read} items were read meanwhile`);
+  const { done } = await kit.worker((n) => n);
+  kit.server.end();
+  await Promise.all([reading, done, kit.server.closed]);
+});
+
+both("An item that waits for its retry hasn't stalled", async (net) => {
+  await using kit = new Kit<number, number>(net, {
+    retry: { attempts: 2, backoffMs: 1800 },
+  });
+  await kit.worker((n, { attempt }) => {
+    if (attempt === 1) throw new Error("not yet");
+    return n;
+  });
+  const late = assertRejects(
+    () => kit.server.submit(1, { timeoutMs: 1500 }),
+    ItemFailure,
+  );
+  assertEquals(await kit.server.submit(2), 2);
+  await late;
+  assertEquals(kit.events.filter((e) => e.type === "stalled"), []);
+  assertEquals(kit.server.stats().pending, 0);
 });
 
 both("stalled: workers-full", async (net) => {

@@ -3,7 +3,12 @@
  * (design section 3, "Liveness").
  */
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { Client, ConnectionLostError, HandshakeError } from "../mod.ts";
+import {
+  Client,
+  ConnectionLostError,
+  HandshakeError,
+  ItemFailure,
+} from "../mod.ts";
 import { Heartbeat } from "../internal/heartbeat.ts";
 import { both, Kit } from "./_support/channel_kit.ts";
 import { ScriptedPeer, T } from "./_support/scripted_peer.ts";
@@ -252,6 +257,43 @@ both("A handshake that stalls has a deadline, on both ends", async (net) => {
   await server[Symbol.asyncDispose]();
 });
 
+both(
+  "itemTimeoutMs: who takes a suspect's item has the whole time",
+  async (net) => {
+    await using kit = new Kit<number, number>(net, {
+      heartbeat: PATIENT,
+      itemTimeoutMs: 2000,
+    });
+    await using peer = await scripted(kit, { window: 1 });
+    const result = kit.server.submit(1);
+    await takeItems(peer, 1);
+    peer.answersPings = false;
+    await kit.event("suspect");
+    await moment(1200);
+    await kit.worker(async (n) => (await moment(1200), n), {
+      client: { heartbeat: PATIENT },
+    });
+    assertEquals(await result, 1);
+  },
+);
+
+both(
+  "itemTimeoutMs runs at a suspect, as long as nobody else has its item",
+  async (net) => {
+    await using kit = new Kit<number, number>(net, {
+      heartbeat: PATIENT,
+      itemTimeoutMs: 400,
+    });
+    await using peer = await scripted(kit, { window: 1 });
+    const result = kit.server.submit(1);
+    await takeItems(peer, 1);
+    peer.answersPings = false;
+    await kit.event("suspect");
+    const { error } = await assertRejects(() => result, ItemFailure);
+    assertEquals(error.name, "ItemTimeoutError");
+  },
+);
+
 Deno.test("The client judges the server in the same way", async () => {
   const events: string[] = [];
   const [server, conn] = ScriptedPeer.pair();
@@ -276,6 +318,21 @@ Deno.test("The client judges the server in the same way", async () => {
     "suspect",
     "disconnected",
   ]);
+});
+
+Deno.test("The client judges a server that never answers its goodbye", async () => {
+  const [server, conn] = ScriptedPeer.pair();
+  await using peer = server;
+  const client = new Client(conn, { heartbeat: QUICK });
+  await peer.greet();
+  await client.opened;
+  const closed = client.close();
+  await peer.until(T.GOODBYE);
+  const error = await assertRejects(
+    () => within(closed, 5000, "it gives up"),
+    ConnectionLostError,
+  );
+  assertEquals(error.code, "timeout");
 });
 
 Deno.test("A loop that was late reads first and judges after", async () => {

@@ -9,6 +9,7 @@ import {
 import {
   type Client,
   connect,
+  DrainTimeoutError,
   ItemFailure,
   listen,
   RemoteError,
@@ -372,6 +373,28 @@ both(
     await kit.event("disconnected");
     assertEquals(runs, 1);
     await kit.server.close();
+  },
+);
+
+both(
+  "resultSchema, async: what is being checked is unfinished",
+  async (net) => {
+    const gate = new Gate();
+    const slow = schema<number, number>(async (n) => {
+      await gate.pass();
+      return n;
+    });
+    await using kit = new Kit<number, number>(net, { resultSchema: slow });
+    await kit.worker((n) => n);
+    const result = assertRejects(() => kit.server.submit(7), DrainTimeoutError);
+    await until(() => gate.passing > 0, "the schema runs");
+    const error = await assertRejects(
+      () => kit.server.close({ drainMs: 50 }),
+      DrainTimeoutError,
+    );
+    assertEquals(error.unfinished, [{ id: 0, item: 7 }]);
+    await result;
+    gate.open();
   },
 );
 

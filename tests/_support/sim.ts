@@ -5,7 +5,7 @@
  * @module
  */
 
-import { AdaptiveWindow } from "../../internal/credit.ts";
+import { AdaptiveWindow, shareOf } from "../../internal/credit.ts";
 import {
   Delivery,
   type DeliveryOptions,
@@ -88,6 +88,8 @@ export class SimWorker implements Worker {
   readonly #options: SimWorkerOptions;
   readonly #waiting: { delivery: number; item: unknown }[] = [];
   #running = 0;
+  /** As in a `WorkerLink`: it was full, and isn't yet to be refilled. */
+  #isSated = false;
 
   constructor(sim: Sim, id: number, options: SimWorkerOptions) {
     this.#sim = sim;
@@ -116,7 +118,7 @@ export class SimWorker implements Worker {
 
   get hasRoom(): boolean {
     const { count } = this.inFlight;
-    return count === 0 || count < this.window.size;
+    return count === 0 || (count < this.window.size && !this.#isSated);
   }
 
   /** Items that are here and not begun. */
@@ -131,6 +133,7 @@ export class SimWorker implements Worker {
     entry.bytes = 1;
     entry.hold(this, delivery);
     this.inFlight.add(entry);
+    if (this.inFlight.count >= this.window.size) this.#isSated = true;
     clock.after(this.#options.latencyMs ?? 0, () => {
       this.#waiting.push({ delivery, item: entry.item });
       this.#run();
@@ -165,7 +168,9 @@ export class SimWorker implements Worker {
     const { clock, delivery: queues } = this.#sim;
     const entry = this.inFlight.take(delivery) as Item;
     queues.result(this, entry, entry.item, 0);
-    this.window.settled(1, this.inFlight.count, clock.now);
+    const { count } = this.inFlight;
+    this.window.settled(1, count, clock.now, shareOf(queues.workers.length));
+    if (count <= this.window.refillAt) this.#isSated = false;
     queues.pump();
   }
 }
