@@ -358,6 +358,7 @@ export class Client<Item = unknown, Result = unknown>
     this.#answers = new Answers(this.#connection, {
       payloads: this.#payloads,
       schema: resultSchema ?? null,
+      spans: this.#spans,
       onFailed: (id, error) => this.#emit({ type: "failed", id, error }),
       onAnswered: () => this.#intake.answered(),
       onChecked: () => {
@@ -365,7 +366,6 @@ export class Client<Item = unknown, Result = unknown>
         this.#finishSoon();
       },
     });
-    this.#answers.spans = this.#spans;
     this.#intake = new Intake<Item>(this.#connection, {
       payloads: this.#payloads,
       schema: itemSchema,
