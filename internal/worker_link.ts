@@ -25,7 +25,6 @@ import {
 } from "./errors.ts";
 import {
   frameName,
-  FrameState,
   FrameType,
   GOODBYE_CODES,
   type GoodbyeCode,
@@ -118,7 +117,6 @@ export class WorkerLink implements Worker {
   isLeaving = false;
   readonly #host: LinkHost;
   readonly #handshake: ServerHandshake;
-  readonly #undo = new FrameState();
   /** The item that is being written. */
   #entry: Item | null = null;
   readonly #openItem = () => {
@@ -270,7 +268,6 @@ export class WorkerLink implements Worker {
     const { frames } = connection;
     connection.prepare();
     this.#entry = entry;
-    if (inFlight.count > 0) frames.save(this.#undo);
     const { payloads, itemSchema } = this.#host;
     const bytes = payloads.write(
       frames,
@@ -280,7 +277,7 @@ export class WorkerLink implements Worker {
     if (inFlight.count === 0) {
       this.#adaptive?.busy(performance.now());
     } else if (inFlight.bytes + bytes > this.#host.maxInFlightBytes) {
-      frames.restore(this.#undo);
+      payloads.takeBack(frames);
       this.#full = true;
       return false;
     }
