@@ -6,6 +6,7 @@
 
 import type { CborDecoder } from "./cbor_decoder.ts";
 import { Connection, type Duplex } from "./connection.ts";
+import { Control } from "./control.ts";
 import {
   AdaptiveWindow,
   CreditGrant,
@@ -116,6 +117,7 @@ export class WorkerLink implements Worker {
   /** Whether it takes no more items. */
   isLeaving = false;
   readonly #host: LinkHost;
+  readonly #control: Control;
   readonly #handshake: ServerHandshake;
   /** The item that is being written. */
   #entry: Item | null = null;
@@ -144,7 +146,6 @@ export class WorkerLink implements Worker {
   #sampledAt = 0;
   #rate = -1;
   #rttMs: number | undefined;
-  #pong = -1;
   #ended = false;
   #results: SchemaQueue | null = null;
   readonly #grant = new CreditGrant(VALUE_WINDOW, VALUE_WINDOW_BYTES);
@@ -180,12 +181,13 @@ export class WorkerLink implements Worker {
       events: {
         onFrame: (type, reader) => this.#onFrame(type, reader),
         onBatch: () => this.#onBatch(),
-        onFlush: () => this.#onFlush(),
+        onFlush: () => this.#control.onFlush(),
         onDrain: () => this.#host.delivery.pump(),
         onViolation: (error) => this.#onViolation(error),
         onEnd: (error) => this.#onEnd(error),
       },
     });
+    this.#control = new Control(this.connection);
     this.#handshake = new ServerHandshake(this.connection, host, {
       onDone: (hello) => this.#onHello(hello),
       onRejected: (error) => host.onRejected(this, error.code, error.message),
@@ -291,19 +293,19 @@ export class WorkerLink implements Worker {
 
   cancel(delivery: number): void {
     if (!this.#isWorker) return;
-    this.#send(FrameType.CANCEL, [delivery]);
+    this.#control.uints(FrameType.CANCEL, [delivery]);
   }
 
   /** Asks for a sign of life. */
   ping(now: number): void {
-    this.#send(FrameType.PING, [this.heartbeat.ping(now)]);
+    this.#control.uints(FrameType.PING, [this.heartbeat.ping(now)]);
   }
 
   /** Tells it that no more items come. */
   end(): void {
     if (this.#ended || !this.#isWorker) return;
     this.#ended = true;
-    this.#send(FrameType.END, []);
+    this.#control.uints(FrameType.END, []);
   }
 
   /** Says goodbye and closes. */
@@ -314,15 +316,7 @@ export class WorkerLink implements Worker {
     }
     const wasWorker = this.#isWorker;
     this.#isWorker = false;
-    if (!this.connection.ended) {
-      this.connection.prepare();
-      this.connection.frames.farewell(
-        FrameType.GOODBYE,
-        GOODBYE_CODES.indexOf(code),
-        reason,
-      );
-      this.connection.finish();
-    }
+    this.#control.finish(code, reason);
     if (wasWorker) this.#host.onGone(this, code, reason);
   }
 
@@ -347,15 +341,10 @@ export class WorkerLink implements Worker {
     if (!this.#isWorker) return;
     this.#grant.renew();
     this.#use.grant(this.#grant.values, this.#grant.bytes);
-    this.#send(FrameType.CREDIT, [this.#grant.values, this.#grant.bytes]);
-  }
-
-  #send(type: number, values: readonly number[]): void {
-    const { connection } = this;
-    if (connection.ended) return;
-    connection.prepare();
-    connection.frames.uints(type, values);
-    connection.schedule();
+    this.#control.uints(FrameType.CREDIT, [
+      this.#grant.values,
+      this.#grant.bytes,
+    ]);
   }
 
   #onFrame(type: number, reader: CborDecoder): void {
@@ -391,10 +380,8 @@ export class WorkerLink implements Worker {
       case FrameType.LEAVE:
         return this.#onLeave(reader);
       case FrameType.PING:
-        this.#pong = reader.readUint();
-        reader.finish();
-        this.connection.prepare();
-        return this.connection.schedule();
+        this.#control.pong(reader.readUint());
+        return reader.finish();
       case FrameType.PONG:
         return this.#onPong(reader);
       case FrameType.GOODBYE:
@@ -643,14 +630,6 @@ export class WorkerLink implements Worker {
       this.#settledInBatch = 0;
     }
     this.#host.delivery.pump();
-  }
-
-  #onFlush(): void {
-    if (this.#pong < 0) return;
-    // The last of several: an answer a flush, however many are asked for.
-    this.connection.prepare();
-    this.connection.frames.uints(FrameType.PONG, [this.#pong]);
-    this.#pong = -1;
   }
 
   #onViolation(error: Error): void {
