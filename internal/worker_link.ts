@@ -33,7 +33,7 @@ import {
   MAX_HANDSHAKE_BYTES,
   Mode,
 } from "./frame.ts";
-import type { Hello } from "./handshake.ts";
+import { type Hello, overflowOf } from "./handshake.ts";
 import { Heartbeat } from "./heartbeat.ts";
 import { InFlight, SETTLED } from "./in_flight.ts";
 import type { ItemSpans } from "./item_spans.ts";
@@ -605,13 +605,8 @@ export class WorkerLink implements Worker {
 
   #onBatch(): void {
     if (this.isHandshaking) {
-      if (this.connection.bytesIn > MAX_HANDSHAKE_BYTES) {
-        this.#onViolation(
-          new ProtocolError(
-            `Cannot go on with the handshake: ${this.connection.bytesIn} bytes came, limit is ${MAX_HANDSHAKE_BYTES}`,
-          ),
-        );
-      }
+      const overflow = overflowOf(this.connection.bytesIn);
+      if (overflow !== null) this.#onViolation(overflow);
       return;
     }
     if (this.heartbeat.suspect) this.#host.onHeard(this);
