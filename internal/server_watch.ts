@@ -8,6 +8,7 @@
 import type { Delivery, Item } from "./delivery.ts";
 import { HandshakeError, ItemTimeoutError } from "./errors.ts";
 import type { ServerEvent, StallReason } from "./events.ts";
+import { Mode } from "./frame.ts";
 import { tickMs } from "./heartbeat.ts";
 import type { HeartbeatOptions } from "./options.ts";
 import { Watchdog } from "./watchdog.ts";
@@ -158,7 +159,8 @@ export class ServerWatch {
     if (workers.length === 0) reason = "no-workers";
     else if (isUnread) reason = "results-unread";
     else if (
-      channel.queue.length === 0 && workers.every((w) => w.mode === 0)
+      channel.queue.length === 0 &&
+      workers.every(({ mode }) => mode === Mode.STREAM)
     ) reason = "no-work-mode";
     this.#options.onEvent({ type: "stalled", reason, waiting });
   }
