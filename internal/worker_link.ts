@@ -7,13 +7,7 @@
 import type { CborDecoder } from "./cbor_decoder.ts";
 import { Connection, type Duplex } from "./connection.ts";
 import { Control } from "./control.ts";
-import {
-  AdaptiveWindow,
-  CreditGrant,
-  CreditUse,
-  MAX_WINDOW,
-  shareOf,
-} from "./credit.ts";
+import { AdaptiveWindow, CreditGrant, CreditUse, shareOf } from "./credit.ts";
 import type { Delivery, Item, Worker } from "./delivery.ts";
 import type { WorkerInfo } from "./dispatcher.ts";
 import {
@@ -529,7 +523,7 @@ export class WorkerLink implements Worker {
     this.mode = mode;
     this.concurrency = concurrency;
     this.#adaptive = adaptive === 1
-      ? new AdaptiveWindow(concurrency, Math.min(window, MAX_WINDOW))
+      ? new AdaptiveWindow(concurrency, window)
       : null;
     // The first PONG mostly came before.
     if (this.#adaptive !== null) this.#adaptive.rttMs = this.#rttMs ?? 0;
