@@ -44,7 +44,12 @@ import {
   FunctionSource,
   openHandler,
 } from "./internal/handler_source.ts";
-import { checkHandshake, termsOf, type Welcome } from "./internal/handshake.ts";
+import {
+  checkHandshake,
+  overflowOf,
+  termsOf,
+  type Welcome,
+} from "./internal/handshake.ts";
 import { Intake } from "./internal/intake.ts";
 import {
   type ClientOptions,
@@ -358,6 +363,7 @@ export class Client<Item = unknown, Result = unknown>
     this.#answers = new Answers(this.#connection, {
       payloads: this.#payloads,
       schema: resultSchema ?? null,
+      spans: this.#spans,
       onFailed: (id, error) => this.#emit({ type: "failed", id, error }),
       onAnswered: () => this.#intake.answered(),
       onChecked: () => {
@@ -365,7 +371,6 @@ export class Client<Item = unknown, Result = unknown>
         this.#finishSoon();
       },
     });
-    this.#answers.spans = this.#spans;
     this.#intake = new Intake<Item>(this.#connection, {
       payloads: this.#payloads,
       schema: itemSchema,
@@ -678,16 +683,9 @@ export class Client<Item = unknown, Result = unknown>
   }
 
   #onBatch(): void {
-    if (
-      this.#phase === "handshake" &&
-      this.#connection.bytesIn > MAX_HANDSHAKE_BYTES
-    ) {
-      this.#onViolation(
-        new ProtocolError(
-          `Cannot go on with the handshake: ${this.#connection.bytesIn} bytes came, limit is ${MAX_HANDSHAKE_BYTES}`,
-        ),
-      );
-      return;
+    if (this.#phase === "handshake") {
+      const overflow = overflowOf(this.#connection.bytesIn);
+      if (overflow !== null) return this.#onViolation(overflow);
     }
     this.#intake.runner?.run();
   }

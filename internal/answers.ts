@@ -20,6 +20,8 @@ export interface AnswersOptions {
   payloads: PayloadCodec;
   /** What results must pass; null: nothing. */
   schema: StandardSchemaV1 | null;
+  /** The spans of executions; null: tracing is off. */
+  spans: WorkSpans | null;
   /** An item failed. */
   onFailed(id: number, error: Error): void;
   /** An item was answered. */
@@ -36,8 +38,6 @@ export class Answers {
   takesPayloads = false;
   /** Whether errors go with their stacks. */
   sendStacks = false;
-  /** The spans of executions; null: tracing is off. */
-  spans: WorkSpans | null = null;
   readonly #connection: Connection;
   readonly #options: AnswersOptions;
   readonly #results: SchemaQueue | null;
@@ -142,7 +142,8 @@ export class Answers {
   }
 
   #answered(item: WorkItem, error: Error | null): void {
-    if (this.spans !== null) this.spans.end(item.delivery, error);
+    const { spans } = this.#options;
+    if (spans !== null) spans.end(item.delivery, error);
     this.#connection.schedule();
     this.#options.onAnswered();
   }

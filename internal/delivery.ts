@@ -508,21 +508,16 @@ export class Delivery {
     if (this.alive === 0) this.#options.events.onIdle();
   }
 
-  #return(
-    worker: Worker,
-    entries: Item[],
-    cause: RedeliveryCause | null,
-  ): void {
+  #return(worker: Worker, entries: Item[], cause: RedeliveryCause): void {
     if (entries.length === 0) return;
     for (const entry of entries) {
       entry.state = WAITING;
       if (!entry.isHeld) entry.startedAt = 0;
-      if (cause !== null) this.#tracer?.returned(entry, worker, cause);
+      this.#tracer?.returned(entry, worker, cause);
     }
     this.waiting += entries.length;
     this.#returned.push(...entries);
     this.#returned.sort((a, b) => b.id - a.id);
-    if (cause === null) return;
     this.redelivered += entries.length;
     this.#options.events.onRedelivered(worker, entries.map((e) => e.id), cause);
   }

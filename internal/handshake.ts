@@ -135,6 +135,18 @@ export function checkHandshake(
   );
 }
 
+/**
+ * What a peer may send in all before it is trusted (R3).
+ *
+ * @param bytes What came.
+ * @returns Why the handshake can't go on; null: it can.
+ */
+export function overflowOf(bytes: number): ProtocolError | null {
+  return bytes <= MAX_HANDSHAKE_BYTES ? null : new ProtocolError(
+    `Cannot go on with the handshake: ${bytes} bytes came, limit is ${MAX_HANDSHAKE_BYTES}`,
+  );
+}
+
 /** Writes HELLO. */
 export function writeHello(frames: FrameWriter, hello: Hello): void {
   frames.begin(FrameType.HELLO);

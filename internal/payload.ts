@@ -68,6 +68,11 @@ export class PayloadCodec {
     }
   }
 
+  /** Takes back what {@linkcode PayloadCodec.write} has just written. */
+  takeBack(frames: FrameWriter): void {
+    frames.restore(this.#undo!);
+  }
+
   /** Which byte strings may be read aside. */
   get long(): "payloads" | "values" {
     return this.#cbor === null ? "payloads" : "values";

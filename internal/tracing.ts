@@ -203,5 +203,6 @@ let tracing: Tracing | null | undefined;
 
 /** This process's tracing, null if it is off: that can't change. */
 export function tracingOfProcess(): Tracing | null {
-  return tracing ??= openTracing();
+  if (tracing === undefined) tracing = openTracing();
+  return tracing;
 }

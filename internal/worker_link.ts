@@ -6,11 +6,11 @@
 
 import type { CborDecoder } from "./cbor_decoder.ts";
 import { Connection, type Duplex } from "./connection.ts";
+import { Control } from "./control.ts";
 import {
   AdaptiveWindow,
   CreditGrant,
   CreditUse,
-  MAX_WINDOW,
   placesFor,
   shareOf,
 } from "./credit.ts";
@@ -26,7 +26,6 @@ import {
 } from "./errors.ts";
 import {
   frameName,
-  FrameState,
   FrameType,
   GOODBYE_CODES,
   type GoodbyeCode,
@@ -34,7 +33,7 @@ import {
   MAX_HANDSHAKE_BYTES,
   Mode,
 } from "./frame.ts";
-import type { Hello } from "./handshake.ts";
+import { type Hello, overflowOf } from "./handshake.ts";
 import { Heartbeat } from "./heartbeat.ts";
 import { InFlight, SETTLED } from "./in_flight.ts";
 import type { ItemSpans } from "./item_spans.ts";
@@ -118,8 +117,8 @@ export class WorkerLink implements Worker {
   /** Whether it takes no more items. */
   isLeaving = false;
   readonly #host: LinkHost;
+  readonly #control: Control;
   readonly #handshake: ServerHandshake;
-  readonly #undo = new FrameState();
   /** The item that is being written. */
   #entry: Item | null = null;
   readonly #openItem = () => {
@@ -150,7 +149,6 @@ export class WorkerLink implements Worker {
   #sampledAt = 0;
   #rate = -1;
   #rttMs: number | undefined;
-  #pong = -1;
   #ended = false;
   #results: SchemaQueue | null = null;
   readonly #grant = new CreditGrant(VALUE_WINDOW, VALUE_WINDOW_BYTES);
@@ -186,12 +184,13 @@ export class WorkerLink implements Worker {
       events: {
         onFrame: (type, reader) => this.#onFrame(type, reader),
         onBatch: () => this.#onBatch(),
-        onFlush: () => this.#onFlush(),
+        onFlush: () => this.#control.onFlush(),
         onDrain: () => this.#host.delivery.pump(),
         onViolation: (error) => this.#onViolation(error),
         onEnd: (error) => this.#onEnd(error),
       },
     });
+    this.#control = new Control(this.connection);
     this.#handshake = new ServerHandshake(this.connection, host, {
       onDone: (hello) => this.#onHello(hello),
       onRejected: (error) => host.onRejected(this, error.code, error.message),
@@ -274,7 +273,6 @@ export class WorkerLink implements Worker {
     const { frames } = connection;
     connection.prepare();
     this.#entry = entry;
-    if (inFlight.count > 0) frames.save(this.#undo);
     const { payloads, itemSchema } = this.#host;
     const bytes = payloads.write(
       frames,
@@ -284,7 +282,7 @@ export class WorkerLink implements Worker {
     if (inFlight.count === 0) {
       this.#adaptive?.busy(performance.now());
     } else if (inFlight.bytes + bytes > this.#host.maxInFlightBytes) {
-      frames.restore(this.#undo);
+      payloads.takeBack(frames);
       this.#full = true;
       return false;
     }
@@ -298,19 +296,19 @@ export class WorkerLink implements Worker {
 
   cancel(delivery: number): void {
     if (!this.#isWorker) return;
-    this.#send(FrameType.CANCEL, [delivery]);
+    this.#control.uints(FrameType.CANCEL, [delivery]);
   }
 
   /** Asks for a sign of life. */
   ping(now: number): void {
-    this.#send(FrameType.PING, [this.heartbeat.ping(now)]);
+    this.#control.uints(FrameType.PING, [this.heartbeat.ping(now)]);
   }
 
   /** Tells it that no more items come. */
   end(): void {
     if (this.#ended || !this.#isWorker) return;
     this.#ended = true;
-    this.#send(FrameType.END, []);
+    this.#control.uints(FrameType.END, []);
   }
 
   /** Says goodbye and closes. */
@@ -321,15 +319,7 @@ export class WorkerLink implements Worker {
     }
     const wasWorker = this.#isWorker;
     this.#isWorker = false;
-    if (!this.connection.ended) {
-      this.connection.prepare();
-      this.connection.frames.farewell(
-        FrameType.GOODBYE,
-        GOODBYE_CODES.indexOf(code),
-        reason,
-      );
-      this.connection.finish();
-    }
+    this.#control.finish(code, reason);
     if (wasWorker) this.#host.onGone(this, code, reason);
   }
 
@@ -354,15 +344,10 @@ export class WorkerLink implements Worker {
     if (!this.#isWorker) return;
     this.#grant.renew();
     this.#use.grant(this.#grant.values, this.#grant.bytes);
-    this.#send(FrameType.CREDIT, [this.#grant.values, this.#grant.bytes]);
-  }
-
-  #send(type: number, values: readonly number[]): void {
-    const { connection } = this;
-    if (connection.ended) return;
-    connection.prepare();
-    connection.frames.uints(type, values);
-    connection.schedule();
+    this.#control.uints(FrameType.CREDIT, [
+      this.#grant.values,
+      this.#grant.bytes,
+    ]);
   }
 
   #onFrame(type: number, reader: CborDecoder): void {
@@ -398,10 +383,8 @@ export class WorkerLink implements Worker {
       case FrameType.LEAVE:
         return this.#onLeave(reader);
       case FrameType.PING:
-        this.#pong = reader.readUint();
-        reader.finish();
-        this.connection.prepare();
-        return this.connection.schedule();
+        this.#control.pong(reader.readUint());
+        return reader.finish();
       case FrameType.PONG:
         return this.#onPong(reader);
       case FrameType.GOODBYE:
@@ -551,7 +534,7 @@ export class WorkerLink implements Worker {
     this.mode = mode;
     this.concurrency = concurrency;
     this.#adaptive = adaptive === 1
-      ? new AdaptiveWindow(concurrency, Math.min(window, MAX_WINDOW))
+      ? new AdaptiveWindow(concurrency, window)
       : null;
     // The first PONG mostly came before.
     if (this.#adaptive !== null) this.#adaptive.rttMs = this.#rttMs ?? 0;
@@ -646,13 +629,8 @@ export class WorkerLink implements Worker {
 
   #onBatch(): void {
     if (this.isHandshaking) {
-      if (this.connection.bytesIn > MAX_HANDSHAKE_BYTES) {
-        this.#onViolation(
-          new ProtocolError(
-            `Cannot go on with the handshake: ${this.connection.bytesIn} bytes came, limit is ${MAX_HANDSHAKE_BYTES}`,
-          ),
-        );
-      }
+      const overflow = overflowOf(this.connection.bytesIn);
+      if (overflow !== null) this.#onViolation(overflow);
       return;
     }
     if (this.heartbeat.suspect) this.#host.onHeard(this);
@@ -670,14 +648,6 @@ export class WorkerLink implements Worker {
       this.#settledInBatch = 0;
     }
     this.#host.delivery.pump();
-  }
-
-  #onFlush(): void {
-    if (this.#pong < 0) return;
-    // The last of several: an answer a flush, however many are asked for.
-    this.connection.prepare();
-    this.connection.frames.uints(FrameType.PONG, [this.#pong]);
-    this.#pong = -1;
   }
 
   #onViolation(error: Error): void {

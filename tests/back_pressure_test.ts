@@ -1,6 +1,6 @@
 /** Memory is bounded: design section 3, "Back pressure". */
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { both, Kit, type Net, range } from "./_support/channel_kit.ts";
+import { both, Kit, type Net, QUIET, range } from "./_support/channel_kit.ts";
 import { Gate, moment, stateOf, until, within } from "./_support/within.ts";
 
 const forever = () => new Promise<never>(() => {});
@@ -88,14 +88,9 @@ both(
   "A reader that pauses among unread results is given more after them",
   async (net) => {
     // Nothing but the reader's reads is to wake anybody.
-    const heartbeat = {
-      intervalMs: 60_000,
-      timeoutMs: 60_000,
-      dropMs: 60_000,
-    };
-    await using kit = new Kit<number, number>(net, { heartbeat });
+    await using kit = new Kit<number, number>(net, { heartbeat: QUIET });
     const { server } = kit;
-    await kit.worker((n) => n, { client: { heartbeat } });
+    await kit.worker((n) => n, { client: { heartbeat: QUIET } });
     const producing = (async () => {
       for (const n of range(5000)) await server.send(n);
       await server.end();

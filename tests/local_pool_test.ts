@@ -20,6 +20,7 @@ import {
   Server,
   work,
 } from "../mod.ts";
+import { defined } from "../internal/defined.ts";
 import { Authority } from "./_support/certificates.ts";
 import { Folder } from "./_support/folder.ts";
 import { until, within } from "./_support/within.ts";
@@ -262,7 +263,7 @@ test("a local pool needs nothing of the server's TLS", async () => {
   assertEquals(server.loopback(), inThread);
   for (const secret of ["s3cret", undefined]) {
     const { hostname, port } = inThread;
-    const options = defined({ hostname: hostname!, port, secret });
+    const options = defined<ConnectOptions>({ hostname, port, secret });
     const error = await assertRejects(() => connect(options), HandshakeError);
     assertEquals((error as HandshakeError).code, "auth");
   }
@@ -271,12 +272,6 @@ test("a local pool needs nothing of the server's TLS", async () => {
   await server.close();
   await assertRejects(() => Deno.connect({ port }));
 });
-
-function defined(
-  { secret, ...rest }: { hostname: string; port: number; secret?: unknown },
-): ConnectOptions {
-  return typeof secret === "string" ? { ...rest, secret } : rest;
-}
 
 test("Server.loopback() is all that a worker in this process needs", async () => {
   await using server = listen<number, number>({

@@ -8,7 +8,7 @@ import {
   assertThrows,
 } from "@std/assert";
 import { ItemFailure, RemoteError } from "../mod.ts";
-import { both, Kit, range } from "./_support/channel_kit.ts";
+import { both, Kit, QUIET, range } from "./_support/channel_kit.ts";
 import { Gate, moment, stateOf, until, within } from "./_support/within.ts";
 
 /** A source that tells how far it was taken and whether it was closed. */
@@ -533,14 +533,13 @@ both(
   "map() goes on when results past maxBufferedBytes are read",
   async (net) => {
     // Nothing but the reader's reads is to wake anybody.
-    const heartbeat = { intervalMs: 60_000, timeoutMs: 60_000, dropMs: 60_000 };
     await using kit = new Kit<number, Uint8Array>(net, {
-      heartbeat,
+      heartbeat: QUIET,
       maxBufferedBytes: 100_000,
     });
     const { server } = kit;
     await kit.worker(() => new Uint8Array(50_000), {
-      client: { heartbeat, prefetch: 2 },
+      client: { heartbeat: QUIET, prefetch: 2 },
     });
     for (const ordered of [true, false]) {
       const results = server.map(range(20), { ordered });

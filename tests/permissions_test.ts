@@ -1,14 +1,10 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { Authority } from "./_support/certificates.ts";
+import { freePort } from "./_support/examples.ts";
 import { ROOT, startDeno } from "./_support/process.ts";
 
 // The examples, each with the permissions of its own command, are in
 // examples_test.ts.
-
-function freePort(): number {
-  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  return listener.addr.port;
-}
 
 Deno.test("permissions: --allow-net=HOST:PORT is enough for all there is, at both ends", async () => {
   const port = freePort();

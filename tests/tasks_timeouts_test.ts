@@ -4,7 +4,7 @@
  */
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { ItemFailure, ItemTimeoutError, RemoteError } from "../mod.ts";
-import { both, Kit, range } from "./_support/channel_kit.ts";
+import { both, Kit, QUIET, range } from "./_support/channel_kit.ts";
 import { payload, T } from "./_support/scripted_peer.ts";
 import { answer, scripted, takeItems } from "./_support/task_kit.ts";
 import { Gate, moment, until, within } from "./_support/within.ts";
@@ -429,10 +429,9 @@ both(
   "itemTimeoutMs: the places of items that hang go to others",
   async (net) => {
     // Nothing but the timeout is to wake anybody.
-    const heartbeat = { intervalMs: 60_000, timeoutMs: 60_000, dropMs: 60_000 };
     let failures = 0;
     await using kit = new Kit<number, number>(net, {
-      heartbeat,
+      heartbeat: QUIET,
       itemTimeoutMs: 800,
       onFailure: () => failures++,
     });
@@ -440,11 +439,11 @@ both(
     const hangs = () => new Promise<never>(() => {});
     await kit.worker(hangs, {
       concurrency: 4096,
-      client: { heartbeat, prefetch: 8192 },
+      client: { heartbeat: QUIET, prefetch: 8192 },
     });
     for (const n of range(12_000)) server.send(n)?.catch(() => {});
     await until(() => server.stats().inFlight === 4096, "it has all places");
-    await kit.worker((n) => n, { client: { heartbeat } });
+    await kit.worker((n) => n, { client: { heartbeat: QUIET } });
     // It has as many as the other holds beyond its share, and nobody reads.
     const places = 4096 - 1536;
     await until(() => server.stats().unread >= places, "they are taken");

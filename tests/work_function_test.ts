@@ -17,6 +17,7 @@ import {
   work,
 } from "../mod.ts";
 import { range } from "./_support/channel_kit.ts";
+import { freePort } from "./_support/examples.ts";
 import { Gate, stateOf, until, within } from "./_support/within.ts";
 
 const fast = { minDelayMs: 5, maxDelayMs: 20 };
@@ -30,12 +31,6 @@ function start<Item, Result>(
 ): { server: Server<Item, Result>; port: number } {
   const server = listen<Item, Result>({ port: 0, ...options });
   return { server, port: portOf(server as Server) };
-}
-
-/** A port where nobody listens. */
-function freePort(): number {
-  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  return listener.addr.port;
 }
 
 Deno.test("listen() binds 127.0.0.1, and port 0 is any that is free", async () => {

@@ -9,6 +9,7 @@ import {
   Client,
   type ClientOptions,
   type Handler,
+  type HeartbeatOptions,
   Server,
   type ServerEvent,
   type ServerOptions,
@@ -19,6 +20,13 @@ import { until, within } from "./within.ts";
 
 /** What carries the connections. */
 export type Net = "tcp" | "memory";
+
+/** A heartbeat that wakes nobody, where something else has to. */
+export const QUIET: Required<HeartbeatOptions> = {
+  intervalMs: 60_000,
+  timeoutMs: 60_000,
+  dropMs: 60_000,
+};
 
 /** A listener, and how to connect to it. */
 export interface Listening {

@@ -94,7 +94,6 @@ export class Collector implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#more.resolve();
     await this.#server.shutdown();
   }
 

@@ -1,0 +1,61 @@
+/**
+ * The control frames of either end: those that are numbers and nothing else,
+ * PONG and GOODBYE (PROTOCOL.md section 5).
+ *
+ * @module
+ */
+
+import type { Connection } from "./connection.ts";
+import { FrameType, GOODBYE_CODES, type GoodbyeCode } from "./frame.ts";
+
+/** Writes control frames. */
+export class Control {
+  readonly #connection: Connection;
+  /** The token of the PONG that is due, or -1. */
+  #pong = -1;
+
+  /** @param connection Where to. */
+  constructor(connection: Connection) {
+    this.#connection = connection;
+  }
+
+  /** Writes numbers and nothing else: CREDIT, LEAVE, CANCEL, END or PING. */
+  uints(type: number, values: readonly number[]): void {
+    const connection = this.#connection;
+    if (connection.ended) return;
+    connection.prepare();
+    connection.frames.uints(type, values);
+    connection.schedule();
+  }
+
+  /**
+   * A ping with this token came. Of several the last is answered: once a flush,
+   * however many are asked for.
+   */
+  pong(token: number): void {
+    this.#pong = token;
+    this.#connection.prepare();
+    this.#connection.schedule();
+  }
+
+  /** The output leaves now: what is due goes with it. */
+  onFlush(): void {
+    if (this.#pong < 0) return;
+    this.#connection.prepare();
+    this.#connection.frames.uints(FrameType.PONG, [this.#pong]);
+    this.#pong = -1;
+  }
+
+  /** Says goodbye, and ends the connection. */
+  finish(code: GoodbyeCode, reason: string): void {
+    const connection = this.#connection;
+    if (connection.ended) return;
+    connection.prepare();
+    connection.frames.farewell(
+      FrameType.GOODBYE,
+      GOODBYE_CODES.indexOf(code),
+      reason,
+    );
+    connection.finish();
+  }
+}
