@@ -7,7 +7,7 @@
 
 import { Backoff } from "./backoff.ts";
 import { deferred } from "./channel.ts";
-import { HandshakeError } from "./errors.ts";
+import { ConnectionLostError, HandshakeError } from "./errors.ts";
 import type { ReconnectOptions } from "./options.ts";
 import { timerMs } from "./timer.ts";
 
@@ -95,6 +95,10 @@ export class Reconnection {
     if (error instanceof TypeError || error instanceof RangeError) return false;
     // A permission that this process has not, it never gets.
     if (error instanceof Deno.errors.NotCapable) return false;
+    // The same item would break the same transform again.
+    if (error instanceof ConnectionLostError) {
+      return error.code !== "transforms";
+    }
     if (!(error instanceof HandshakeError)) return true;
     if (error.code === "auth") return this.#authFailures < MAX_AUTH_FAILURES;
     return error.code === "full" || error.code === "timeout" ||

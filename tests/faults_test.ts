@@ -18,6 +18,7 @@ import {
   Server,
   type ServerEvent,
   type ServerOptions,
+  type Transform,
   work,
 } from "../mod.ts";
 import { range } from "./_support/channel_kit.ts";
@@ -329,6 +330,39 @@ fault("a worker with another signature, codec, secret", async () => {
     ["signature", "codec", "auth", "auth"],
   );
   await server.close();
+});
+
+fault("a transform fails on a connection", async () => {
+  const picky: Transform = {
+    name: "picky",
+    open: ({ role }) => ({
+      encode: (bytes) => bytes,
+      decode: (bytes) => {
+        if (role === "client" && bytes.length > 1000) throw new Error("no");
+        return bytes;
+      },
+    }),
+  };
+  const transforms = [picky];
+  const { server, port, told } = serve({ transforms });
+  const pending = server.submit("x".repeat(2000));
+  const events: string[] = [];
+  const error = await assertRejects(
+    () =>
+      work<Item, number>({
+        port,
+        transforms,
+        reconnect: { minDelayMs: 1 },
+        onEvent: ({ type }) => events.push(type),
+      }, () => 0),
+    ConnectionLostError,
+  );
+  assertEquals(error.code, "transforms");
+  assertEquals(events, ["connected", "disconnected"], "the same would fail");
+  assertEquals((await told("disconnected")).code, "transforms");
+  assertEquals((await told("redelivered")).ids, [0]);
+  await server.abort(error);
+  await assertRejects(() => pending, ConnectionLostError);
 });
 
 fault("a port scan, garbage, a hostile peer", async () => {
