@@ -14,8 +14,11 @@ export interface Segment {
   readonly size: number;
 }
 
-/** Byte strings of at least so many bytes are sent from where they are. */
-export const SEGMENT_BYTES = 16 * 1024;
+/**
+ * Byte strings of at least so many bytes are sent from where they are: copying
+ * shorter ones costs less than a write of their own.
+ */
+export const SEGMENT_BYTES = 128 * 1024;
 
 const encoder = new TextEncoder();
 

@@ -9,6 +9,9 @@ import { CborDecoder } from "./cbor_decoder.ts";
 import { CborEncoder } from "./cbor_encoder.ts";
 import type { Aside } from "./long_string.ts";
 
+/** In `encode()`, byte strings of at least so many bytes are copied once only. */
+const COPIED_ONCE_BYTES = 16 * 1024;
+
 /** Buffers larger than this aren't kept for the next value. */
 const MAX_KEPT_BYTES = 1024 * 1024;
 
@@ -78,7 +81,7 @@ export class CborCodec<T = unknown> {
     const out = this.#out ?? new ByteWriter();
     this.#out = undefined;
     try {
-      this.#encoder.encode(out, value, SEGMENT_BYTES);
+      this.#encoder.encode(out, value, COPIED_ONCE_BYTES);
       return out.segments.length === 0 && out.length <= MAX_POOLED_BYTES
         ? pooled(out)
         : out.toBytes();

@@ -7,6 +7,7 @@
 
 import { decodeText } from "./cbor_text.ts";
 import { DecodeError } from "./errors.ts";
+import { keepFreedMemory } from "./freed_memory.ts";
 import type { Aside } from "./long_string.ts";
 
 /** The byte that ends an item of indefinite length. */
@@ -392,5 +393,6 @@ function copy(
   start: number,
   end: number,
 ): Uint8Array<ArrayBuffer> {
+  keepFreedMemory(end - start);
   return new Uint8Array(bytes.subarray(start, end));
 }

@@ -18,7 +18,12 @@
  */
 
 import { setImmediate } from "node:timers";
-import { ByteWriter, enlarge, type Segment } from "./byte_writer.ts";
+import {
+  ByteWriter,
+  enlarge,
+  type Segment,
+  SEGMENT_BYTES,
+} from "./byte_writer.ts";
 import { CborDecoder } from "./cbor_decoder.ts";
 import { ConnectionLostError, DecodeError, ProtocolError } from "./errors.ts";
 import { FrameWriter } from "./frame.ts";
@@ -58,7 +63,7 @@ const HIGH_WATER_BYTES = 64 * 1024;
 /** The size of an output buffer that little is written to at a time. */
 const SMALL_BUFFER_BYTES = 8 * 1024;
 /** The size of one that much is: past the high-water mark with a value more. */
-const LARGE_BUFFER_BYTES = 128 * 1024;
+const LARGE_BUFFER_BYTES = HIGH_WATER_BYTES + SEGMENT_BYTES;
 /** How many bytes of each size are kept for connections that will need them. */
 const SPARE_BYTES = 16 * 1024 * 1024;
 /** How long an ended connection waits for the peer to close, in ms. */

@@ -6,7 +6,7 @@ import {
   assertThrows,
 } from "@std/assert";
 import { cbor, type Codec } from "../codec.ts";
-import { ByteWriter } from "../internal/byte_writer.ts";
+import { ByteWriter, SEGMENT_BYTES } from "../internal/byte_writer.ts";
 import {
   DecodeError,
   EncodeError,
@@ -114,11 +114,13 @@ Deno.test("FrameWriter.open() lets values share a frame until it is full", () =>
 
 Deno.test("FrameWriter.open() counts segments as part of the frame", () => {
   const frames = writer();
-  for (let i = 0; i < 3; i++) value(frames, new Uint8Array(20_000).fill(i));
+  for (let i = 0; i < 3; i++) {
+    value(frames, new Uint8Array(SEGMENT_BYTES).fill(i));
+  }
   const all = written(frames);
   assertEquals(all.length, 3);
   for (const [i, frame] of all.entries()) {
-    assertEquals(values(frame), [new Uint8Array(20_000).fill(i)]);
+    assertEquals(values(frame), [new Uint8Array(SEGMENT_BYTES).fill(i)]);
   }
 });
 
@@ -257,11 +259,12 @@ Deno.test("PayloadCodec.write() of a codec that isn't ours copies or refers", ()
     } as Codec<unknown>,
   );
   const frames = writer();
-  const small = new Uint8Array([1, 2, 3]), large = new Uint8Array(40_000);
+  const small = new Uint8Array([1, 2, 3]),
+    large = new Uint8Array(SEGMENT_BYTES);
   for (const bytes of [small, large]) {
     raw.write(frames, bytes, () => frames.open(FrameType.VALUE));
   }
-  assertEquals(frames.out.segmentBytes, 40_000);
+  assertEquals(frames.out.segmentBytes, SEGMENT_BYTES);
   assertEquals(written(frames).flatMap((f) => f.fields), [small, large]);
 });
 
