@@ -12,7 +12,8 @@
  *
  * The first value of an idle connection leaves at the end of the microtask, so
  * that serial traffic is fast; under load, which is when the last write was of
- * more than a few, the values of one turn of the event loop share a write.
+ * more than a few, the values of one turn of the event loop share a write, up to
+ * a thousand of them or 64 KiB: both ends work at the same time then.
  *
  * @module
  */
@@ -70,6 +71,8 @@ const SPARE_BYTES = 16 * 1024 * 1024;
 const LINGER_MS = 1000;
 /** How much it reads meanwhile, and drops, in bytes. */
 const LINGER_BYTES = 1024 * 1024;
+/** So many values are written at once: the peer has something to do meanwhile. */
+const FULL_VALUES = 1024;
 /** So many values in a write are serial traffic, not load. */
 const SERIAL_VALUES = 2;
 
@@ -274,7 +277,10 @@ export class Connection {
       else setImmediate(this.#kick);
     } else if (this.#state === SCHEDULED) {
       const out = this.out;
-      if (out.length + out.segmentBytes >= HIGH_WATER_BYTES) this.flush();
+      if (
+        this.#values >= FULL_VALUES ||
+        out.length + out.segmentBytes >= HIGH_WATER_BYTES
+      ) this.flush();
     } else this.#due = true;
   }
 

@@ -75,13 +75,19 @@ Deno.test("Connection under load writes the values of a turn together", async ()
   connection.end();
 });
 
-Deno.test("Connection doesn't hold back more than 64 KiB", async () => {
+Deno.test("Connection doesn't hold back more than 1024 values or 64 KiB", async () => {
   const { connection, sizes } = sink();
   say(connection, 100);
   await turns();
-  say(connection, 20_000);
-  assertEquals(sizes.length, 2, "in the same turn");
+  say(connection, 5000);
+  assertEquals(sizes, [600, 6 * 1024], "in the same turn");
   await turns();
-  assertEquals(sizes.reduce((sum, size) => sum + size), 6 * 20_100);
+  assertEquals(sizes.reduce((sum, size) => sum + size), 6 * 5100);
+  connection.frames.begin(FrameType.VALUE);
+  connection.out.writeBytes(new Uint8Array(64 * 1024));
+  connection.schedule();
+  connection.schedule();
+  assertEquals(sizes.at(-1)! > 64 * 1024, true, "in the same turn");
+  await turns();
   connection.end();
 });
