@@ -599,7 +599,8 @@ export class Delivery {
         idle++;
         continue;
       }
-      way.queue.shift();
+      // Whoever was told of a failure may have sent more, and tidied the queue.
+      if (way.queue.peek() === entry) way.queue.shift();
       idle = 0;
     }
   }

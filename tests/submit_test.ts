@@ -332,3 +332,30 @@ both("The handler's context has the item's id and attempt", async (net) => {
   assertEquals(await kit.server.submit(5), [0, 1, false]);
   assertEquals(await kit.server.submit(5), [1, 1, false]);
 });
+
+both(
+  "submit() from onEvent, while items are dispatched, loses none of them",
+  async (net) => {
+    const results: Promise<string>[] = [];
+    await using kit = new Kit<unknown, string>(net, {
+      onEvent: (event) => {
+        if (event.type === "failed") results.push(server.submit("new"));
+      },
+    });
+    const { server } = kit;
+    const bad = server.submit(() => {});
+    const controllers = range(3).map(() => new AbortController());
+    const cancelled = controllers.map(({ signal }) =>
+      server.submit("cancelled", { signal })
+    );
+    const good = server.submit("good");
+    for (const controller of controllers) controller.abort();
+    await Promise.allSettled(cancelled);
+    await Promise.all([
+      kit.worker((item) => String(item)),
+      assertRejects(() => bad, ItemFailure),
+    ]);
+    assertEquals(await good, "good");
+    assertEquals(await Promise.all(results), ["new"]);
+  },
+);
