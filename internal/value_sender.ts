@@ -153,7 +153,7 @@ export class ValueSender {
     if (this.#isLost) return rejected(this.#error);
     if (this.#end === null) {
       this.#end = deferred<void>();
-      if (this.isEmpty) this.#end.resolve();
+      if (this.isEmpty) this.#resolve();
     }
     return this.#end.promise;
   }
@@ -181,12 +181,20 @@ export class ValueSender {
       }
     }
     if (outgoing.length > 0) return;
+    this.#resolve();
+    this.#options.onEmpty();
+  }
+
+  /** Nothing waits: what that means for whoever sends. */
+  #resolve(): void {
     this.#end?.resolve();
-    if (this.#room !== null && this.#hasCredit && !this.#connection.busy) {
-      this.#room.resolve();
+    // After the end there is no next value for which the last one would wait.
+    if (
+      this.#end !== null || (this.#hasCredit && !this.#connection.busy)
+    ) {
+      this.#room?.resolve();
       this.#room = null;
     }
-    this.#options.onEmpty();
   }
 
   get #hasCredit(): boolean {

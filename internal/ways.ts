@@ -238,6 +238,9 @@ export class ChannelWay implements Way {
       if (entry.state === WAITING && entry.attempts === 0) return;
     }
     this.#end?.resolve();
+    // There is no next item for which the last send() would wait.
+    this.#room?.resolve();
+    this.#room = null;
   }
 }
 

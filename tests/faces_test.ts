@@ -3,6 +3,7 @@
  * returns.
  */
 import {
+  assert,
   assertEquals,
   assertRejects,
   assertStrictEquals,
@@ -279,5 +280,37 @@ both(
       removeEventListener("unhandledrejection", onUnhandled);
     }
     assertEquals(seen, []);
+  },
+);
+
+both(
+  "Server.send(): a promise that waits for room resolves with the end",
+  async (net) => {
+    await using kit = new Kit<number, number>(net, { results: "discard" });
+    const { server } = kit;
+    const room = server.send(1);
+    assert(room !== undefined, "there is no worker yet");
+    const ended = server.end();
+    const client = await kit.client({ prefetch: 1 });
+    assertEquals(await Array.fromAsync(client), [1]);
+    await within(ended, 2000, "end()");
+    await within(room, 2000, "send()");
+  },
+);
+
+both(
+  "Client.send(): a promise that waits for room resolves with the end",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const client = await kit.client();
+    // The window of values is 4096.
+    let room: Promise<void> | undefined;
+    for (let sent = 0; room === undefined && sent < 10_000; sent++) {
+      room = client.send(sent);
+    }
+    assert(room !== undefined, "nobody reads");
+    const ended = client.end();
+    await within(ended, 2000, "end()");
+    await within(room, 2000, "send()");
   },
 );
