@@ -41,14 +41,12 @@ export class Answers {
   readonly #connection: Connection;
   readonly #options: AnswersOptions;
   readonly #results: SchemaQueue | null;
-  readonly #openResult = () => {
+  readonly #openResult = (delivery: number) => {
     const { frames } = this.#connection;
     frames.open(FrameType.RESULT);
-    frames.out.writeUint(this.#delivery);
+    frames.out.writeUint(delivery);
   };
   #isOpen = false;
-  /** The delivery that a result is being written for. */
-  #delivery = 0;
 
   constructor(connection: Connection, options: AnswersOptions) {
     this.#connection = connection;
@@ -126,12 +124,12 @@ export class Answers {
   #write(item: WorkItem, value: unknown): void {
     const connection = this.#connection;
     connection.prepare();
-    this.#delivery = item.delivery;
     try {
       this.#options.payloads.write(
         connection.frames,
         value,
         this.#openResult,
+        item.delivery,
         this.takesPayloads && this.#results === null,
       );
     } catch (error) {

@@ -151,7 +151,8 @@ export class CborDecoder extends CborReader {
           this.pos = keyAt + next.size;
           const value = this.value(depth + 1);
           if (next.inherited) define(result, next.key, value);
-          else result[next.key] = value;
+          else if (depth > 0 || i >= OWN_SITES) result[next.key] = value;
+          else put(result, next.key, value, i);
           continue;
         }
       }
@@ -230,6 +231,46 @@ export class CborDecoder extends CborReader {
         }
         return new CborSimple(info);
     }
+  }
+}
+
+/** The first so many keys of a value are stored at places of their own. */
+const OWN_SITES = 8;
+
+/**
+ * Stores the `i`th property of an object. The values of a channel mostly have
+ * the same keys: where a place sees only one of them, its inline cache knows it.
+ */
+function put(
+  object: Record<string, unknown>,
+  key: string,
+  value: unknown,
+  i: number,
+): void {
+  switch (i) {
+    case 0:
+      object[key] = value;
+      break;
+    case 1:
+      object[key] = value;
+      break;
+    case 2:
+      object[key] = value;
+      break;
+    case 3:
+      object[key] = value;
+      break;
+    case 4:
+      object[key] = value;
+      break;
+    case 5:
+      object[key] = value;
+      break;
+    case 6:
+      object[key] = value;
+      break;
+    default:
+      object[key] = value;
   }
 }
 

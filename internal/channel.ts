@@ -5,7 +5,7 @@
  * @module
  */
 
-import { Queue } from "./queue.ts";
+import { Queue, SizedQueue } from "./queue.ts";
 
 /** Where the values of an {@linkcode Outlet} come from. */
 export interface OutletSource<From> {
@@ -45,9 +45,7 @@ export class Outlet<T, From = null> {
   bytes = 0;
   readonly #source: OutletSource<From>;
   readonly #options: OutletOptions;
-  readonly #values = new Queue<T>();
-  readonly #sizes = new Queue<number>();
-  readonly #froms = new Queue<From>();
+  readonly #unread = new SizedQueue<T, From>();
   readonly #waiters = new Queue<Waiter<T>>();
   #face: "readable" | "iteration" | "work()" | null = null;
   #state: number = OPEN;
@@ -66,7 +64,7 @@ export class Outlet<T, From = null> {
 
   /** Values that weren't read. */
   get length(): number {
-    return this.#values.length;
+    return this.#unread.length;
   }
 
   /** Whether a face was chosen. */
@@ -88,9 +86,7 @@ export class Outlet<T, From = null> {
       waiter.resolve({ value, done: false });
       return;
     }
-    this.#values.push(value);
-    this.#sizes.push(bytes);
-    this.#froms.push(from);
+    this.#unread.push(value, bytes, from);
     this.bytes += bytes;
     if (this.#pulled !== null && !this.#filling) {
       this.#filling = true;
@@ -102,7 +98,7 @@ export class Outlet<T, From = null> {
   end(): void {
     if (this.#state !== OPEN) return;
     this.#state = ENDED;
-    if (this.#values.length > 0) return;
+    if (this.#unread.length > 0) return;
     for (;;) {
       const waiter = this.#waiters.shift();
       if (waiter === undefined) break;
@@ -189,16 +185,16 @@ export class Outlet<T, From = null> {
   }
 
   #take(): T {
-    const value = this.#values.shift() as T;
-    const bytes = this.#sizes.shift()!;
+    const { bytes, from } = this.#unread;
     this.bytes -= bytes;
-    this.#source.onRead(bytes, this.#froms.shift() as From);
+    const value = this.#unread.shift();
+    this.#source.onRead(bytes, from);
     return value;
   }
 
   #next(): Promise<IteratorResult<T, undefined>> {
     this.#source.onAsk();
-    if (this.#values.length > 0) {
+    if (this.#unread.length > 0) {
       return Promise.resolve({ value: this.#take(), done: false });
     }
     if (this.#state === FAILED) return Promise.reject(this.#error);
@@ -224,7 +220,7 @@ export class Outlet<T, From = null> {
     let count = 0;
     const enough = this.bytes - BURST_BYTES;
     while (
-      count < this.#options.burst && this.#values.length > 0 &&
+      count < this.#options.burst && this.#unread.length > 0 &&
       (count === 0 || this.bytes > enough)
     ) {
       controller.enqueue(this.#take());
@@ -257,7 +253,7 @@ export class Outlet<T, From = null> {
     if (this.#atEnd || this.#state === FAILED) return;
     this.#state = ENDED;
     this.#atEnd = true;
-    const unread = [...this.#froms];
+    const unread = this.#unread.froms;
     this.#clear();
     for (;;) {
       const waiter = this.#waiters.shift();
@@ -270,9 +266,7 @@ export class Outlet<T, From = null> {
   }
 
   #clear(): void {
-    this.#values.clear();
-    this.#sizes.clear();
-    this.#froms.clear();
+    this.#unread.clear();
     this.bytes = 0;
   }
 }

@@ -6,7 +6,7 @@
  * @module
  */
 
-import { shareOf } from "./credit.ts";
+import { placesFor, shareOf } from "./credit.ts";
 import type { Strategy, WorkerInfo } from "./dispatcher.ts";
 import {
   type Blame,
@@ -131,6 +131,8 @@ export class Delivery {
   duplicates = 0;
   /** Items whose result is here, and isn't checked yet. */
   readonly checking: Set<Item> = new Set();
+  /** How many items of one way may be at the workers, or unread. */
+  places: number = placesFor(0);
   /** Counts dispatches and settlements, so that a standstill can be seen. */
   progress = 0;
   readonly #options: DeliveryOptions;
@@ -145,9 +147,14 @@ export class Delivery {
   readonly #deaths = new Map<string, Item[]>();
   #nextId = 0;
   #turn = 0;
-  #candidate: Item | null = null;
-  /** What the candidate asks of a worker; who has no room has it for its like. */
+  /**
+   * What the item that is dispatched asks of a worker: who has no room for it
+   * has none for its like. Not the item itself: a pointer to something new costs
+   * more than all the rest that is stored for it.
+   */
   #like = 0;
+  /** That item, if a worker holds it already. */
+  #copied: Item | null = null;
   /** Had room when it was last asked: the first to be asked again. */
   #roomy: Worker | null = null;
   /** Gets nothing new, so that it is soon empty for a blamed item. */
@@ -155,14 +162,12 @@ export class Delivery {
   #busy = false;
   #again = false;
   readonly #fits = (worker: Worker): boolean => {
-    const entry = this.#candidate!;
     if (!worker.isOpen || !worker.hasRoom || worker.isAlone) return false;
-    if (worker === this.#reserved && entry.blames === null) return false;
-    if (entry.way.kind === ItemKind.CALL && worker.mode !== Mode.WORK) {
-      return false;
-    }
-    if (entry.blames !== null && worker.inFlight.count > 0) return false;
-    return entry.holder === null || !entry.isAt(worker);
+    if ((this.#like & CALL) !== 0 && worker.mode !== Mode.WORK) return false;
+    if ((this.#like & BLAMED) === 0) {
+      if (worker === this.#reserved) return false;
+    } else if (worker.inFlight.count > 0) return false;
+    return this.#copied === null || !this.#copied.isAt(worker);
   };
 
   constructor(options: DeliveryOptions) {
@@ -217,6 +222,7 @@ export class Delivery {
   /** Adds a worker. The blame of its process's lost connection is taken back. */
   addWorker(worker: Worker): void {
     this.#workers.push(worker);
+    this.places = placesFor(this.#workers.length);
     this.#options.strategy.refresh?.();
     const entries = this.#deaths.get(worker.instance);
     if (entries === undefined) return;
@@ -369,6 +375,7 @@ export class Delivery {
     const i = this.#workers.indexOf(worker);
     if (i < 0) return;
     this.#workers.splice(i, 1);
+    this.places = placesFor(this.#workers.length);
     if (this.#roomy === worker) this.#roomy = null;
     this.#options.strategy.refresh?.();
     const blamed = death === null
@@ -625,11 +632,13 @@ export class Delivery {
   /** True if the item needs no place in a queue any more. */
   #dispatch(entry: Item): boolean {
     if (this.#schema !== null && !this.#schema.isReady(entry)) return false;
-    this.#candidate = entry;
     const like = likeOf(entry);
-    if (like !== this.#like || entry.isHeld) this.#options.strategy.refresh?.();
-    // Who holds a copy of this one may have room for the next of its like.
-    this.#like = entry.isHeld ? -1 : like;
+    // Who holds a copy of one item may have room for the next of its like.
+    if (like !== this.#like || this.#copied !== null || entry.isHeld) {
+      this.#options.strategy.refresh?.();
+    }
+    this.#like = like;
+    this.#copied = entry.isHeld ? entry : null;
     for (;;) {
       let worker: Worker | null;
       try {
@@ -646,6 +655,11 @@ export class Delivery {
           entry,
           error instanceof Error ? error : new Error(String(error)),
         );
+        return true;
+      }
+      if ((entry.state as number) === SETTLED) {
+        // A getter of the item has cancelled it.
+        worker.cancel(entry.delivery);
         return true;
       }
       this.waiting--;
@@ -683,9 +697,12 @@ export function isTrusted(entry: Item): boolean {
   return entry.holder !== null && entry.holders().some((w) => !w.isSuspect);
 }
 
-/** What an item asks of a worker. */
+/** What an item asks of a worker: to be in `work()`, to have nothing else. */
+const CALL = 1, BLAMED = 2;
+
 function likeOf(entry: Item): number {
-  return entry.way.kind * 2 + (entry.blames === null ? 0 : 1);
+  return (entry.way.kind === ItemKind.CALL ? CALL : 0) |
+    (entry.blames === null ? 0 : BLAMED);
 }
 
 /** Whether a worker may soon be empty, and then take a blamed item. */

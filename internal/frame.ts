@@ -221,25 +221,16 @@ export class FrameWriter {
     return length;
   }
 
-  /** Takes back everything since a state that {@linkcode save} described. */
-  restore(state: FrameState): void {
-    this.out.truncate(state.length, state.segments);
-    this.#start = state.start;
-    this.#type = state.type;
-    this.#segmentBytes = state.segmentBytes;
-    this.#attempt = state.attempt;
-    this.#kind = state.kind;
-  }
-
-  /** The state to go back to should what is written next be taken back. */
-  save(state: FrameState): void {
-    state.length = this.out.length;
-    state.segments = this.out.segments.length;
-    state.start = this.#start;
-    state.type = this.#type;
-    state.segmentBytes = this.#segmentBytes;
-    state.attempt = this.#attempt;
-    state.kind = this.#kind;
+  /**
+   * Takes back what was written since the buffer was in an earlier state. What
+   * was complete then stays as it is.
+   *
+   * @param length What the buffer's `length` was.
+   * @param segmentCount How many segments it had.
+   */
+  restore(length: number, segmentCount: number): void {
+    this.out.truncate(length, segmentCount);
+    if (this.#start >= length) this.#start = this.#type = NONE;
   }
 
   /** Writes a frame whose body is a list of unsigned integers. */
@@ -256,24 +247,6 @@ export class FrameWriter {
     this.out.writeText(clip(reason, 1000));
     this.close();
   }
-}
-
-/** A state of a {@linkcode FrameWriter}. One is made once and used again. */
-export class FrameState {
-  /** Bytes in the buffer. */
-  length = 0;
-  /** Segments in the buffer. */
-  segments = 0;
-  /** Where the open frame starts, or -1. */
-  start: number = NONE;
-  /** The open frame's type, or -1. */
-  type: number = NONE;
-  /** Segment bytes before the open frame. */
-  segmentBytes = 0;
-  /** The open ITEM frame's attempt. */
-  attempt = 0;
-  /** The open ITEM frame's kind. */
-  kind = 0;
 }
 
 /** Text that is at most `length` UTF-16 units and well-formed. */

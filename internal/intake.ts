@@ -180,9 +180,28 @@ export class Intake<Item> {
             : `Cannot take ITEM: ${this.#held} are unsettled, the window is ${this.#window}`,
         );
       }
-      const item = { delivery, id, attempt, kind, value: undefined };
-      this.#take(trace === undefined ? item : { ...item, trace }, reader);
-      delivery++;
+      const current = delivery++;
+      if (this.#isLeaving || !this.#isOpen) {
+        if (this.#isOpen) this.#handBack([current]);
+        continue;
+      }
+      const bytes = reader.rangeSize;
+      let value: unknown;
+      try {
+        value = this.#takesPayloads && this.#items === null
+          ? reader.rangeBytes()
+          : this.#payloads.readFrom(reader);
+      } catch (error) {
+        const item = { delivery: current, id, attempt, kind, value };
+        this.#options.answers.error(item, error);
+        continue;
+      }
+      if (this.#runner === null && this.#items === null) {
+        this.outlet.push(value as Item, bytes, current);
+        continue;
+      }
+      const item = { delivery: current, id, attempt, kind, value };
+      this.#take(trace === undefined ? item : { ...item, trace }, bytes);
     } while (!reader.done);
     this.#nextDelivery = delivery;
   }
@@ -248,23 +267,7 @@ export class Intake<Item> {
     this.#runner?.abort(reason);
   }
 
-  #take(
-    item: { -readonly [K in keyof WorkItem]: WorkItem[K] },
-    reader: CborDecoder,
-  ): void {
-    const bytes = reader.rangeSize;
-    if (this.#isLeaving || !this.#isOpen) {
-      if (this.#isOpen) this.#handBack([item.delivery]);
-      return;
-    }
-    try {
-      item.value = this.#takesPayloads && this.#items === null
-        ? reader.rangeBytes()
-        : this.#payloads.readFrom(reader);
-    } catch (error) {
-      this.#options.answers.error(item, error);
-      return;
-    }
+  #take(item: WorkItem, bytes: number): void {
     if (this.#items !== null) this.#check(this.#items, item, bytes);
     else this.#push(item, bytes);
   }

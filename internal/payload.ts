@@ -11,7 +11,7 @@ import { ByteWriter, SEGMENT_BYTES } from "./byte_writer.ts";
 import { CborCodec } from "./cbor_codec.ts";
 import type { CborReader } from "./cbor_reader.ts";
 import { DecodeError, EncodeError, FrameTooLargeError } from "./errors.ts";
-import { FrameState, type FrameWriter } from "./frame.ts";
+import type { FrameWriter } from "./frame.ts";
 
 /** A codec as frames use it. */
 export class PayloadCodec {
@@ -19,7 +19,6 @@ export class PayloadCodec {
   readonly name: string;
   readonly #cbor: CborCodec<unknown> | null;
   readonly #codec: Codec<unknown>;
-  #undo: FrameState | null = null;
 
   /** @param codec The codec. */
   constructor(codec: Codec<unknown>) {
@@ -32,45 +31,43 @@ export class PayloadCodec {
    * Writes a value as a payload, in a frame that `open` opens or goes on with.
    * On failure nothing is left of it.
    *
+   * @param of What `open` is told: what the frame says of the value.
    * @param isPayload Whether the value is a payload already.
    * @returns The payload's length in bytes.
    * @throws {EncodeError} If it can't be encoded.
    * @throws {FrameTooLargeError} If it is larger than the peer's limit.
    */
-  write(
+  write<Of>(
     frames: FrameWriter,
     value: unknown,
-    open: () => void,
+    open: (of: Of) => void,
+    of?: Of,
     isPayload = false,
   ): number {
-    const undo = this.#undo ?? new FrameState();
-    // A getter of the value may get here again: that call makes its own.
-    this.#undo = null;
-    frames.save(undo);
+    // Before anything is written: a codec of somebody's may send values itself.
+    if (!isPayload && this.#cbor === null) {
+      value = this.#encode(value);
+      isPayload = true;
+    }
+    const { length, segments } = frames.out, { length: count } = segments;
     try {
-      let bytes = this.#write(frames, value, open, isPayload);
+      open(of as Of);
+      let bytes = this.#write(frames, value, isPayload);
       if (frames.size > frames.limit) {
         // Too much after others in one frame: alone, perhaps.
-        frames.restore(undo);
+        frames.restore(length, count);
         frames.close();
-        frames.save(undo);
-        bytes = this.#write(frames, value, open, isPayload);
+        open(of as Of);
+        bytes = this.#write(frames, value, isPayload);
         if (frames.size > frames.limit) {
           throw new FrameTooLargeError(frames.size, frames.limit);
         }
       }
       return bytes;
     } catch (error) {
-      frames.restore(undo);
+      frames.restore(length, count);
       throw error;
-    } finally {
-      this.#undo = undo;
     }
-  }
-
-  /** Takes back what {@linkcode PayloadCodec.write} has just written. */
-  takeBack(frames: FrameWriter): void {
-    frames.restore(this.#undo!);
   }
 
   /** Which byte strings may be read aside. */
@@ -121,18 +118,11 @@ export class PayloadCodec {
     return out.toBytes();
   }
 
-  #write(
-    frames: FrameWriter,
-    value: unknown,
-    open: () => void,
-    isPayload: boolean,
-  ): number {
-    open();
+  #write(frames: FrameWriter, value: unknown, isPayload: boolean): number {
     const { segmentBytes } = frames.out;
     const at = frames.beginPayload();
     if (isPayload) writeBytes(frames, value as Uint8Array);
-    else if (this.#cbor !== null) this.#cbor.encodeInto(frames.out, value);
-    else writeBytes(frames, this.#encode(value));
+    else this.#cbor!.encodeInto(frames.out, value);
     return frames.endPayload(at, segmentBytes);
   }
 

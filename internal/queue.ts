@@ -1,5 +1,5 @@
 /**
- * A first-in first-out queue in a ring that grows.
+ * First-in first-out queues in rings that grow.
  *
  * @module
  */
@@ -52,12 +52,89 @@ export class Queue<T> implements Iterable<T> {
   }
 
   #grow(): void {
-    const old = this.#slots;
-    const slots: (T | undefined)[] = new Array(old.length * 2).fill(undefined);
-    for (let i = 0; i < this.#length; i++) {
-      slots[i] = old[(this.#head + i) & (old.length - 1)];
-    }
-    this.#slots = slots;
+    this.#slots = enlarged(this.#slots, this.#head, undefined);
     this.#head = 0;
   }
+}
+
+/**
+ * A queue of values, each with its size in bytes and where it came from: three
+ * rings that move as one.
+ */
+export class SizedQueue<T, From> {
+  #values: (T | undefined)[] = new Array(16).fill(undefined);
+  #sizes: number[] = new Array(16).fill(0);
+  #froms: (From | undefined)[] = new Array(16).fill(undefined);
+  #head = 0;
+  #length = 0;
+
+  /** How many values wait. */
+  get length(): number {
+    return this.#length;
+  }
+
+  /** The first value's size. There must be one. */
+  get bytes(): number {
+    return this.#sizes[this.#head]!;
+  }
+
+  /** Where the first value came from. There must be one. */
+  get from(): From {
+    return this.#froms[this.#head] as From;
+  }
+
+  /** Where all of them came from, first to last. */
+  get froms(): From[] {
+    const { length } = this.#froms;
+    return Array.from(
+      { length: this.#length },
+      (_, i) => this.#froms[(this.#head + i) & (length - 1)] as From,
+    );
+  }
+
+  /** Adds a value at the end. */
+  push(value: T, bytes: number, from: From): void {
+    if (this.#length === this.#values.length) this.#grow();
+    const at = (this.#head + this.#length) & (this.#values.length - 1);
+    this.#values[at] = value;
+    this.#sizes[at] = bytes;
+    this.#froms[at] = from;
+    this.#length++;
+  }
+
+  /** Takes the first value. There must be one. */
+  shift(): T {
+    const head = this.#head;
+    const value = this.#values[head] as T;
+    this.#values[head] = undefined;
+    this.#froms[head] = undefined;
+    this.#head = (head + 1) & (this.#values.length - 1);
+    this.#length--;
+    return value;
+  }
+
+  /** Takes every value out. */
+  clear(): void {
+    this.#values = new Array(16).fill(undefined);
+    this.#sizes = new Array(16).fill(0);
+    this.#froms = new Array(16).fill(undefined);
+    this.#head = this.#length = 0;
+  }
+
+  #grow(): void {
+    this.#values = enlarged(this.#values, this.#head, undefined);
+    this.#sizes = enlarged(this.#sizes, this.#head, 0);
+    this.#froms = enlarged(this.#froms, this.#head, undefined);
+    this.#head = 0;
+  }
+}
+
+/** A ring of twice the size; what starts at `head` starts it. */
+function enlarged<T>(slots: T[], head: number, empty: T): T[] {
+  const { length } = slots;
+  const larger = new Array<T>(length * 2).fill(empty);
+  for (let i = 0; i < length; i++) {
+    larger[i] = slots[(head + i) & (length - 1)]!;
+  }
+  return larger;
 }

@@ -233,6 +233,7 @@ export class ValueSender {
         connection.frames,
         value,
         this.#open,
+        undefined,
         this.takesPayloads && this.#options.schema === null,
       ),
     );

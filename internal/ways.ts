@@ -8,7 +8,6 @@
 import { deferred, type Outlet, rejected } from "./channel.ts";
 import type { Delivery, Item, Way } from "./delivery.ts";
 import { type ItemFailure, ItemTimeoutError } from "./errors.ts";
-import { placesFor } from "./credit.ts";
 import { ItemKind } from "./frame.ts";
 import { SETTLED, WAITING } from "./in_flight.ts";
 import type { SubmitOptions } from "./options.ts";
@@ -80,15 +79,11 @@ export class ChannelWay implements Way {
 
   get #isFree(): boolean {
     const { outlet, maxBufferedBytes } = this.#options;
+    const { delivery } = this.#host;
     return outlet === null ||
       (outlet.bytes <= maxBufferedBytes &&
-        (this.#places < this.#window ||
-          this.#places < this.#window + this.#host.delivery.excess));
-  }
-
-  /** Items whose result may still come, or isn't read, at most. */
-  get #window(): number {
-    return placesFor(this.#host.delivery.workers.length);
+        (this.#places < delivery.places ||
+          this.#places < delivery.places + delivery.excess));
   }
 
   /** Only for who dispatches then: with a yes, nothing waits for a read. */
@@ -174,9 +169,10 @@ export class ChannelWay implements Way {
   resultRead(): void {
     this.#places--;
     if (!this.#starved) return;
-    const window = this.#window + this.#host.delivery.excess;
+    const { places, excess } = this.#host.delivery;
     if (
-      this.#options.outlet!.length === 0 || this.#places <= window - window / 4
+      this.#options.outlet!.length === 0 ||
+      this.#places <= (places + excess) * 3 / 4
     ) this.#feed();
   }
 
@@ -302,6 +298,7 @@ export class SubmitWay implements Way {
         clearTimeout(timer);
         signal?.removeEventListener("abort", onAbort);
       };
+      if (signal?.aborted) onAbort(); // a getter of the item did it
     });
   }
 

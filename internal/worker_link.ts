@@ -119,10 +119,8 @@ export class WorkerLink implements Worker {
   readonly #host: LinkHost;
   readonly #control: Control;
   readonly #handshake: ServerHandshake;
-  /** The item that is being written. */
-  #entry: Item | null = null;
-  readonly #openItem = () => {
-    const { frames } = this.connection, entry = this.#entry!;
+  readonly #openItem = (entry: Item) => {
+    const { frames } = this.connection;
     frames.openItem(entry.attempts + 1, entry.way.kind, this.inFlight.next);
     frames.out.writeUint(entry.id);
     if (this.#spans !== null) this.#spans.write(frames.out, entry);
@@ -272,17 +270,18 @@ export class WorkerLink implements Worker {
     const { connection, inFlight } = this;
     const { frames } = connection;
     connection.prepare();
-    this.#entry = entry;
+    const { length, segments } = frames.out, { length: count } = segments;
     const { payloads, itemSchema } = this.#host;
     const bytes = payloads.write(
       frames,
       itemSchema === null ? entry.item : itemSchema.output(entry),
       this.#openItem,
+      entry,
     );
     if (inFlight.count === 0) {
       this.#adaptive?.busy(performance.now());
     } else if (inFlight.bytes + bytes > this.#host.maxInFlightBytes) {
-      payloads.takeBack(frames);
+      frames.restore(length, count);
       this.#full = true;
       return false;
     }

@@ -12,13 +12,7 @@ import {
   EncodeError,
   FrameTooLargeError,
 } from "../internal/errors.ts";
-import {
-  clip,
-  frameName,
-  FrameState,
-  FrameType,
-  FrameWriter,
-} from "../internal/frame.ts";
+import { clip, frameName, FrameType, FrameWriter } from "../internal/frame.ts";
 import { FrameDecoder } from "../internal/frame_decoder.ts";
 import { PayloadCodec } from "../internal/payload.ts";
 import { seeded } from "./_support/rng.ts";
@@ -189,21 +183,26 @@ Deno.test("FrameWriter writes the lengths of random values right", () => {
   assertEquals(written(frames).flatMap(values), all);
 });
 
-Deno.test("FrameWriter.restore() takes back what came since save()", () => {
+Deno.test("FrameWriter.restore() takes back what came since", () => {
   const frames = writer();
-  const state = new FrameState();
-  frames.save(state);
   value(frames, 1);
-  frames.restore(state);
+  frames.restore(0, 0);
   assertEquals(frames.out.length, 0);
   value(frames, 1);
-  frames.save(state);
-  value(frames, new Uint8Array(50_000));
-  frames.uints(FrameType.PING, [1]);
-  frames.restore(state);
+  const { length } = frames.out;
+  value(frames, new Uint8Array(200_000));
+  assertEquals(frames.out.segments.length, 1);
+  frames.restore(length, 0);
   value(frames, 2);
-  const [only, ...none] = written(frames);
-  assertEquals(values(only!), [1, 2]);
+  frames.close();
+  const closed = frames.out.length;
+  frames.uints(FrameType.PING, [1]);
+  value(frames, 3);
+  frames.restore(closed, 0);
+  value(frames, 4);
+  const [first, second, ...none] = written(frames);
+  assertEquals(values(first!), [1, 2]);
+  assertEquals(values(second!), [4]);
   assertEquals(none, []);
   assertEquals(frames.out.segmentBytes, 0);
 });
@@ -333,4 +332,23 @@ Deno.test("frameName() names every type, and says the number of any other", () =
     assertEquals(frameName(type), name);
   }
   assertEquals(frameName(99), "frame of type 99");
+});
+
+Deno.test("PayloadCodec.write() can be called from a codec of one's own", () => {
+  const frames = writer();
+  const codec = new PayloadCodec({
+    name: "nested",
+    encode(value) {
+      if (value === "outer") codec.write(frames, "inner", open);
+      return new TextEncoder().encode(String(value));
+    },
+    decode: (payload) => new TextDecoder().decode(payload),
+  });
+  const open = () => frames.open(FrameType.VALUE);
+  codec.write(frames, "outer", open);
+  const [frame] = written(frames);
+  assertEquals(
+    frame!.fields.map((field) => codec.read(field as Uint8Array)),
+    ["inner", "outer"],
+  );
 });
