@@ -295,9 +295,9 @@ export class Connection {
     } else if (this.#state === WRITING) this.#due = true;
   }
 
-  /** Writes what is in the output now. */
+  /** Writes what is in the output now, unless a value is only half in it. */
   flush(): void {
-    if (this.#state !== SCHEDULED || this.#ended) return;
+    if (this.#state !== SCHEDULED || this.#ended || this.out.busy) return;
     this.#state = WRITING;
     this.#writing = this.#write();
   }

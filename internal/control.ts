@@ -23,6 +23,7 @@ export class Control {
   uints(type: number, values: readonly number[]): void {
     const connection = this.#connection;
     if (connection.ended) return;
+    if (connection.out.busy) return this.defer(() => this.uints(type, values));
     connection.prepare();
     connection.frames.uints(type, values);
     connection.schedule();
@@ -50,6 +51,7 @@ export class Control {
   finish(code: GoodbyeCode, reason: string): void {
     const connection = this.#connection;
     if (connection.ended) return;
+    if (connection.out.busy) return this.defer(() => this.finish(code, reason));
     connection.prepare();
     connection.frames.farewell(
       FrameType.GOODBYE,
@@ -57,5 +59,10 @@ export class Control {
       reason,
     );
     connection.finish();
+  }
+
+  /** A getter asks for a frame while its value is in the middle of one. */
+  protected defer(write: () => void): void {
+    queueMicrotask(write);
   }
 }

@@ -6,7 +6,12 @@ import {
   assertRejects,
   assertStrictEquals,
 } from "@std/assert";
-import { ItemFailure, ItemTimeoutError, RemoteError } from "../mod.ts";
+import {
+  ConnectionLostError,
+  ItemFailure,
+  ItemTimeoutError,
+  RemoteError,
+} from "../mod.ts";
 import { both, Kit, range } from "./_support/channel_kit.ts";
 import { Gate, moment, stateOf, until } from "./_support/within.ts";
 
@@ -359,3 +364,100 @@ both(
     assertEquals(await Promise.all(results), ["new"]);
   },
 );
+
+both("submit(): a getter of an item may cancel another one", async (net) => {
+  await using kit = new Kit<unknown, unknown>(net);
+  const gate = new Gate();
+  await kit.worker(async (item) => {
+    if (item === "slow") await gate.pass();
+    return item;
+  }, { concurrency: 4 });
+  const controller = new AbortController();
+  const slow = assertRejects(
+    () => kit.server.submit("slow", { signal: controller.signal }),
+    DOMException,
+  );
+  await until(() => gate.passing === 1, "it has begun");
+  const item = {
+    before: 1,
+    get cancels() {
+      controller.abort();
+      return 2;
+    },
+    after: 3,
+  };
+  assertEquals(await kit.server.submit(item), {
+    before: 1,
+    cancels: 2,
+    after: 3,
+  });
+  await slow;
+  gate.open();
+  assertEquals(await kit.server.submit("next"), "next");
+});
+
+both(
+  "submit(): a getter of an item may cancel the item itself",
+  async (net) => {
+    await using kit = new Kit<unknown, unknown>(net);
+    const submit = () => {
+      const controller = new AbortController();
+      const item = {
+        get cancels() {
+          controller.abort();
+          return 1;
+        },
+      };
+      return kit.server.submit(item, {
+        signal: controller.signal,
+        timeoutMs: 60_000,
+      });
+    };
+    const early = submit();
+    await Promise.all([
+      kit.worker((item) => item),
+      assertRejects(() => early, DOMException),
+    ]);
+    await assertRejects(submit, DOMException);
+    assertEquals(await kit.server.submit("next"), "next");
+    await until(
+      () => kit.server.stats().inFlight === 0,
+      "nothing is in flight",
+    );
+    assertEquals(kit.server.stats().pending, 0);
+  },
+);
+
+both("Server.abort() in a getter of an item ends it in order", async (net) => {
+  await using kit = new Kit<unknown, unknown>(net);
+  const worker = await kit.client();
+  const work = assertRejects(
+    () => worker.work((item) => item),
+    ConnectionLostError,
+    "enough",
+  );
+  await kit.server.ready();
+  const reason = new Error("enough");
+  const item = {
+    get aborts() {
+      kit.server.abort(reason);
+      return 1;
+    },
+  };
+  await assertRejects(() => kit.server.submit(item), Error, "enough");
+  await work;
+  await assertRejects(() => kit.server.closed, Error, "enough");
+});
+
+both("A result's getter may close its client", async (net) => {
+  await using kit = new Kit<unknown, unknown>(net);
+  const worker = await kit.client();
+  const work = worker.work(() => ({
+    get closes() {
+      worker.close();
+      return 1;
+    },
+  }));
+  assertEquals(await kit.server.submit("x"), { closes: 1 });
+  await work;
+});
