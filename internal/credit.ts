@@ -18,6 +18,12 @@ const HEAVY_MS = 500;
 export const MAX_WINDOW = 4096;
 /** The places of a pool's first workers together, and of every further one. */
 const POOL_PLACES = 4096, WORKER_PLACES = 1024;
+/** How many of them are enough for one of many workers that are near ... */
+const NEAR_PLACES = 288;
+/** ... which is this, in ms: a busy machine on the same wire takes as long ... */
+const NEAR_MS = 20;
+/** ... and for every further ms. */
+const PLACES_A_MS = 24;
 /** Queues that are this long are refilled when half of them is done ... */
 const LONG_QUEUE = 64;
 /** ... or so many items are. */
@@ -34,6 +40,17 @@ export function placesFor(workers: number): number {
  */
 export function shareOf(workers: number): number {
   return Math.floor(placesFor(workers) * 3 / 4 / Math.max(1, workers));
+}
+
+/**
+ * How many of these are worth while at one that is `rttMs` away. In many long
+ * queues items live so long that the garbage collector copies them all, which
+ * costs more than shorter batches do.
+ */
+export function usefulShareOf(workers: number, rttMs: number): number {
+  const enough = NEAR_PLACES + Math.max(0, rttMs - NEAR_MS) * PLACES_A_MS;
+  const alone = POOL_PLACES * 3 / 4 / Math.max(1, workers);
+  return Math.floor(Math.min(shareOf(workers), Math.max(enough, alone)));
 }
 
 /**

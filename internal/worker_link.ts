@@ -13,6 +13,7 @@ import {
   CreditUse,
   placesFor,
   shareOf,
+  usefulShareOf,
 } from "./credit.ts";
 import type { Delivery, Item, Worker } from "./delivery.ts";
 import type { WorkerInfo } from "./dispatcher.ts";
@@ -550,16 +551,12 @@ export class WorkerLink implements Worker {
       return;
     }
     // Whatever it asks for: with all places at it, others would get nothing.
-    const most = this.#host.delivery.workers.length > 1
-      ? Math.max(this.#share, this.concurrency + 1)
+    const { length } = this.#host.delivery.workers;
+    const most = length > 1
+      ? Math.max(shareOf(length), this.concurrency + 1)
       : placesFor(1);
     this.#window = Math.min(this.#credit, most);
     this.#refillAt = this.#window - 1;
-  }
-
-  /** The places that are this worker's. */
-  get #share(): number {
-    return shareOf(this.#host.delivery.workers.length);
   }
 
   #onLeave(reader: CborDecoder): void {
@@ -639,7 +636,10 @@ export class WorkerLink implements Worker {
           this.#settledInBatch,
           this.inFlight.count,
           this.connection.heardAt,
-          this.#share,
+          usefulShareOf(
+            this.#host.delivery.workers.length,
+            this.#adaptive.rttMs,
+          ),
         );
       }
       this.#setWindow();

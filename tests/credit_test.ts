@@ -12,6 +12,8 @@ import {
   CreditGrant,
   CreditUse,
   MAX_WINDOW,
+  shareOf,
+  usefulShareOf,
 } from "../internal/credit.ts";
 import { seeded } from "./_support/rng.ts";
 
@@ -111,6 +113,27 @@ Deno.test("AdaptiveWindow shrinks at once when items are slow", () => {
   // One item that takes a second: the first thing that is heard of it.
   window.settled(1, 4000, 1020);
   assertEquals(window.size, 2);
+});
+
+Deno.test("usefulShareOf() is all of a share for few workers, or a far one", () => {
+  for (const workers of [1, 2, 3, 4]) {
+    assertEquals(usefulShareOf(workers, 0.1), shareOf(workers));
+  }
+  for (const workers of [1, 8, 64, 1000]) {
+    assertEquals(usefulShareOf(workers, 60), shareOf(workers));
+  }
+});
+
+Deno.test("usefulShareOf() is less for one of many that are near, and grows with the way", () => {
+  assertEquals(usefulShareOf(8, 1), 384);
+  assertEquals(usefulShareOf(64, 1), 288);
+  let before = 0;
+  for (let rttMs = 0; rttMs < 100; rttMs++) {
+    const share = usefulShareOf(64, rttMs);
+    assertGreaterOrEqual(share, before);
+    assertLessOrEqual(share, shareOf(64));
+    before = share;
+  }
 });
 
 Deno.test("AdaptiveWindow never leaves a worker without its concurrency and one", () => {
