@@ -19,7 +19,7 @@ export const MAX_WINDOW = 4096;
 /** The places of a pool's first workers together, and of every further one. */
 const POOL_PLACES = 4096, WORKER_PLACES = 1024;
 /** How many of them are enough for one of many workers that are near ... */
-const NEAR_PLACES = 288;
+const NEAR_PLACES = 224;
 /** ... which is this, in ms: a busy machine on the same wire takes as long ... */
 const NEAR_MS = 20;
 /** ... and for every further ms. */

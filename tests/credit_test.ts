@@ -126,7 +126,7 @@ Deno.test("usefulShareOf() is all of a share for few workers, or a far one", () 
 
 Deno.test("usefulShareOf() is less for one of many that are near, and grows with the way", () => {
   assertEquals(usefulShareOf(8, 1), 384);
-  assertEquals(usefulShareOf(64, 1), 288);
+  assertEquals(usefulShareOf(64, 1), 224);
   let before = 0;
   for (let rttMs = 0; rttMs < 100; rttMs++) {
     const share = usefulShareOf(64, rttMs);
