@@ -12,8 +12,8 @@ export interface RunArguments {
   filters: string[];
   /** Whether the filters are whole names. */
   isExact: boolean;
-  /** Whether the hand-written peer takes part a second time, with arrays. */
-  withArrays: boolean;
+  /** Whether those take part that only show what else there is. */
+  withExtras: boolean;
   /** How often each peer is run. */
   runs: number;
   /** What runs before the clock does, in ms. */
@@ -35,7 +35,7 @@ export function parseArgs(args: readonly string[]): RunArguments {
   const parsed: RunArguments = {
     filters: [],
     isExact: false,
-    withArrays: false,
+    withExtras: true,
     runs: 5,
     warmUpMs: 3000,
     measureMs: 1000,
@@ -49,16 +49,19 @@ export function parseArgs(args: readonly string[]): RunArguments {
     else if (name === "--only") {
       parsed.filters.push(...value.split(","));
       parsed.isExact = true;
-    } else if (name === "--arrays") parsed.withArrays = true;
-    else if (name === "--runs") parsed.runs = Number(value);
+    } else if (name === "--runs") parsed.runs = Number(value);
     else if (name === "--quick") {
+      parsed.withExtras = false;
       parsed.runs = 3;
       parsed.warmUpMs = 2000;
       parsed.measureMs = 500;
     } else if (name === "--quiet") parsed.others = Number(value || 0.25);
     else if (name === "--write") parsed.write = true;
-    else if (name === "--against") parsed.against = resolve(value);
-    else if (name === "--profile") {
+    else if (name === "--against") {
+      parsed.withExtras = false;
+      parsed.against = resolve(value);
+    } else if (name === "--profile") {
+      parsed.withExtras = false;
       parsed.profileDir = resolve(value || "bench/profiles");
       parsed.runs = 1;
     } else {

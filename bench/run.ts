@@ -8,6 +8,7 @@
  * @module
  */
 
+import { stdCbor } from "../tests/_support/real_std.ts";
 import { parseArgs, type RunArguments } from "./arguments.ts";
 import { describeMachine, load } from "./machine.ts";
 import { type Outcome, run, type RunOptions, waitForQuiet } from "./process.ts";
@@ -35,6 +36,9 @@ async function main(): Promise<void> {
       }`,
     );
     Deno.exit(2);
+  }
+  if (args.withExtras && stdCbor === undefined) {
+    console.log("Without the naive port: it needs the real @std/cbor");
   }
   const machine = await describeMachine();
   const loadBefore = load();
@@ -69,8 +73,9 @@ async function measure(
   scenario: Scenario,
   args: RunArguments,
 ): Promise<Row[]> {
-  const peers = scenario.peers.filter(({ config }) =>
-    args.withArrays || config?.batch === undefined
+  const peers = scenario.peers.filter(({ isExtra, config }) =>
+    !isExtra ||
+    (args.withExtras && (!config?.isNaive || stdCbor !== undefined))
   );
   if (args.against !== undefined) {
     for (const peer of [...peers]) {

@@ -20,6 +20,8 @@ export interface Peer {
   config?: Partial<Config>;
   /** Whether its ratio is judged; by default, that of `program: "distchan"`. */
   judged?: boolean;
+  /** Whether it only shows what else there is, and `--quick` leaves it out. */
+  isExtra?: boolean;
 }
 
 /** A figure of a scenario. */
@@ -63,6 +65,14 @@ const ARRAYS: Peer = {
   name: "hand-written, arrays of 256",
   program: "baseline",
   config: { batch: 256 },
+  isExtra: true,
+};
+/** It needs the real `@std/cbor`. */
+const NAIVE: Peer = {
+  name: "naive port",
+  program: "baseline",
+  config: { isNaive: true },
+  isExtra: true,
 };
 const RAW: Peer = { name: "raw bytes", program: "raw" };
 const RAW_FRESH: Peer = {
@@ -123,14 +133,14 @@ export const SCENARIOS: readonly Scenario[] = [
   {
     name: "roundtrip1",
     title: "Round trip, `send()` + iteration with `work()`, 1 worker",
-    peers: [BASELINE, ARRAYS, DISTCHAN],
+    peers: [BASELINE, ARRAYS, NAIVE, DISTCHAN],
     config: { scenario: "roundtrip" },
     metrics: [rate(1.5)],
   },
   {
     name: "roundtrip4",
     title: "Round trip, `send()` + iteration with `work()`, 4 workers",
-    peers: [BASELINE, ARRAYS, DISTCHAN],
+    peers: [BASELINE, ARRAYS, NAIVE, DISTCHAN],
     config: { scenario: "roundtrip", workers: 4 },
     metrics: [rate(1.5)],
   },
@@ -144,7 +154,7 @@ export const SCENARIOS: readonly Scenario[] = [
   {
     name: "oneway",
     title: "One way, `send()` + iteration",
-    peers: [BASELINE, ARRAYS, DISTCHAN],
+    peers: [BASELINE, ARRAYS, NAIVE, DISTCHAN],
     config: { scenario: "oneway", prefetch: LARGE_PREFETCH },
     metrics: [rate(1.5, true)],
   },
@@ -251,6 +261,7 @@ export function configOf(
     measureMs,
     bytes: 0,
     batch: 1,
+    isNaive: false,
     prefetch: "auto",
     isFresh: false,
     counts: [],

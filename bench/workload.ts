@@ -43,6 +43,8 @@ export interface Config {
   bytes: number;
   /** How many items the hand-written peer puts into an array; 1: no arrays. */
   batch: number;
+  /** Whether the hand-written peer is the naive one. */
+  isNaive: boolean;
   /** Whether each read of raw bytes goes into memory of its own. */
   isFresh: boolean;
   /** Whether client.readable and iteration have a large window. */

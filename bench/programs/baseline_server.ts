@@ -1,4 +1,4 @@
-/** The server of the hand-written peer. */
+/** The server of the hand-written peers. */
 import {
   type Answer,
   expected,
@@ -8,15 +8,17 @@ import {
   sendOneWay,
   tell,
 } from "../workload.ts";
-import { JsonChannel } from "./json_channel.ts";
+import { type Channel, JsonChannel } from "./json_channel.ts";
+import { NaiveChannel } from "./naive_channel.ts";
 
 const config = readConfig();
-const { batch } = config;
+const { batch, isNaive } = config;
 const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
 tell({ port: listener.addr.port });
-const channels: JsonChannel[] = [];
+const channels: Channel[] = [];
 for (let i = 0; i < config.workers; i++) {
-  channels.push(new JsonChannel(await listener.accept()));
+  const conn = await listener.accept();
+  channels.push(isNaive ? new NaiveChannel(conn) : new JsonChannel(conn));
 }
 listener.close();
 

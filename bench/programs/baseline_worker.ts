@@ -1,13 +1,13 @@
-/** A worker of the hand-written peer. */
+/** A worker of the hand-written peers. */
 import { answer, type Item, Meter, readConfig, tell } from "../workload.ts";
 import { JsonChannel } from "./json_channel.ts";
+import { NaiveChannel } from "./naive_channel.ts";
 
 const config = readConfig();
-const { batch } = config;
+const { batch, isNaive, port } = config;
 const meter = new Meter(config);
-const channel = new JsonChannel(
-  await Deno.connect({ hostname: "127.0.0.1", port: config.port }),
-);
+const conn = await Deno.connect({ hostname: "127.0.0.1", port });
+const channel = isNaive ? new NaiveChannel(conn) : new JsonChannel(conn);
 await channel.receive(
   config.scenario === "oneway"
     ? () => {

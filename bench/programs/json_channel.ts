@@ -21,8 +21,25 @@ interface Utf8Slice {
   utf8Slice(start: number, end: number): string;
 }
 
+/** One connection of a peer that is compared with. */
+export interface Channel {
+  /** Sends a value; a promise if there is no room for another. */
+  send(value: unknown): Promise<void> | undefined;
+  /**
+   * Hands every value that comes to a function, until the peer closes. If it
+   * returns a promise, nothing more is read before that resolves.
+   */
+  receive(
+    onValue: (value: unknown) => Promise<void> | undefined,
+  ): Promise<void>;
+  /** Writes what is left and closes the way out. */
+  end(): Promise<void>;
+  /** Closes. */
+  close(): void;
+}
+
 /** One connection. */
-export class JsonChannel {
+export class JsonChannel implements Channel {
   readonly #conn: Deno.TcpConn;
   #out = new Uint8Array(BUFFER_BYTES);
   #spare = new Uint8Array(BUFFER_BYTES);
