@@ -461,3 +461,28 @@ both("A result's getter may close its client", async (net) => {
   assertEquals(await kit.server.submit("x"), { closes: 1 });
   await work;
 });
+
+both(
+  "submit(): a getter that cancels its own item, and then throws, settles it once",
+  async (net) => {
+    await using kit = new Kit<unknown, unknown>(net);
+    const controller = new AbortController();
+    const item = {
+      get throws() {
+        controller.abort();
+        throw new Error("thrown");
+      },
+    };
+    const early = kit.server.submit(item, { signal: controller.signal });
+    await Promise.all([
+      kit.worker((item) => item),
+      assertRejects(() => early, DOMException),
+    ]);
+    const { pending, inFlight, failed } = kit.server.stats();
+    assertEquals({ pending, inFlight, failed }, {
+      pending: 0,
+      inFlight: 0,
+      failed: 0,
+    });
+  },
+);
