@@ -486,3 +486,46 @@ both(
     });
   },
 );
+
+both(
+  "submit(): a codec that cancels another item, for one that doesn't fit",
+  async (net) => {
+    const controller = new AbortController();
+    const codec = {
+      name: "cancelling",
+      encode(value: unknown) {
+        const text = String(value);
+        if (text === "cancels") controller.abort();
+        return new Uint8Array(text === "cancels" ? 900 : 200);
+      },
+      decode: (payload: Uint8Array) => payload.length,
+    };
+    await using kit = new Kit<unknown, unknown>(net, {
+      codec,
+      maxFrameBytes: 1024,
+      maxInFlightBytes: 1024,
+    });
+    let cancelled = false;
+    await kit.worker((item, { signal }) => {
+      if (item === 900) return 1;
+      return new Promise((resolve) => {
+        signal.addEventListener("abort", () => {
+          cancelled = true;
+          resolve(2);
+        });
+      });
+    }, { concurrency: 4, client: { codec, maxFrameBytes: 1024 } });
+    const slow = assertRejects(
+      () => kit.server.submit("slow", { signal: controller.signal }),
+      DOMException,
+    );
+    await until(() => kit.server.stats().inFlight === 1, "it is there");
+    await moment();
+    const second = kit.server.submit("cancels");
+    await slow;
+    await Promise.all([
+      until(() => cancelled, "the worker hears of it", 1000),
+      second,
+    ]);
+  },
+);
