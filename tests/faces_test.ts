@@ -9,6 +9,7 @@ import {
   assertStrictEquals,
   assertThrows,
 } from "@std/assert";
+import { ConnectionLostError } from "../mod.ts";
 import { both, Kit, range } from "./_support/channel_kit.ts";
 import { stateOf, until, within } from "./_support/within.ts";
 
@@ -312,5 +313,24 @@ both(
     const ended = client.end();
     await within(ended, 2000, "end()");
     await within(room, 2000, "send()");
+  },
+);
+
+both(
+  "Client: what a getter of a value asks for leaves before what comes later",
+  async (net) => {
+    await using kit = new Kit<number, unknown>(net, { results: "discard" });
+    const client = await kit.client();
+    await until(() => client.send(0) === undefined, "there is credit");
+    let items: AsyncIterableIterator<number> | undefined;
+    client.send({
+      get begins() {
+        items = client[Symbol.asyncIterator](); // CREDIT
+        return 1;
+      },
+    });
+    await items!.return!(); // LEAVE
+    await client.end();
+    await within(client.closed, 2000, "an end in order");
   },
 );
