@@ -115,7 +115,11 @@ export class ValueSender {
     } catch (error) {
       return this.#refuse(error);
     }
-    if (this.#hasCredit && !this.#connection.busy) return undefined;
+    // A getter of the value may have aborted the client, or ended its values.
+    if (this.#isLost) return rejected(this.#error);
+    if (
+      this.#end !== null || (this.#hasCredit && !this.#connection.busy)
+    ) return undefined;
     return (this.#room ??= deferred<void>()).promise;
   }
 

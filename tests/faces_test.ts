@@ -334,3 +334,43 @@ both(
     await within(client.closed, 2000, "an end in order");
   },
 );
+
+both(
+  "Client.send() is settled if a getter of its value aborts the client",
+  async (net) => {
+    await using kit = new Kit<number, unknown>(net, { results: "discard" });
+    const client = await kit.client();
+    await until(() => client.send(0) === undefined, "there is credit");
+    const room = client.send({
+      get aborts() {
+        client.abort(new Error("enough"));
+        return 1;
+      },
+    });
+    await assertRejects(
+      () => within(Promise.resolve(room), 1000, "send()"),
+      ConnectionLostError,
+    );
+  },
+);
+
+both(
+  "Client.send() is settled if a getter of its value ends the values",
+  async (net) => {
+    await using kit = new Kit<number, unknown>(net);
+    const client = await kit.client();
+    await until(() => client.send(0) === undefined, "there is credit");
+    // The window of values is 4096.
+    for (let sent = 1; sent < 4095; sent++) {
+      const room = client.send(sent);
+      if (room !== undefined) await within(room, 2000, "room");
+    }
+    const room = client.send({
+      get ends() {
+        client.end();
+        return 1;
+      },
+    });
+    await within(Promise.resolve(room), 1000, "send()");
+  },
+);
