@@ -374,3 +374,45 @@ both(
     await within(Promise.resolve(room), 1000, "send()");
   },
 );
+
+both(
+  "Server.send(): a getter of the item may leave the loop over results",
+  async (net) => {
+    await using kit = new Kit<unknown, unknown>(net);
+    const { server } = kit;
+    const { done } = await kit.worker((_, { signal }) =>
+      new Promise((_, reject) => {
+        signal.addEventListener("abort", () => reject(signal.reason));
+      })
+    );
+    const results = server[Symbol.asyncIterator]();
+    const room = server.send({
+      get leaves() {
+        results.return!();
+        return 1;
+      },
+    });
+    await within(done, 2000, "the worker ends");
+    await assertRejects(() => Promise.resolve(room), DOMException);
+  },
+);
+
+both(
+  "Server.send(): what a getter of the item ends has taken the item",
+  async (net) => {
+    await using kit = new Kit<unknown, unknown>(net, { results: "discard" });
+    const { server } = kit;
+    const { done } = await kit.worker((item) => item, {
+      client: { prefetch: 1 },
+    });
+    const room = server.send({
+      get ends() {
+        server.end();
+        return 1;
+      },
+    });
+    await Promise.resolve(room);
+    await within(done, 2000, "the worker ends");
+    assertEquals(server.stats().settled, 1);
+  },
+);

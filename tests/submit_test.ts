@@ -488,6 +488,26 @@ both(
 );
 
 both(
+  "Server.abort() in a getter leaves no timer of its submit() behind",
+  async (net) => {
+    await using kit = new Kit<unknown, unknown>(net);
+    await kit.worker((item) => item);
+    const item = {
+      get aborts() {
+        kit.server.abort(new Error("enough"));
+        return 1;
+      },
+    };
+    await assertRejects(
+      () => kit.server.submit(item, { timeoutMs: 60_000 }),
+      Error,
+      "enough",
+    );
+    assertEquals(kit.server.stats().inFlight, 0);
+  },
+);
+
+both(
   "submit(): a codec that cancels another item, for one that doesn't fit",
   async (net) => {
     const controller = new AbortController();
