@@ -342,6 +342,35 @@ both(
 );
 
 both(
+  "A getter of an error's cause may close the client, or throw",
+  async (net) => {
+    await using kit = new Kit<string, string>(net);
+    class Odd extends Error {
+      override get cause(): unknown {
+        if (this.message === "throws") throw new Error("no cause");
+        client.close();
+        return "closed";
+      }
+    }
+    const { client, done } = await kit.worker((item) => {
+      throw new Odd(item);
+    });
+    await assertRejects(
+      () => within(kit.server.submit("throws"), 2000, "an answer"),
+      ItemFailure,
+      "throws",
+    );
+    const { error } = await assertRejects(
+      () => within(kit.server.submit("closes"), 2000, "an answer"),
+      ItemFailure,
+      "closes",
+    );
+    assertEquals((error.cause as Error).message, "closed");
+    await within(done, 2000, "an end in order");
+  },
+);
+
+both(
   "A key that throws what has no text is its item's failure",
   async (net) => {
     await using kit = new Kit<number, number>(net, {
