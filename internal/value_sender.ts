@@ -206,6 +206,8 @@ export class ValueSender {
   }
 
   #queue(value: unknown): Promise<void> {
+    // A schema of the value may have aborted the client.
+    if (this.#isLost) return rejected(this.#error);
     const left = deferred<void>();
     this.#outgoing.push({ value, left });
     return left.promise;
@@ -213,6 +215,7 @@ export class ValueSender {
 
   /** A value takes its place in the queue, and leaves it once it has passed. */
   #queueChecked(checked: Promise<Checked>): Promise<void> {
+    if (this.#isLost) return rejected(this.#error);
     const left = deferred<void>();
     const outgoing: Outgoing = { value: undefined, left, checked: undefined };
     this.#outgoing.push(outgoing);
