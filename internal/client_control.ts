@@ -47,7 +47,7 @@ export class ClientControl extends Control {
   /** All is done; the server answers with its own goodbye. */
   goodbye(): void {
     const connection = this.#connection;
-    if (connection.out.busy) return this.defer(() => this.goodbye());
+    if (this.mustWait) return this.defer(() => this.goodbye());
     connection.prepare();
     this.onFlush();
     connection.frames.farewell(FrameType.GOODBYE, 0, "");
@@ -57,9 +57,7 @@ export class ClientControl extends Control {
   /** Tells the server why this is no end in order, and ends the connection. */
   breakOff(code: GoodbyeCode, reason: string): void {
     if (this.#connection.ended) return;
-    if (this.#connection.out.busy) {
-      return this.defer(() => this.breakOff(code, reason));
-    }
+    if (this.mustWait) return this.defer(() => this.breakOff(code, reason));
     this.onFlush();
     this.finish(code, reason);
   }

@@ -13,6 +13,8 @@ export class Control {
   readonly #connection: Connection;
   /** The token of the PONG that is due, or -1. */
   #pong = -1;
+  /** What waits until a value is complete, in its order. */
+  #deferred: (() => void)[] = [];
 
   /** @param connection Where to. */
   constructor(connection: Connection) {
@@ -23,7 +25,7 @@ export class Control {
   uints(type: number, values: readonly number[]): void {
     const connection = this.#connection;
     if (connection.ended) return;
-    if (connection.out.busy) return this.defer(() => this.uints(type, values));
+    if (this.mustWait) return this.defer(() => this.uints(type, values));
     connection.prepare();
     connection.frames.uints(type, values);
     connection.schedule();
@@ -51,7 +53,7 @@ export class Control {
   finish(code: GoodbyeCode, reason: string): void {
     const connection = this.#connection;
     if (connection.ended) return;
-    if (connection.out.busy) return this.defer(() => this.finish(code, reason));
+    if (this.mustWait) return this.defer(() => this.finish(code, reason));
     connection.prepare();
     connection.frames.farewell(
       FrameType.GOODBYE,
@@ -61,8 +63,21 @@ export class Control {
     connection.finish();
   }
 
-  /** A getter asks for a frame while its value is in the middle of one. */
+  /**
+   * Whether a getter asks for a frame while its value is in the middle of one,
+   * or has done so: frames stay in order.
+   */
+  protected get mustWait(): boolean {
+    return this.#connection.out.busy || this.#deferred.length > 0;
+  }
+
+  /** Writes a moment later. */
   protected defer(write: () => void): void {
-    queueMicrotask(write);
+    if (this.#deferred.push(write) > 1) return;
+    queueMicrotask(() => {
+      const deferred = this.#deferred;
+      this.#deferred = [];
+      for (const write of deferred) write();
+    });
   }
 }

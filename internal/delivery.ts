@@ -21,6 +21,7 @@ import { ItemKind, Mode } from "./frame.ts";
 import { ItemFailure, PoisonItemError } from "./errors.ts";
 import type { Queue } from "./queue.ts";
 import type { ItemSchema } from "./schema.ts";
+import { toError } from "./thrown.ts";
 
 /** The server's end of one worker, as far as delivery is concerned. */
 export interface Worker {
@@ -651,15 +652,15 @@ export class Delivery {
         // False: its bytes don't fit there now, which hasRoom then tells.
         if (!worker.deliver(entry)) continue;
       } catch (error) {
-        this.#refuse(
-          entry,
-          error instanceof Error ? error : new Error(String(error)),
-        );
+        // Whatever threw may have cancelled the item before.
+        if ((entry.state as number) === SETTLED) return true;
+        this.#refuse(entry, toError(error));
         return true;
       }
       if ((entry.state as number) === SETTLED) {
-        // A getter of the item has cancelled it.
-        worker.cancel(entry.delivery);
+        // A getter of the item has cancelled it. Its own number may be that of
+        // another copy.
+        worker.cancel(worker.inFlight.next - 1);
         return true;
       }
       this.waiting--;

@@ -226,7 +226,8 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
           this.#endSource(null);
           break;
         }
-        delivery.offer(step.value, this, this.#taken++);
+        const entry = delivery.offer(step.value, this, this.#taken++);
+        if (this.isOver) delivery.discard(entry); // a getter of the item did it
       }
     } catch (error) {
       // The source failed: what it gave before is finished first.

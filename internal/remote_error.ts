@@ -7,7 +7,7 @@
 import type { CborDecoder } from "./cbor_decoder.ts";
 import { ProtocolError, RemoteError } from "./errors.ts";
 import { clip, FrameType, type FrameWriter } from "./frame.ts";
-import { toError } from "./thrown.ts";
+import { type Thrown, toThrown } from "./thrown.ts";
 
 /** Longest texts of an error that are sent, in UTF-16 units. */
 const MAX_NAME = 200, MAX_MESSAGE = 10_000, MAX_STACK = 10_000;
@@ -29,19 +29,18 @@ export function writeError(
   options: { thrown: unknown; sendStack: boolean },
 ): void {
   const { thrown, sendStack } = options;
-  const { name, message, stack } = toError(thrown);
   // A small limit of the peer's leaves less room for words.
   const share = frames.limit > 100_000 ? Infinity : frames.limit / 32;
+  // Before anything is written: its getters may do whatever they like.
+  const { name, message, stack, cause } = toThrown(
+    thrown,
+    share === Infinity ? MAX_CAUSES : 1,
+  );
   frames.begin(FrameType.ERROR);
   frames.out.writeUint(delivery);
   frames.out.writeText(clip(name, Math.min(MAX_NAME, share)));
   frames.out.writeText(clip(message, Math.min(MAX_MESSAGE, share * 2)));
-  writeCause(
-    frames,
-    thrown instanceof Error ? thrown.cause : undefined,
-    share === Infinity ? MAX_CAUSES : 1,
-    Math.min(MAX_MESSAGE, share),
-  );
+  writeCause(frames, cause, Math.min(MAX_MESSAGE, share));
   if (sendStack && stack !== undefined) {
     frames.out.writeText(clip(stack, Math.min(MAX_STACK, share * 2)));
   } else writeNull(frames);
@@ -51,21 +50,15 @@ export function writeError(
 /** Writes the cause of an error: null, or [name, message, cause]. */
 function writeCause(
   frames: FrameWriter,
-  cause: unknown,
-  depth: number,
+  cause: Thrown | undefined,
   length: number,
 ): void {
-  if (cause === undefined || depth === 0) return writeNull(frames);
-  const { name, message } = toError(cause);
+  if (cause === undefined) return writeNull(frames);
+  const { name, message } = cause;
   frames.out.writeHead(4, 3);
   frames.out.writeText(clip(name, Math.min(MAX_NAME, length)));
   frames.out.writeText(clip(message, length));
-  writeCause(
-    frames,
-    cause instanceof Error ? cause.cause : undefined,
-    depth - 1,
-    length,
-  );
+  writeCause(frames, cause.cause, length);
 }
 
 function writeNull({ out }: FrameWriter): void {

@@ -115,7 +115,11 @@ export class ValueSender {
     } catch (error) {
       return this.#refuse(error);
     }
-    if (this.#hasCredit && !this.#connection.busy) return undefined;
+    // A getter of the value may have aborted the client, or ended its values.
+    if (this.#isLost) return rejected(this.#error);
+    if (
+      this.#end !== null || (this.#hasCredit && !this.#connection.busy)
+    ) return undefined;
     return (this.#room ??= deferred<void>()).promise;
   }
 
@@ -202,6 +206,8 @@ export class ValueSender {
   }
 
   #queue(value: unknown): Promise<void> {
+    // A schema of the value may have aborted the client.
+    if (this.#isLost) return rejected(this.#error);
     const left = deferred<void>();
     this.#outgoing.push({ value, left });
     return left.promise;
@@ -209,6 +215,7 @@ export class ValueSender {
 
   /** A value takes its place in the queue, and leaves it once it has passed. */
   #queueChecked(checked: Promise<Checked>): Promise<void> {
+    if (this.#isLost) return rejected(this.#error);
     const left = deferred<void>();
     const outgoing: Outgoing = { value: undefined, left, checked: undefined };
     this.#outgoing.push(outgoing);

@@ -60,6 +60,7 @@ export class ChannelWay implements Way {
   #write: { entry: Item; left: PromiseWithResolvers<void> } | null = null;
   #end: PromiseWithResolvers<void> | null = null;
   #closed: { error: unknown } | null = null;
+  #hasFailed = false;
 
   constructor(host: WayHost, options: ChannelWayOptions) {
     this.#host = host;
@@ -108,9 +109,9 @@ export class ChannelWay implements Way {
       return rejected(queueFull("send", this.queue.length));
     }
     const entry = delivery.offer(item, this, 0);
+    if (this.#closed !== null) return this.#closedBy(entry);
     if (entry.state !== WAITING && delivery.hasRoom(this)) return undefined;
-    // The item may have failed, and the channel with it.
-    return this.#refusal() ?? (this.#room ??= deferred<void>()).promise;
+    return (this.#room ??= deferred<void>()).promise;
   }
 
   /** Takes an item; a promise until it is dispatched. */
@@ -118,8 +119,8 @@ export class ChannelWay implements Way {
     const refused = this.#refusal();
     if (refused !== null) return refused;
     const entry = this.#host.delivery.offer(item, this, 0);
-    // The item may have failed, and the channel with it.
-    if (entry.state !== WAITING) return this.#refusal() ?? undefined;
+    if (this.#closed !== null) return this.#closedBy(entry);
+    if (entry.state !== WAITING) return undefined;
     const left = deferred<void>();
     this.#write = { entry, left };
     return left.promise;
@@ -138,6 +139,7 @@ export class ChannelWay implements Way {
   /** Items that come from now on are refused with an error. */
   fail(error: unknown): void {
     this.#closed = { error };
+    this.#hasFailed = true;
     this.#room?.reject(error);
     this.#write?.left.reject(error);
     this.#end?.reject(error);
@@ -224,6 +226,16 @@ export class ChannelWay implements Way {
     return this.#closed === null ? null : rejected(this.#closed.error);
   }
 
+  /**
+   * The item may have failed, and the channel with it; or a getter of the item
+   * has ended the channel, or given it up.
+   */
+  #closedBy(entry: Item): Promise<void> | undefined {
+    if (!this.#hasFailed) return undefined;
+    this.#host.delivery.discard(entry);
+    return rejected(this.#closed!.error);
+  }
+
   #feed(): void {
     this.#starved = false;
     this.#host.delivery.pump();
@@ -282,10 +294,12 @@ export class SubmitWay implements Way {
       const entry = delivery.offer(item, this, 0, (entry) => {
         this.#waiting.set(entry, submitted);
       });
-      if (
-        entry.state === SETTLED ||
-        (signal === undefined && timeoutMs === undefined)
-      ) return;
+      if (!this.#waiting.has(entry)) {
+        // It is settled, or a getter of the item has aborted the server.
+        delivery.discard(entry);
+        return;
+      }
+      if (signal === undefined && timeoutMs === undefined) return;
       const onAbort = () => this.#cancel(entry, signal!.reason);
       const timer = timeoutMs === undefined || timeoutMs === Infinity
         ? undefined

@@ -122,10 +122,15 @@ export class WorkerLink implements Worker {
   readonly #handshake: ServerHandshake;
   readonly #openItem = (entry: Item) => {
     const { frames } = this.connection;
+    this.#outLength = frames.out.length;
+    this.#outSegments = frames.out.segments.length;
     frames.openItem(entry.attempts + 1, entry.way.kind, this.inFlight.next);
     frames.out.writeUint(entry.id);
     if (this.#spans !== null) this.#spans.write(frames.out, entry);
   };
+  /** The output before the item: its codec may have written control frames. */
+  #outLength = 0;
+  #outSegments = 0;
   /** Where the traces are that the worker has asked for. */
   #spans: ItemSpans | null = null;
   #isWorker = false;
@@ -271,7 +276,6 @@ export class WorkerLink implements Worker {
     const { connection, inFlight } = this;
     const { frames } = connection;
     connection.prepare();
-    const { length, segments } = frames.out, { length: count } = segments;
     const { payloads, itemSchema } = this.#host;
     const bytes = payloads.write(
       frames,
@@ -282,7 +286,7 @@ export class WorkerLink implements Worker {
     if (inFlight.count === 0) {
       this.#adaptive?.busy(performance.now());
     } else if (inFlight.bytes + bytes > this.#host.maxInFlightBytes) {
-      frames.restore(length, count);
+      frames.restore(this.#outLength, this.#outSegments);
       this.#full = true;
       return false;
     }

@@ -43,6 +43,8 @@ class FakeWorker implements Worker {
   readonly cancelled: number[] = [];
   /** What it can't take. */
   refuses: (entry: Item) => Error | false | null = () => null;
+  /** What the item's getters do. */
+  whileWritten: (entry: Item) => void = () => {};
   readonly name: string;
 
   constructor(name: string, options: Partial<FakeWorker> = {}) {
@@ -78,6 +80,7 @@ class FakeWorker implements Worker {
       );
     }
     assertFalse(this.isAlone, "who is alone gets nothing else");
+    this.whileWritten(entry);
     entry.hold(this, this.inFlight.next);
     this.inFlight.add(entry);
     this.given.push(entry);
@@ -870,4 +873,18 @@ function storm(rng: Rng): void {
 Deno.test("Delivery: nothing is lost or doubled, whatever happens to workers", () => {
   const rng = seeded("storm");
   for (let round = 0; round < 20; round++) storm(rng);
+});
+
+Deno.test("Delivery cancels a copy by its own number, if its item is cancelled while it is written", () => {
+  const scene = new Scene();
+  const other = scene.worker("other");
+  scene.send("before");
+  scene.result(other); // delivery 0
+  const silent = scene.worker("silent");
+  const [item] = scene.send("item");
+  assertEquals(silent.holds, ["item"]);
+  other.whileWritten = (entry) => scene.delivery.discard(entry);
+  scene.suspect(silent);
+  assertEquals(item!.state, SETTLED);
+  assertEquals([silent.cancelled, other.cancelled], [[0], [1]]);
 });

@@ -9,6 +9,7 @@ import {
   assertStrictEquals,
   assertThrows,
 } from "@std/assert";
+import { ConnectionLostError } from "../mod.ts";
 import { both, Kit, range } from "./_support/channel_kit.ts";
 import { stateOf, until, within } from "./_support/within.ts";
 
@@ -312,5 +313,106 @@ both(
     const ended = client.end();
     await within(ended, 2000, "end()");
     await within(room, 2000, "send()");
+  },
+);
+
+both(
+  "Client: what a getter of a value asks for leaves before what comes later",
+  async (net) => {
+    await using kit = new Kit<number, unknown>(net, { results: "discard" });
+    const client = await kit.client();
+    await until(() => client.send(0) === undefined, "there is credit");
+    let items: AsyncIterableIterator<number> | undefined;
+    client.send({
+      get begins() {
+        items = client[Symbol.asyncIterator](); // CREDIT
+        return 1;
+      },
+    });
+    await items!.return!(); // LEAVE
+    await client.end();
+    await within(client.closed, 2000, "an end in order");
+  },
+);
+
+both(
+  "Client.send() is settled if a getter of its value aborts the client",
+  async (net) => {
+    await using kit = new Kit<number, unknown>(net, { results: "discard" });
+    const client = await kit.client();
+    await until(() => client.send(0) === undefined, "there is credit");
+    const room = client.send({
+      get aborts() {
+        client.abort(new Error("enough"));
+        return 1;
+      },
+    });
+    await assertRejects(
+      () => within(Promise.resolve(room), 1000, "send()"),
+      ConnectionLostError,
+    );
+  },
+);
+
+both(
+  "Client.send() is settled if a getter of its value ends the values",
+  async (net) => {
+    await using kit = new Kit<number, unknown>(net);
+    const client = await kit.client();
+    await until(() => client.send(0) === undefined, "there is credit");
+    // The window of values is 4096.
+    for (let sent = 1; sent < 4095; sent++) {
+      const room = client.send(sent);
+      if (room !== undefined) await within(room, 2000, "room");
+    }
+    const room = client.send({
+      get ends() {
+        client.end();
+        return 1;
+      },
+    });
+    await within(Promise.resolve(room), 1000, "send()");
+  },
+);
+
+both(
+  "Server.send(): a getter of the item may leave the loop over results",
+  async (net) => {
+    await using kit = new Kit<unknown, unknown>(net);
+    const { server } = kit;
+    const { done } = await kit.worker((_, { signal }) =>
+      new Promise((_, reject) => {
+        signal.addEventListener("abort", () => reject(signal.reason));
+      })
+    );
+    const results = server[Symbol.asyncIterator]();
+    const room = server.send({
+      get leaves() {
+        results.return!();
+        return 1;
+      },
+    });
+    await within(done, 2000, "the worker ends");
+    await assertRejects(() => Promise.resolve(room), DOMException);
+  },
+);
+
+both(
+  "Server.send(): what a getter of the item ends has taken the item",
+  async (net) => {
+    await using kit = new Kit<unknown, unknown>(net, { results: "discard" });
+    const { server } = kit;
+    const { done } = await kit.worker((item) => item, {
+      client: { prefetch: 1 },
+    });
+    const room = server.send({
+      get ends() {
+        server.end();
+        return 1;
+      },
+    });
+    await Promise.resolve(room);
+    await within(done, 2000, "the worker ends");
+    assertEquals(server.stats().settled, 1);
   },
 );

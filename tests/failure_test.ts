@@ -15,7 +15,7 @@ import {
   RemoteError,
 } from "../mod.ts";
 import { both, Kit, range } from "./_support/channel_kit.ts";
-import { moment, until } from "./_support/within.ts";
+import { moment, until, within } from "./_support/within.ts";
 
 both(
   "onFailure is told of each failed item, and the channel goes on",
@@ -338,5 +338,54 @@ both(
     } finally {
       removeEventListener("error", onError);
     }
+  },
+);
+
+both(
+  "A getter of an error's cause may close the client, or throw",
+  async (net) => {
+    await using kit = new Kit<string, string>(net);
+    class Odd extends Error {
+      override get cause(): unknown {
+        if (this.message === "throws") throw new Error("no cause");
+        client.close();
+        return "closed";
+      }
+    }
+    const { client, done } = await kit.worker((item) => {
+      throw new Odd(item);
+    });
+    await assertRejects(
+      () => within(kit.server.submit("throws"), 2000, "an answer"),
+      ItemFailure,
+      "throws",
+    );
+    const { error } = await assertRejects(
+      () => within(kit.server.submit("closes"), 2000, "an answer"),
+      ItemFailure,
+      "closes",
+    );
+    assertEquals((error.cause as Error).message, "closed");
+    await within(done, 2000, "an end in order");
+  },
+);
+
+both(
+  "A key that throws what has no text is its item's failure",
+  async (net) => {
+    await using kit = new Kit<number, number>(net, {
+      dispatch: {
+        key: (n) => {
+          if (n === 1) throw Object.create(null);
+          return "";
+        },
+      },
+    });
+    await kit.worker((n) => n);
+    await assertRejects(
+      () => within(kit.server.submit(1), 2000, "it is told"),
+      ItemFailure,
+    );
+    assertEquals(await within(kit.server.submit(2), 2000, "the next"), 2);
   },
 );

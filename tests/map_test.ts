@@ -557,3 +557,55 @@ both(
     }
   },
 );
+
+both(
+  "map(): a getter of an item may abort it, and nothing stays under way",
+  async (net) => {
+    await using kit = new Kit<unknown, unknown>(net);
+    const { server } = kit;
+    await kit.worker((_, { signal }) =>
+      new Promise((_, reject) => {
+        signal.addEventListener("abort", () => reject(signal.reason));
+      })
+    );
+    const { signal, item } = aborting();
+    await assertRejects(
+      () => Array.fromAsync(server.map([item], { signal })),
+      DOMException,
+    );
+    await server.close({ drainMs: 2000 });
+  },
+);
+
+both(
+  "map(): a schema may abort it while there is no worker",
+  async (net) => {
+    const { signal, item } = aborting();
+    await using kit = new Kit<unknown, unknown>(net, {
+      itemSchema: {
+        "~standard": {
+          version: 1,
+          vendor: "test",
+          validate: () => ({ value: item.aborts }),
+        },
+      },
+    });
+    await assertRejects(
+      () => Array.fromAsync(kit.server.map([1], { signal })),
+      DOMException,
+    );
+    await kit.server.close({ drainMs: 2000 });
+  },
+);
+
+/** An item that aborts a signal when it is read. */
+function aborting(): { signal: AbortSignal; item: { aborts: number } } {
+  const controller = new AbortController();
+  const item = {
+    get aborts() {
+      controller.abort();
+      return 1;
+    },
+  };
+  return { signal: controller.signal, item };
+}

@@ -461,3 +461,91 @@ both("A result's getter may close its client", async (net) => {
   assertEquals(await kit.server.submit("x"), { closes: 1 });
   await work;
 });
+
+both(
+  "submit(): a getter that cancels its own item, and then throws, settles it once",
+  async (net) => {
+    await using kit = new Kit<unknown, unknown>(net);
+    const controller = new AbortController();
+    const item = {
+      get throws() {
+        controller.abort();
+        throw new Error("thrown");
+      },
+    };
+    const early = kit.server.submit(item, { signal: controller.signal });
+    await Promise.all([
+      kit.worker((item) => item),
+      assertRejects(() => early, DOMException),
+    ]);
+    const { pending, inFlight, failed } = kit.server.stats();
+    assertEquals({ pending, inFlight, failed }, {
+      pending: 0,
+      inFlight: 0,
+      failed: 0,
+    });
+  },
+);
+
+both(
+  "Server.abort() in a getter leaves no timer of its submit() behind",
+  async (net) => {
+    await using kit = new Kit<unknown, unknown>(net);
+    await kit.worker((item) => item);
+    const item = {
+      get aborts() {
+        kit.server.abort(new Error("enough"));
+        return 1;
+      },
+    };
+    await assertRejects(
+      () => kit.server.submit(item, { timeoutMs: 60_000 }),
+      Error,
+      "enough",
+    );
+    assertEquals(kit.server.stats().inFlight, 0);
+  },
+);
+
+both(
+  "submit(): a codec that cancels another item, for one that doesn't fit",
+  async (net) => {
+    const controller = new AbortController();
+    const codec = {
+      name: "cancelling",
+      encode(value: unknown) {
+        const text = String(value);
+        if (text === "cancels") controller.abort();
+        return new Uint8Array(text === "cancels" ? 900 : 200);
+      },
+      decode: (payload: Uint8Array) => payload.length,
+    };
+    await using kit = new Kit<unknown, unknown>(net, {
+      codec,
+      maxFrameBytes: 1024,
+      maxInFlightBytes: 1024,
+    });
+    let cancelled = false;
+    await kit.worker((item, { signal }) => {
+      if (item === 900) return 1;
+      return new Promise((resolve) => {
+        signal.addEventListener("abort", () => {
+          cancelled = true;
+          resolve(2);
+        });
+      });
+    }, { concurrency: 4, client: { codec, maxFrameBytes: 1024 } });
+    const slow = assertRejects(
+      () => kit.server.submit("slow", { signal: controller.signal }),
+      DOMException,
+    );
+    await until(() => kit.server.stats().inFlight === 1, "it is there");
+    await moment();
+    const second = kit.server.submit("cancels");
+    await slow;
+    await Promise.all([
+      until(() => cancelled, "the worker hears of it", 1000),
+      second,
+    ]);
+  },
+);

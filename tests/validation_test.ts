@@ -9,6 +9,7 @@ import {
 import {
   type Client,
   connect,
+  ConnectionLostError,
   DrainTimeoutError,
   ItemFailure,
   listen,
@@ -20,7 +21,7 @@ import {
   work,
 } from "../mod.ts";
 import { both, Kit, range } from "./_support/channel_kit.ts";
-import { Gate, moment, stateOf, until } from "./_support/within.ts";
+import { Gate, moment, stateOf, until, within } from "./_support/within.ts";
 
 type Result<T> = { value: T } | { issues: ValidationIssue[] };
 
@@ -480,3 +481,23 @@ for (const [name, numbers] of [["", even], [", async", evenLater]] as const) {
     await done;
   });
 }
+
+both(
+  "Client.send() is settled if its schema aborts the client",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    for (const isLater of [false, true]) {
+      const client = await kit.client({
+        resultSchema: schema<number, number>((n) => {
+          client.abort(new Error("enough"));
+          return isLater ? Promise.resolve(n) : n;
+        }),
+      });
+      const room = client.send(1);
+      await assertRejects(
+        () => within(Promise.resolve(room), 1000, "send()"),
+        ConnectionLostError,
+      );
+    }
+  },
+);
