@@ -55,6 +55,7 @@ import {
   type ClientOptions,
   type ConnectOptions,
   DEFAULTS,
+  ownSecret,
   resolveHeartbeat,
   secretBytes,
   validate,
@@ -142,7 +143,7 @@ export async function connect<Item, Result>(
 ): Promise<Client<Item, Result>> {
   validate(options, "connect");
   checkHandshake(options, "connect");
-  return await attempt<Item, Result>(options);
+  return await attempt<Item, Result>(ownSecret(options));
 }
 
 /**
@@ -209,6 +210,7 @@ export async function work<Item, Result>(
   validate(options, "connect");
   checkHandshake(options, "connect");
   checkHandler(handler, workOptions);
+  options = ownSecret(options);
   const { signal: leave } = workOptions;
   const signal = AbortSignal.any(
     [options.signal, leave].filter((s) => s !== undefined),

@@ -791,5 +791,18 @@ export function secretBytes(
   secret: string | Uint8Array | undefined,
 ): Uint8Array | null {
   if (secret === undefined) return null;
-  return typeof secret === "string" ? new TextEncoder().encode(secret) : secret;
+  return typeof secret === "string"
+    ? new TextEncoder().encode(secret)
+    : new Uint8Array(secret); // not slice(): a Buffer's is no copy
+}
+
+/**
+ * Options with a secret of our own. Whoever wipes theirs once it is handed over
+ * would make it one that everybody knows: so many zeros.
+ */
+export function ownSecret<T extends CommonOptions>(options: T): T {
+  const { secret } = options;
+  return secret instanceof Uint8Array
+    ? { ...options, secret: new Uint8Array(secret) }
+    : options;
 }
