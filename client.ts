@@ -895,9 +895,19 @@ async function startTls(
     handshakeTimeoutMs = DEFAULTS.handshakeTimeoutMs,
   } = options;
   const caCerts = typeof tls === "object" ? tls.caCerts : undefined;
-  const conn = await Deno.startTls(
-    tcp,
-    caCerts === undefined ? { hostname } : { hostname, caCerts },
-  );
+  let conn: Deno.TlsConn;
+  try {
+    conn = await Deno.startTls(
+      tcp,
+      caCerts === undefined ? { hostname } : { hostname, caCerts },
+    );
+  } catch (cause) {
+    if (cause instanceof Deno.errors.NotCapable) throw cause;
+    // Nothing was sent yet: no other attempt would do better.
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new TypeError(`Cannot use connect options: tls: ${reason}`, {
+      cause,
+    });
+  }
   return await handshakeTls(conn, { signal, timeoutMs: handshakeTimeoutMs });
 }
