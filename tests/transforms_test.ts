@@ -12,6 +12,7 @@ import {
   Client,
   connect,
   ConnectionLostError,
+  DrainTimeoutError,
   FrameTooLargeError,
   fromTransformStream,
   gzip,
@@ -505,6 +506,35 @@ both(
     }
   },
 );
+
+both("a transform that never settles holds up nobody's end", async (net) => {
+  const never = new Promise<Uint8Array>(() => {});
+  let isStuck = false;
+  const stuck = (step: "encode" | "decode"): Transform => ({
+    name: "stuck",
+    open: ({ role }) => ({
+      encode: (bytes) => bytes,
+      decode: (bytes) => bytes,
+      [step]: (bytes: Uint8Array) =>
+        isStuck && role === "server" ? never : bytes,
+    }),
+  });
+  for (const step of ["encode", "decode"] as const) {
+    isStuck = false;
+    const transforms = [stuck(step)];
+    await using kit = new Kit<number, number>(net, { transforms });
+    const { client } = await kit.worker((n) => n, { client: { transforms } });
+    assertEquals(await kit.server.submit(1), 1);
+    isStuck = true;
+    const result = assertRejects(() => kit.server.submit(2));
+    await assertRejects(
+      () => within(kit.server.close({ drainMs: 50 }), 5000, "it closes"),
+      DrainTimeoutError,
+    );
+    await result;
+    await client.abort();
+  }
+});
 
 both("a transform that can't be opened fails the handshake", async (net) => {
   const shut = (role: string): Transform => ({
