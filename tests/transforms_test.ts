@@ -315,7 +315,9 @@ Deno.test("fromTransformStream bounds what comes out", async () => {
 Deno.test("fromTransformStream takes nothing but Uint8Arrays", async () => {
   const make = (chunk: unknown) => () =>
     new TransformStream<Uint8Array, Uint8Array>({
-      transform: (_, controller) => controller.enqueue(chunk as Uint8Array),
+      transform(_, controller) {
+        for (let i = 0; i < 2; i++) controller.enqueue(chunk as Uint8Array);
+      },
     });
   for (const chunk of ["text", new ArrayBuffer(2000), [1, 2]]) {
     const open = chain([fromTransformStream("x", make(chunk), make(chunk))], {
