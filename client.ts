@@ -55,6 +55,7 @@ import {
   type ClientOptions,
   type ConnectOptions,
   DEFAULTS,
+  ownSecret,
   resolveHeartbeat,
   secretBytes,
   validate,
@@ -142,7 +143,7 @@ export async function connect<Item, Result>(
 ): Promise<Client<Item, Result>> {
   validate(options, "connect");
   checkHandshake(options, "connect");
-  return await attempt<Item, Result>(options);
+  return await attempt<Item, Result>(ownSecret(options));
 }
 
 /**
@@ -209,6 +210,7 @@ export async function work<Item, Result>(
   validate(options, "connect");
   checkHandshake(options, "connect");
   checkHandler(handler, workOptions);
+  options = ownSecret(options);
   const { signal: leave } = workOptions;
   const signal = AbortSignal.any(
     [options.signal, leave].filter((s) => s !== undefined),
@@ -893,9 +895,19 @@ async function startTls(
     handshakeTimeoutMs = DEFAULTS.handshakeTimeoutMs,
   } = options;
   const caCerts = typeof tls === "object" ? tls.caCerts : undefined;
-  const conn = await Deno.startTls(
-    tcp,
-    caCerts === undefined ? { hostname } : { hostname, caCerts },
-  );
+  let conn: Deno.TlsConn;
+  try {
+    conn = await Deno.startTls(
+      tcp,
+      caCerts === undefined ? { hostname } : { hostname, caCerts },
+    );
+  } catch (cause) {
+    if (cause instanceof Deno.errors.NotCapable) throw cause;
+    // Nothing was sent yet: no other attempt would do better.
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new TypeError(`Cannot use connect options: tls: ${reason}`, {
+      cause,
+    });
+  }
   return await handshakeTls(conn, { signal, timeoutMs: handshakeTimeoutMs });
 }

@@ -44,6 +44,7 @@ import {
   type ListenOptions,
   type MapOptions,
   type MapOutcome,
+  ownSecret,
   resolveHeartbeat,
   secretBytes,
   type ServerOptions,
@@ -248,6 +249,7 @@ export class Server<Item = unknown, Result = unknown>
   ) {
     validate(options, "server");
     checkHandshake(options, "server");
+    options = ownSecret(options);
     const { addr } = listener;
     if ("hostname" in addr && !isTls(listener)) {
       checkBind(addr.hostname, options);

@@ -123,7 +123,7 @@ export class Acceptor {
 
   #onConnection(conn: Deno.Conn, host: LinkHost): void {
     const { links, maxConnections } = this.#options;
-    if (links.size >= maxConnections) this.#endRefused();
+    const open = this.#makeRoom();
     if (links.size >= maxConnections + MAX_REFUSALS) {
       conn.close();
       return;
@@ -137,7 +137,7 @@ export class Acceptor {
     const link = new WorkerLink(conn as Duplex, conn.remoteAddr, host);
     links.add(link);
     link.connection.start();
-    if (links.size > maxConnections) {
+    if (open >= maxConnections) {
       link.reject(
         new HandshakeError(
           "full",
@@ -149,13 +149,25 @@ export class Acceptor {
     this.#options.onAccepted();
   }
 
-  /** The oldest that was refused, and only waits for its peer, makes room. */
-  #endRefused(): void {
-    for (const link of this.#options.links) {
+  /**
+   * Those that were refused, and only wait for their peers, count apart: where
+   * room is short, the oldest of MAX_REFUSALS makes some. Returns how many
+   * others there are.
+   */
+  #makeRoom(): number {
+    const { links, maxConnections } = this.#options;
+    let refused = 0;
+    let oldest: WorkerLink | null = null;
+    for (const link of links) {
       if (link.isHandshaking || link.isWorker) continue;
-      link.connection.end();
-      return;
+      oldest ??= link;
+      refused++;
     }
+    const open = links.size - refused;
+    if (links.size >= maxConnections && refused >= MAX_REFUSALS) {
+      oldest!.connection.end();
+    }
+    return open;
   }
 
   /** The oldest that hasn't done its handshake makes room. */

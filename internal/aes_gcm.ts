@@ -4,7 +4,11 @@
  * @module
  */
 
-import type { Transform, TransformContext } from "./transforms.ts";
+import {
+  AES_GCM,
+  type Transform,
+  type TransformContext,
+} from "./transforms.ts";
 
 /** Bytes of a key. */
 const KEY_BYTES = 32;
@@ -25,6 +29,9 @@ const NONCE_BYTES = 12;
  * Unlike TLS it has no forward secrecy: whoever gets the key can read what was
  * recorded before. The handshake itself, and sizes and times of frames, can be
  * seen by anyone on the way.
+ *
+ * A list of transforms takes it once: the same key would make the same key
+ * stream again, and undo what the first did.
  *
  * @param key 32 random bytes, or a `CryptoKey`: one for HKDF that may derive,
  * or an AES key of 256 bits that is extractable.
@@ -48,7 +55,7 @@ const NONCE_BYTES = 12;
  */
 export function aesGcm(key: Uint8Array | CryptoKey): Transform {
   const material = keyMaterial(key);
-  return { name: "aes-256-gcm", open: (context) => open(material, context) };
+  return { name: AES_GCM, open: (context) => open(material, context) };
 }
 
 function open(material: () => Promise<CryptoKey>, context: TransformContext) {
@@ -125,7 +132,7 @@ function keyMaterial(key: Uint8Array | CryptoKey): () => Promise<CryptoKey> {
         `Cannot use key: it has ${key.length} bytes, expected ${KEY_BYTES}`,
       );
     }
-    const bytes = key.slice();
+    const bytes = new Uint8Array(key);
     return once(() => importMaterial(bytes));
   }
   if (!(key instanceof CryptoKey)) {

@@ -213,7 +213,7 @@ export class ClientHandshake {
     const welcome = this.#welcome!;
     let plain: Uint8Array = new Uint8Array(0), cause: unknown;
     try {
-      plain = await chain.decode(digest);
+      plain = await chain.decodeConfirm(digest);
     } catch (error) {
       cause = error;
     }

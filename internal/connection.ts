@@ -336,9 +336,15 @@ export class Connection {
       new ConnectionLostError("closed", "this end closed it");
     if (this.#transforms === null) this.#events.onEnd(lost);
     else {
-      // Not before the transforms are done with what they have.
-      Promise.all([this.#reading, this.#writing])
-        .then(() => this.#events.onEnd(lost));
+      // Not before the transforms are done with what they have; but one that
+      // never is holds up nobody's end for ever.
+      const late = Promise.withResolvers<void>();
+      const timer = setTimeout(late.resolve, LINGER_MS);
+      const done = Promise.all([this.#reading, this.#writing]);
+      Promise.race([done, late.promise]).then(() => {
+        clearTimeout(timer);
+        this.#events.onEnd(lost);
+      });
     }
   }
 

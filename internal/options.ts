@@ -10,7 +10,7 @@ import type { Dispatcher } from "./dispatcher.ts";
 import type { ItemFailure } from "./errors.ts";
 import type { ClientEvent, ServerEvent } from "./events.ts";
 import type { StandardSchemaV1 } from "./schema.ts";
-import type { Transform } from "./transforms.ts";
+import { AES_GCM, type Transform } from "./transforms.ts";
 
 /** How silence is judged. */
 export interface HeartbeatOptions {
@@ -507,7 +507,10 @@ const COMMON: Record<string, Check> = {
   transforms: (v) =>
     Array.isArray(v) &&
       v.every((t) => isObjectWith(t, "open") && typeof t.name === "string")
-      ? null
+      // One key twice makes one key stream twice: plain text again.
+      ? v.filter(({ name }) => name === AES_GCM).length <= 1
+        ? null
+        : `${VALUE}${AES_GCM} at most once`
       : "an array of Transforms: { name, open(context) }",
   secret: (v) =>
     typeof v !== "string" && !(v instanceof Uint8Array)
@@ -786,10 +789,23 @@ export function resolveHeartbeat(
   return { intervalMs, timeoutMs, dropMs: options.dropMs ?? 4 * timeoutMs };
 }
 
-/** A secret as bytes; null if there is none. */
+/** A secret as bytes of our own; null if there is none. */
 export function secretBytes(
   secret: string | Uint8Array | undefined,
 ): Uint8Array | null {
   if (secret === undefined) return null;
-  return typeof secret === "string" ? new TextEncoder().encode(secret) : secret;
+  return typeof secret === "string"
+    ? new TextEncoder().encode(secret)
+    : new Uint8Array(secret); // not slice(): a Buffer's is no copy
+}
+
+/**
+ * Options with a secret of our own. Whoever wipes theirs once it is handed over
+ * would make it one that everybody knows: so many zeros.
+ */
+export function ownSecret<T extends CommonOptions>(options: T): T {
+  const { secret } = options;
+  return secret instanceof Uint8Array
+    ? { ...options, secret: new Uint8Array(secret) }
+    : options;
 }

@@ -155,6 +155,10 @@ export class ItemSchema<Entry extends Checkable> {
 
 function check(result: SchemaResult<unknown>): Checked {
   if (result.issues) return { error: new ValidationError(result.issues) };
+  // A boolean, for one: it must not make an item undefined.
+  if (!("value" in Object(result))) {
+    throw new TypeError("it returned neither a value nor issues");
+  }
   return { value: (result as { value: unknown }).value, error: null };
 }
 

@@ -222,7 +222,7 @@ export class ServerHandshake {
         sessionId: sessionId(hello.nonce, this.#nonce),
         maxBytes: maxFrameBytes,
       });
-      const plain = await chain.decode(digest);
+      const plain = await chain.decodeConfirm(digest);
       if (!transcript.confirms("client", plain)) {
         throw new Error(
           "the client's transforms are not undone by the server's, or the handshake was changed on the way",

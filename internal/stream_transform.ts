@@ -90,8 +90,7 @@ export function streamTransform(
   const { maxOutputBytes = Infinity, pieceBytes = () => Infinity } = options;
   return {
     name,
-    open({ maxBytes }) {
-      const limit = Math.min(maxBytes, maxOutputBytes);
+    open(context) {
       return {
         async encode(bytes) {
           const { readable, writable } = factories.encoderFactory();
@@ -102,8 +101,11 @@ export function streamTransform(
             await fed;
           }
         },
-        decode: (bytes) =>
-          undo(bytes, factories.decoderFactory(), { limit, pieceBytes }),
+        decode(bytes) {
+          // Now: what is undone in the handshake has a limit of its own.
+          const limit = Math.min(context.maxBytes, maxOutputBytes);
+          return undo(bytes, factories.decoderFactory(), { limit, pieceBytes });
+        },
       };
     },
   };
@@ -123,6 +125,11 @@ async function undo(
   try {
     // Leaving the loop cancels the stream, and with it what feeds it.
     for await (const chunk of readable) {
+      if (!(chunk instanceof Uint8Array)) {
+        throw new TypeError(
+          `its stream gave ${typeof chunk}, expected a Uint8Array`,
+        );
+      }
       size += chunk.length;
       if (size > limit) throw tooLarge(limit);
       chunks.push(chunk);

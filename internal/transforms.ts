@@ -7,6 +7,9 @@
 
 import { ProtocolError } from "./errors.ts";
 
+/** The name of `aesGcm()`. */
+export const AES_GCM = "aes-256-gcm";
+
 /** What a transform is told when a connection opens. */
 export interface TransformContext {
   /** Which end this is. */
@@ -77,20 +80,25 @@ export function plainLimit(limit: number, count: number): number {
   return limit - count * (64 + Math.floor(limit / 256));
 }
 
+/** What may come of a CONFIRM at each step of undoing it, in bytes. */
+export const MAX_CONFIRM_BYTES = 64 * 1024;
+
 /** The transforms of one connection as one. */
 export class TransformChain implements OpenTransform {
   readonly #open: readonly (OpenTransform & { name: string })[];
-  readonly #maxBytes: number;
+  readonly #contexts: readonly TransformContext[];
+  #maxBytes: number;
 
   /**
    * @throws {TransformError} If a transform can't be opened.
    */
   constructor(transforms: readonly Transform[], context: TransformContext) {
     this.#maxBytes = context.maxBytes;
-    this.#open = transforms.map((transform) => {
+    this.#contexts = transforms.map(() => ({ ...context }));
+    this.#open = transforms.map((transform, i) => {
       const { name } = transform;
       try {
-        const open = transform.open({ ...context });
+        const open = transform.open(this.#contexts[i]!);
         return {
           name,
           encode: (bytes) => open.encode(bytes),
@@ -126,6 +134,25 @@ export class TransformChain implements OpenTransform {
       }
     }
     return bytes;
+  }
+
+  /**
+   * Undoes the CONFIRM of a peer who may be anybody: within bounds of its own,
+   * or its few bytes could become `maxFrameBytes` at each of many connections.
+   */
+  async decodeConfirm(bytes: Uint8Array): Promise<Uint8Array> {
+    const maxBytes = this.#maxBytes;
+    this.#limit(Math.min(maxBytes, MAX_CONFIRM_BYTES));
+    try {
+      return await this.decode(bytes);
+    } finally {
+      this.#limit(maxBytes);
+    }
+  }
+
+  #limit(maxBytes: number): void {
+    this.#maxBytes = maxBytes;
+    for (const context of this.#contexts) context.maxBytes = maxBytes;
   }
 }
 

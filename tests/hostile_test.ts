@@ -131,6 +131,18 @@ Deno.test("hostile: connections that hang on after they were refused make room",
   await done;
 });
 
+Deno.test("hostile: a burst over maxConnections is told why", async () => {
+  await using kit = await pool({ maxConnections: 1 });
+  const conns = await connectAll(kit.port, 60);
+  for (const size of await Promise.all(conns.map(drain))) {
+    assert(size > 0, "each is told why");
+  }
+  const rejected = kit.events.filter((e) => e.type === "rejected");
+  assertEquals(rejected.length, 60);
+  for (const { code } of rejected) assertEquals(code, "full");
+  await kit.works();
+});
+
 Deno.test("hostile: silent connections by the hundred hold up nobody", async () => {
   await using kit = await pool({ maxHandshakes: 100 });
   const silent = await connectAll(kit.port, 150);

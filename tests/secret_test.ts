@@ -1,13 +1,15 @@
+import { Buffer } from "node:buffer";
 import {
   assert,
   assertEquals,
   assertGreaterOrEqual,
   assertRejects,
 } from "@std/assert";
-import { Client, HandshakeError, listen, work } from "../mod.ts";
+import { Client, connect, HandshakeError, listen, work } from "../mod.ts";
 import { both, Kit } from "./_support/channel_kit.ts";
 import { relay } from "./_support/relay.ts";
 import { concat, ScriptedPeer, T } from "./_support/scripted_peer.ts";
+import { TcpProxy } from "./_support/tcp_proxy.ts";
 import { within } from "./_support/within.ts";
 
 const secret = "open sesame";
@@ -46,6 +48,46 @@ both(
     }
   },
 );
+
+both("secret: it may be wiped once it is handed over", async (net) => {
+  const mine = () => new TextEncoder().encode(secret);
+  for (const wiped of [mine(), Buffer.from(secret)]) {
+    await using kit = new Kit<number, number>(net, { secret: wiped });
+    wiped.fill(0);
+    const zeros = new Uint8Array(wiped.length);
+    await assertAuth(new Client(await kit.dial(), { secret: zeros }));
+    const own = mine();
+    const client = new Client<number, number>(await kit.dial(), {
+      secret: own,
+    });
+    own.fill(0);
+    client.work((n) => n + 1);
+    assertEquals(await kit.server.submit(1), 2);
+    await kit.server.close();
+  }
+});
+
+Deno.test("secret: connect() and work() keep their own, over reconnections too", async () => {
+  await using server = listen<number, number>({ port: 0, secret });
+  const { port } = server.addr as Deno.NetAddr;
+  const own = new TextEncoder().encode(secret);
+  const connecting = connect({ port, secret: own });
+  own.fill(0);
+  await (await connecting).abort();
+
+  await using proxy = new TcpProxy(port);
+  const bytes = new TextEncoder().encode(secret);
+  work<number, number>({
+    port: proxy.port,
+    secret: bytes,
+    reconnect: { minDelayMs: 1 },
+  }, (n) => n + 1).catch(() => {});
+  bytes.fill(0);
+  assertEquals(await server.submit(1), 2);
+  proxy.cut();
+  assertEquals(await server.submit(2), 3);
+  await server.close();
+});
 
 both("secret: it never leaves its end", async (net) => {
   await using kit = new Kit<string, string>(net, { secret });

@@ -214,6 +214,24 @@ Deno.test("TLS: a peer that says nothing doesn't hold up the others", async () =
   for (const conn of silent) conn.close();
 });
 
+Deno.test("TLS: work() gives up at once on caCerts that can't be read", async () => {
+  await using server = listen({ port: 0, ...certificate });
+  const broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----";
+  await assertRejects(
+    () =>
+      within(
+        work(
+          { port: portOf(server), tls: { caCerts: [broken] } },
+          (x) => x,
+        ),
+        5000,
+        "work() gives up",
+      ),
+    TypeError,
+    "Cannot use connect options: tls: ",
+  );
+});
+
 Deno.test("TLS options are checked", async () => {
   const port = 0;
   assertThrows(() => listen({ port, cert: certificate.cert }), TypeError);
@@ -248,4 +266,28 @@ Deno.test("InsecureBindError: an open address needs a secret, TLS or insecure", 
   for (const hostname of ["127.0.0.1", "localhost"]) {
     await using _server = listen({ hostname, port: 0 });
   }
+});
+
+Deno.test("InsecureBindError: IPv6 and unix sockets", async () => {
+  for (const hostname of ["::", "0:0:0:0:0:0:0:0"]) {
+    assertThrows(() => listen({ hostname, port: 0 }), InsecureBindError);
+  }
+  const plain = Deno.listen({ hostname: "::", port: 0 });
+  assertThrows(() => new Server(plain), InsecureBindError);
+  plain.close();
+  for (const hostname of ["::1", "127.0.0.2"]) {
+    await using _server = listen({ hostname, port: 0 });
+    await using _handed = new Server(Deno.listen({ hostname, port: 0 }));
+  }
+  const folder = await Deno.makeTempDir();
+  const path = `${folder}/socket`;
+  const transport = "unix" as const;
+  const listener = Deno.listen({ transport, path });
+  const server = new Server<number, number>(listener as Deno.Listener);
+  const conn = await Deno.connect({ transport, path });
+  const done = new Client<number, number>(conn as Deno.Conn).work((n) => n + 1);
+  assertEquals(await server.submit(1), 2);
+  await server.close();
+  await done;
+  await Deno.remove(folder, { recursive: true });
 });

@@ -1,3 +1,4 @@
+import { Buffer } from "node:buffer";
 import {
   assert,
   assertEquals,
@@ -9,7 +10,9 @@ import {
 import {
   aesGcm,
   Client,
+  connect,
   ConnectionLostError,
+  DrainTimeoutError,
   FrameTooLargeError,
   fromTransformStream,
   gzip,
@@ -21,7 +24,11 @@ import {
 } from "../mod.ts";
 import { CborDecoder } from "../internal/cbor_decoder.ts";
 import { readHello, readWelcome, Transcript } from "../internal/handshake.ts";
-import { plainLimit, TransformChain } from "../internal/transforms.ts";
+import {
+  MAX_CONFIRM_BYTES,
+  plainLimit,
+  TransformChain,
+} from "../internal/transforms.ts";
 import { both, Kit } from "./_support/channel_kit.ts";
 import { golden } from "./_support/golden.ts";
 import { relay } from "./_support/relay.ts";
@@ -224,6 +231,29 @@ Deno.test("aesGcm refuses frames that were changed, repeated, moved, reflected o
   }
 });
 
+Deno.test("aesGcm keeps a key of its own", async () => {
+  const bytes = new Uint8Array(32).fill(3);
+  const encoded = await chain([aesGcm(bytes)]).encode(utf8.encode("hello"));
+  for (const key of [bytes.slice(), Buffer.from(bytes)]) {
+    const transform = aesGcm(key);
+    key.fill(0);
+    const open = chain([transform], { role: "client" });
+    assertEquals(await open.decode(encoded), utf8.encode("hello"));
+  }
+});
+
+Deno.test("aesGcm twice would undo itself, and is refused", async () => {
+  const key = new Uint8Array(32).fill(1);
+  const transforms = [aesGcm(key), gzip(), aesGcm(key)];
+  const reason = "expected aes-256-gcm at most once";
+  assertThrows(() => listen({ port: 0, transforms }), RangeError, reason);
+  await assertRejects(
+    () => connect({ port: 1, transforms }),
+    RangeError,
+    reason,
+  );
+});
+
 Deno.test("aesGcm takes bytes and CryptoKeys, and no others", async () => {
   const bytes = new Uint8Array(32).fill(3);
   const hkdf = await crypto.subtle.importKey("raw", bytes, "HKDF", false, [
@@ -280,6 +310,39 @@ Deno.test("fromTransformStream bounds what comes out", async () => {
     Error,
     "more than 1000 bytes come out of it",
   );
+});
+
+Deno.test("fromTransformStream takes nothing but Uint8Arrays", async () => {
+  const make = (chunk: unknown) => () =>
+    new TransformStream<Uint8Array, Uint8Array>({
+      transform(_, controller) {
+        for (let i = 0; i < 2; i++) controller.enqueue(chunk as Uint8Array);
+      },
+    });
+  for (const chunk of ["text", new ArrayBuffer(2000), [1, 2]]) {
+    const open = chain([fromTransformStream("x", make(chunk), make(chunk))], {
+      maxBytes: 1000,
+    });
+    await assertRejects(
+      () => open.decode(new Uint8Array(1)),
+      Error,
+      "expected a Uint8Array",
+    );
+  }
+});
+
+Deno.test("TransformChain undoes a CONFIRM within bounds of its own", async () => {
+  const open = chain([gzip()], { maxBytes: 1 << 22 });
+  const long = new Uint8Array(MAX_CONFIRM_BYTES + 1);
+  const encoded = await open.encode(long);
+  await assertRejects(
+    () => open.decodeConfirm(encoded),
+    Error,
+    `more than ${MAX_CONFIRM_BYTES} bytes come out of it`,
+  );
+  assertEquals(await open.decode(encoded), long);
+  const short = await open.encode(long.subarray(1));
+  assertEquals((await open.decodeConfirm(short)).length, MAX_CONFIRM_BYTES);
 });
 
 Deno.test("aesGcm makes the bytes of PROTOCOL.md", async () => {
@@ -445,6 +508,35 @@ both(
     }
   },
 );
+
+both("a transform that never settles holds up nobody's end", async (net) => {
+  const never = new Promise<Uint8Array>(() => {});
+  let isStuck = false;
+  const stuck = (step: "encode" | "decode"): Transform => ({
+    name: "stuck",
+    open: ({ role }) => ({
+      encode: (bytes) => bytes,
+      decode: (bytes) => bytes,
+      [step]: (bytes: Uint8Array) =>
+        isStuck && role === "server" ? never : bytes,
+    }),
+  });
+  for (const step of ["encode", "decode"] as const) {
+    isStuck = false;
+    const transforms = [stuck(step)];
+    await using kit = new Kit<number, number>(net, { transforms });
+    const { client } = await kit.worker((n) => n, { client: { transforms } });
+    assertEquals(await kit.server.submit(1), 1);
+    isStuck = true;
+    const result = assertRejects(() => kit.server.submit(2));
+    await assertRejects(
+      () => within(kit.server.close({ drainMs: 50 }), 5000, "it closes"),
+      DrainTimeoutError,
+    );
+    await result;
+    await client.abort();
+  }
+});
 
 both("a transform that can't be opened fails the handshake", async (net) => {
   const shut = (role: string): Transform => ({

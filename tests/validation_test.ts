@@ -418,6 +418,20 @@ both("a schema that fails fails the item and nothing else", async (net) => {
   }
 });
 
+Deno.test("a schema that returns neither a value nor issues fails the item", async () => {
+  for (const result of [true, {}, 7, Promise.resolve(true), null, undefined]) {
+    const itemSchema = schema<number, number>((n) => n);
+    const validate = () => result as never;
+    await using server = listen<number, number>({
+      port: 0,
+      itemSchema: { "~standard": { ...itemSchema["~standard"], validate } },
+    });
+    const failure = await assertRejects(() => server.submit(1), ItemFailure);
+    assertInstanceOf(failure.error, ValidationError);
+    assertStringIncludes(failure.error.message, "the schema failed: ");
+  }
+});
+
 Deno.test("schemas are checked at construction", () => {
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   for (const bad of [1, {}, { "~standard": { version: 2, validate() {} } }]) {
