@@ -152,10 +152,11 @@ export class Acceptor {
   /**
    * Those that were refused, and only wait for their peers, count apart: where
    * room is short, the oldest of MAX_REFUSALS makes some. Returns how many
-   * others there are.
+   * others there are, or might be.
    */
   #makeRoom(): number {
     const { links, maxConnections } = this.#options;
+    if (links.size < maxConnections) return links.size;
     let refused = 0;
     let oldest: WorkerLink | null = null;
     for (const link of links) {
@@ -163,11 +164,8 @@ export class Acceptor {
       oldest ??= link;
       refused++;
     }
-    const open = links.size - refused;
-    if (links.size >= maxConnections && refused >= MAX_REFUSALS) {
-      oldest!.connection.end();
-    }
-    return open;
+    if (refused >= MAX_REFUSALS) oldest!.connection.end();
+    return links.size - refused;
   }
 
   /** The oldest that hasn't done its handshake makes room. */

@@ -24,6 +24,7 @@ import {
   REJECT_CODES,
 } from "./frame.ts";
 import { type ClientOptions, type CommonOptions, DEFAULTS } from "./options.ts";
+import { plainLimit } from "./transforms.ts";
 
 /** Bytes of a nonce, and of an instance id. */
 export const NONCE_BYTES = 16;
@@ -31,6 +32,8 @@ export const NONCE_BYTES = 16;
 const DIGEST_BYTES = 32;
 /** The smallest `maxFrameBytes` that a peer may announce. */
 export const MIN_FRAME_BYTES = 1024;
+/** What transforms must leave of it for values. */
+const MIN_PLAIN_BYTES = 256;
 /** Names of workers are cut to this length, in UTF-16 units. */
 const MAX_NAME = 200;
 /** The largest: what the frame's length can say. */
@@ -92,8 +95,8 @@ export function termsOf(options: CommonOptions): Terms {
 
 /**
  * Whether all that an end has to say before it is trusted is as short as the
- * peer wants it (R3): else no handshake could ever succeed, and it would be the
- * peer who says so.
+ * peer wants it (R3), and its transforms leave room in a frame: else no
+ * handshake, or no value, could ever succeed.
  *
  * @throws {RangeError} If it isn't.
  */
@@ -128,11 +131,19 @@ export function checkHandshake(
   // What transforms make of it is for them to say: a little more, mostly.
   if (terms.transforms.length > 0) say(FrameType.CONFIRM, DIGEST_BYTES);
   const { length } = frames.out;
-  if (length <= MAX_HANDSHAKE_BYTES) return;
-  const parts = of === "server" ? "" : " and name";
-  throw new RangeError(
-    `Cannot use ${of} options: signature, codec, transforms${parts} make a handshake of ${length} bytes, limit is ${MAX_HANDSHAKE_BYTES}`,
-  );
+  if (length > MAX_HANDSHAKE_BYTES) {
+    const parts = of === "server" ? "" : " and name";
+    throw new RangeError(
+      `Cannot use ${of} options: signature, codec, transforms${parts} make a handshake of ${length} bytes, limit is ${MAX_HANDSHAKE_BYTES}`,
+    );
+  }
+  const { length: count } = terms.transforms;
+  const room = plainLimit(maxFrameBytes, count);
+  if (room < MIN_PLAIN_BYTES) {
+    throw new RangeError(
+      `Cannot use ${of} options: maxFrameBytes is ${maxFrameBytes}, expected more for ${count} transforms: ${room} bytes are left for values, ${MIN_PLAIN_BYTES} are the least`,
+    );
+  }
 }
 
 /**

@@ -9,7 +9,11 @@ import { assertEquals, assertGreater, assertRejects } from "@std/assert";
 import { corpusOf, Finding, fuzz } from "../tools/fuzz.ts";
 import { type Target, TARGETS } from "../tools/fuzz_targets.ts";
 
-const COUNTS: Record<string, number> = { server: 150, client: 300 };
+const COUNTS: Record<string, number> = {
+  server: 150,
+  client: 300,
+  transforms: 500,
+};
 
 for (const target of TARGETS) {
   Deno.test(`fuzz: ${target.name}`, async () => {

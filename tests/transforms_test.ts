@@ -707,3 +707,20 @@ async function bombOf(mebibytes: number): Promise<Uint8Array<ArrayBuffer>> {
     stream.pipeThrough(new CompressionStream("gzip")),
   ).bytes();
 }
+
+Deno.test("transforms that leave no room in a frame are a RangeError", () => {
+  const many = Array.from({ length: 12 }, (_, i) => ({
+    name: `t${i}`,
+    open: () => ({
+      encode: (b: Uint8Array) => b,
+      decode: (b: Uint8Array) => b,
+    }),
+  }));
+  const options = { port: 0, maxFrameBytes: 1024, maxInFlightBytes: 1024 };
+  assertThrows(
+    () => listen({ ...options, transforms: many }),
+    RangeError,
+    "maxFrameBytes is 1024, expected more for 12 transforms: 208 bytes are left",
+  );
+  listen({ ...options, transforms: many.slice(1) }).abort();
+});

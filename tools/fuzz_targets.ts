@@ -5,10 +5,13 @@
  * @module
  */
 
+import { gzipSync } from "node:zlib";
 import {
+  aesGcm,
   cbor,
   Client,
   DecodeError,
+  gzip,
   HandshakeError,
   ItemFailure,
   ProtocolError,
@@ -24,6 +27,7 @@ import {
   readWelcome,
   Transcript,
 } from "../internal/handshake.ts";
+import { TransformChain, TransformError } from "../internal/transforms.ts";
 import { goldenBlocks } from "../tests/_support/golden.ts";
 import { MemoryListener } from "../tests/_support/memory_pair.ts";
 import { randomValue } from "../tests/_support/random_value.ts";
@@ -146,6 +150,63 @@ const frames: Target = {
     return `${count} frames ${plain(end.join(" "))}`;
   },
 };
+
+/** What may come of a frame that transforms undo, in bytes. */
+const UNDONE_BYTES = 64 * 1024;
+const KEY = new Uint8Array(32).fill(1);
+
+/**
+ * The first byte says what the rest is: below 128 a body for gzip to undo, else
+ * what `aesGcm` seals, of which a byte is changed if that byte is odd.
+ */
+const transforms: Target = {
+  name: "transforms",
+  framesFrom: -1,
+  seeds: () =>
+    ["", "text", "text".repeat(1000), "\0".repeat(1 << 20)].flatMap((text) => [
+      concat([Uint8Array.of(0), new Uint8Array(gzipSync(text))]),
+      concat([Uint8Array.of(254), utf8(text.slice(0, 100))]),
+      concat([Uint8Array.of(255), utf8(text.slice(0, 100))]),
+    ]),
+  run: (input) => within(transform(input), DEADLINE_MS, "transforms"),
+};
+
+function utf8(text: string): Bytes {
+  return new TextEncoder().encode(text);
+}
+
+async function transform(input: Bytes): Promise<string> {
+  const [kind = 0] = input, body = input.subarray(1);
+  const isGzip = kind < 128, isChanged = !isGzip && kind % 2 === 1;
+  const [client, server] = (["client", "server"] as const).map((role) =>
+    new TransformChain([isGzip ? gzip() : aesGcm(KEY)], {
+      role,
+      sessionId: new Uint8Array(32),
+      maxBytes: UNDONE_BYTES,
+    })
+  ) as [TransformChain, TransformChain];
+  const sealed = isGzip ? body : (await client.encode(body)).slice();
+  if (isChanged) sealed[kind * body.length % sealed.length]! ^= kind;
+  let undone: Uint8Array;
+  try {
+    undone = await server.decode(sealed);
+  } catch (error) {
+    if (!(error instanceof TransformError)) throw error;
+    if (isGzip || isChanged) return plain(error.message);
+    throw new Error("What was sealed can't be undone", { cause: error });
+  }
+  if (isChanged) throw new Error("What was changed was undone");
+  if (undone.length > UNDONE_BYTES) {
+    throw new Error(`${undone.length} bytes came, limit is ${UNDONE_BYTES}`);
+  }
+  const again = isGzip
+    ? await server.decode(await client.encode(undone))
+    : body;
+  if (undone.toHex() !== again.toHex()) {
+    throw new Error(`Done again it is another: ${again.toHex()}`);
+  }
+  return `${isGzip ? "gzip" : "aesGcm"} ${Math.min(99, undone.length)} bytes`;
+}
 
 /** The frames that a decoder finds, and how it ends, as text. */
 function cut(bytes: Uint8Array, limit: number, size: () => number): string {
@@ -517,6 +578,7 @@ function describe(error: unknown): string {
 export const TARGETS: readonly Target[] = [
   codec,
   frames,
+  transforms,
   handshake,
   server,
   client,
