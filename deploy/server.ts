@@ -2,7 +2,7 @@
  * A pool of workers behind HTTP: each POST's body is an item, the response its
  * result.
  *
- *     DISTCHAN_SECRET=… deno run --allow-net --allow-env=DISTCHAN_SECRET deploy/server.ts
+ *     DISTCHAN_SECRET=… deno run --allow-net=127.0.0.1 --allow-env=DISTCHAN_SECRET deploy/server.ts
  *
  * Workers connect to `--port` [5678], users to `--http-port` [8000]; the live
  * page with /healthz and /metrics is at `--dashboard-port` [8080]. On SIGTERM

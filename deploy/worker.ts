@@ -1,7 +1,7 @@
 /**
  * A worker of the server beside it.
  *
- *     DISTCHAN_SECRET=… deno run --allow-net --allow-env=DISTCHAN_SECRET deploy/worker.ts --host SERVER
+ *     DISTCHAN_SECRET=… deno run --allow-net=SERVER:5678 --allow-env=DISTCHAN_SECRET deploy/worker.ts --host SERVER
  *
  * It connects to `--port` [5678], again and again, and executes `--concurrency`
  * [1] items at once. On SIGTERM it finishes what it has begun, hands back the

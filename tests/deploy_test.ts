@@ -52,9 +52,16 @@ function yamlTest(name: string, fn: () => Promise<void>): void {
   Deno.test({ name: `${name} (needs python3 with yaml)`, ignore, fn });
 }
 
-/** Starts a script of deploy/ with the permissions that it is compiled with. */
-function start(script: string, args: readonly string[]): Process {
-  return startDeno([...FLAGS, DEPLOY + script, ...args], {
+/**
+ * Starts a script of deploy/, by default with the permissions that it is
+ * compiled with.
+ */
+function start(
+  script: string,
+  args: readonly string[],
+  flags: readonly string[] = FLAGS,
+): Process {
+  return startDeno([...flags, DEPLOY + script, ...args], {
     env: { DISTCHAN_SECRET: SECRET },
   });
 }
@@ -342,11 +349,29 @@ Deno.test("deploy/README.md names files that are there", async () => {
   for (const [path] of named) await Deno.stat(ROOT + path);
   for (
     const [, flags] of text.matchAll(
-      /deno (?:run|compile) (.*?) (?:--output \S+ )?deploy\//g,
+      /deno compile (.*?) --output \S+ deploy\//g,
     )
   ) {
     assertEquals(flags!.split(" "), FLAGS);
   }
+});
+
+Deno.test("deploy/README.md runs both on one machine with its permissions", async () => {
+  const commands = [
+    ...(await read("README.md")).matchAll(/deno run (.*?) deploy\/(\S+)/g),
+  ];
+  const [forServer, forWorker] = commands.map(([, flags]) => flags!.split(" "));
+  assertEquals(commands.map(([, , script]) => script), [
+    "server.ts",
+    "worker.ts",
+  ]);
+  await using server = start("server.ts", NO_PORTS, forServer);
+  const { workers, http } = await portsOf(server);
+  const narrow = forWorker!.map((flag) => flag.replace("5678", `${workers}`));
+  await using worker = start("worker.ts", [`--port=${workers}`], narrow);
+  assertEquals(await post(http, "hello"), "HELLO");
+  worker.signal("SIGTERM");
+  await success(worker);
 });
 
 const UNITS = [
