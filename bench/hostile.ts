@@ -118,13 +118,12 @@ function* numbers(): Generator<number> {
 async function attack(pool: number, zipped: number): Promise<void> {
   for (let i = 0; i < SLOW; i++) slow(pool, i);
   const bomb = await bombOf(256);
-  let sent = 0;
   const startedAt = performance.now();
-  for (let tick = 0;; tick++) {
+  for (let sent = 0, bombs = 0;;) {
     // As many as are due, so that a late timer doesn't make it milder.
-    const due = (performance.now() - startedAt) / 1000 * GARBAGE_A_SECOND;
-    for (; sent < due; sent++) garbage(pool, sent);
-    if (tick % 100 === 0) throwBomb(zipped, bomb).catch(() => {});
+    const seconds = (performance.now() - startedAt) / 1000;
+    for (; sent < seconds * GARBAGE_A_SECOND; sent++) garbage(pool, sent);
+    for (; bombs < seconds; bombs++) throwBomb(zipped, bomb).catch(() => {});
     await sleep(10);
   }
 }
