@@ -20,7 +20,7 @@ export class NaiveChannel implements Channel {
     const { encodeCbor, decodeCbor } = stdCbor;
     conn.setNoDelay(true);
     this.#conn = conn;
-    this.#values = conn.readable.pipeThrough(splitFrames()).pipeThrough(
+    this.#values = chunksOf(conn).pipeThrough(splitFrames()).pipeThrough(
       new TransformStream<Uint8Array, unknown>({
         transform: (bytes, controller) => controller.enqueue(decodeCbor(bytes)),
       }),
@@ -65,6 +65,18 @@ export class NaiveChannel implements Channel {
       // Closed already.
     }
   }
+}
+
+/** Not conn.readable: that closes the way out with the way in. */
+function chunksOf(conn: Deno.TcpConn): ReadableStream<Uint8Array> {
+  return new ReadableStream({
+    async pull(controller) {
+      const bytes = new Uint8Array(64 * 1024);
+      const count = await conn.read(bytes);
+      if (count === null) controller.close();
+      else controller.enqueue(bytes.subarray(0, count));
+    },
+  });
 }
 
 function splitFrames(): TransformStream<Uint8Array, Uint8Array> {
