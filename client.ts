@@ -323,6 +323,7 @@ export class Client<Item = unknown, Result = unknown>
   constructor(conn: Deno.Conn, options: ClientOptions<Item, Result> = {}) {
     validate(options, "client");
     checkHandshake(options, "client");
+    options = ownSecret(options);
     this.#options = options;
     const codec = options.codec ?? cbor();
     this.#payloads = new PayloadCodec(codec);

@@ -9,7 +9,7 @@ import type { Delivery, Item, Way } from "./delivery.ts";
 import type { ItemFailure } from "./errors.ts";
 import { ItemKind } from "./frame.ts";
 import { DEFAULTS, type MapOptions, type MapOutcome } from "./options.ts";
-import { Queue } from "./queue.ts";
+import { Queue, SizedQueue } from "./queue.ts";
 
 /** What a run needs of its server. */
 export interface MapHost {
@@ -55,8 +55,7 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
   /** Their sizes in bytes. */
   readonly #sizes: number[];
   /** Unordered: results as they came, and their sizes. */
-  readonly #ready = new Queue<unknown>();
-  readonly #readySizes = new Queue<number>();
+  readonly #ready = new SizedQueue<unknown, null>();
   readonly #waiters = new Queue<PromiseWithResolvers<Result>>();
   #iterator: Iterator<unknown> | AsyncIterator<unknown> | null = null;
   /** Items taken from the source. */
@@ -258,8 +257,7 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
       this.#slots[i] = value;
       this.#sizes[i] = bytes;
     } else {
-      this.#ready.push(value);
-      this.#readySizes.push(bytes);
+      this.#ready.push(value, bytes, null);
     }
     if (this.#waiters.length > 0) this.#advance();
   }
@@ -276,8 +274,8 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
           this.#bytes -= this.#sizes[i]!;
         }
       } else if (this.#ready.length > 0) {
+        this.#bytes -= this.#ready.bytes;
         value = this.#ready.shift();
-        this.#bytes -= this.#readySizes.shift()!;
       }
       if (value === EMPTY) break;
       if (value instanceof Thrown) {
@@ -351,7 +349,6 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
     this.#endSource(null);
     this.#slots.fill(EMPTY);
     this.#ready.clear();
-    this.#readySizes.clear();
     this.#bytes = 0;
     const { delivery } = this.#host;
     const alive = this.#settled === this.#taken

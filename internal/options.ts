@@ -789,14 +789,12 @@ export function resolveHeartbeat(
   return { intervalMs, timeoutMs, dropMs: options.dropMs ?? 4 * timeoutMs };
 }
 
-/** A secret as bytes of our own; null if there is none. */
+/** A secret as bytes; null if there is none. */
 export function secretBytes(
   secret: string | Uint8Array | undefined,
 ): Uint8Array | null {
   if (secret === undefined) return null;
-  return typeof secret === "string"
-    ? new TextEncoder().encode(secret)
-    : new Uint8Array(secret); // not slice(): a Buffer's is no copy
+  return typeof secret === "string" ? new TextEncoder().encode(secret) : secret;
 }
 
 /**
@@ -806,6 +804,6 @@ export function secretBytes(
 export function ownSecret<T extends CommonOptions>(options: T): T {
   const { secret } = options;
   return secret instanceof Uint8Array
-    ? { ...options, secret: new Uint8Array(secret) }
+    ? { ...options, secret: new Uint8Array(secret) } // a Buffer's slice() is none
     : options;
 }

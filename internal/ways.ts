@@ -59,8 +59,8 @@ export class ChannelWay implements Way {
   #room: PromiseWithResolvers<void> | null = null;
   #write: { entry: Item; left: PromiseWithResolvers<void> } | null = null;
   #end: PromiseWithResolvers<void> | null = null;
-  #closed: { error: unknown } | null = null;
-  #hasFailed = false;
+  /** What later items are refused with, and whether all is given up. */
+  #closed: { error: unknown; hasFailed: boolean } | null = null;
 
   constructor(host: WayHost, options: ChannelWayOptions) {
     this.#host = host;
@@ -128,7 +128,7 @@ export class ChannelWay implements Way {
 
   /** No more items. Resolves once nothing waits for its first dispatch. */
   end(): Promise<void> {
-    this.#closed ??= { error: afterEnd("send") };
+    this.#closed ??= { error: afterEnd("send"), hasFailed: false };
     if (this.#end === null) {
       this.#end = deferred<void>();
       this.#checkEnd();
@@ -138,8 +138,7 @@ export class ChannelWay implements Way {
 
   /** Items that come from now on are refused with an error. */
   fail(error: unknown): void {
-    this.#closed = { error };
-    this.#hasFailed = true;
+    this.#closed = { error, hasFailed: true };
     this.#room?.reject(error);
     this.#write?.left.reject(error);
     this.#end?.reject(error);
@@ -231,9 +230,10 @@ export class ChannelWay implements Way {
    * has ended the channel, or given it up.
    */
   #closedBy(entry: Item): Promise<void> | undefined {
-    if (!this.#hasFailed) return undefined;
+    const { error, hasFailed } = this.#closed!;
+    if (!hasFailed) return undefined;
     this.#host.delivery.discard(entry);
-    return rejected(this.#closed!.error);
+    return rejected(error);
   }
 
   #feed(): void {
