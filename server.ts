@@ -23,7 +23,7 @@
 
 import { cbor } from "./codec.ts";
 import { Acceptor } from "./internal/acceptor.ts";
-import { checkBind, isLoopback, isTls } from "./internal/bind.ts";
+import { checkBind, checkListener, isLoopback } from "./internal/bind.ts";
 import { deferred, Inlet, Outlet } from "./internal/channel.ts";
 import { Dashboard } from "./internal/dashboard.ts";
 import { defined } from "./internal/defined.ts";
@@ -250,10 +250,7 @@ export class Server<Item = unknown, Result = unknown>
     validate(options, "server");
     checkHandshake(options, "server");
     options = ownSecret(options);
-    const { addr } = listener;
-    if ("hostname" in addr && !isTls(listener)) {
-      checkBind(addr.hostname, options);
-    }
+    checkListener(listener, options);
     this.#listener = listener;
     this.#options = options;
     const { dispatch } = options;

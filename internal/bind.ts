@@ -26,6 +26,21 @@ export function checkBind(
   if (!isLoopback(hostname)) throw new InsecureBindError(hostname);
 }
 
+/**
+ * The same for a listener. TLS is for its certificate to say, and who may reach
+ * a Unix socket for its file.
+ *
+ * @throws {InsecureBindError} If it isn't, and the options don't allow it.
+ */
+export function checkListener(
+  listener: Deno.Listener,
+  options: { secret?: unknown; insecure?: boolean },
+): void {
+  const { addr } = listener;
+  if (isTls(listener) || "path" in addr) return;
+  checkBind("hostname" in addr ? addr.hostname : `vsock:${addr.cid}`, options);
+}
+
 /** Where this machine itself reaches a server that listens there. */
 export function reachable(hostname: string): string {
   if (hostname === "0.0.0.0") return "127.0.0.1";

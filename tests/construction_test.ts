@@ -20,7 +20,7 @@ import {
   Server,
   work,
 } from "../mod.ts";
-import { memoryPair } from "./_support/memory_pair.ts";
+import { MemoryListener, memoryPair } from "./_support/memory_pair.ts";
 
 const UNKNOWN = { unknown: 1 } as object;
 const OUT_OF_RANGE = { maxFrameBytes: -1 };
@@ -123,6 +123,13 @@ Deno.test("InsecureBindError: a listener of one's own is checked too", async () 
   assertEquals(listener.addr.transport, "tcp", "it is still the caller's");
   const server = new Server(listener, { insecure: true });
   await server.close();
+});
+
+Deno.test("InsecureBindError: a vsock is open to other machines", () => {
+  const addr: Deno.Addr = { transport: "vsock", cid: 3, port: 5678 };
+  const listener = Object.assign(new MemoryListener(), { addr });
+  assertThrows(() => new Server(listener), InsecureBindError, "vsock:3");
+  new Server(listener, { secret: "s3cret" }).abort();
 });
 
 /** What a construction says that a handshake takes too many bytes for. */
