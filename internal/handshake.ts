@@ -198,7 +198,9 @@ export function readHello(reader: CborDecoder): Hello {
     maxFrameBytes: readFrameLimit(map, "HELLO"),
     nonce: readNonce(map, "nonce", "HELLO"),
     instance: readNonce(map, "instance", "HELLO"),
-    name: map["name"] === undefined ? "" : text(map, "name", "HELLO"),
+    name: map["name"] === undefined
+      ? ""
+      : clip(text(map, "name", "HELLO"), MAX_NAME),
     auth: flag(map, "auth", "HELLO") ?? false,
     trace: flag(map, "trace", "HELLO") ?? false,
   };

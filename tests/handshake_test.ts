@@ -189,6 +189,12 @@ Deno.test("readHello() takes own keys only", () => {
   assertEquals(readHello(reader("distchan", 1, given)).name, "");
 });
 
+Deno.test("readHello() cuts a name that the writer should have cut", () => {
+  const given = fields(HELLO, { name: "n".repeat(3000) });
+  const { name } = readHello(reader("distchan", 1, given));
+  assertEquals(name, `${"n".repeat(199)}…`);
+});
+
 Deno.test("checkTerms() names the first difference and both sides' values", () => {
   const ours = { signature: "a", codec: "cbor", transforms: ["gzip"] };
   checkTerms({ ...ours }, ours);

@@ -143,6 +143,20 @@ Deno.test("hostile: a burst over maxConnections is told why", async () => {
   await kit.works();
 });
 
+Deno.test("hostile: who is refused and doesn't close is closed", async () => {
+  await using kit = await pool({ maxConnections: 1 });
+  const [conn] = await connectAll(kit.port, 1);
+  const told = await conn!.read(new Uint8Array(4096));
+  assert(told !== null && told > 0, "it is told why");
+  const byte = new Uint8Array(1);
+  await until(
+    () => conn!.write(byte).then(() => false, () => true),
+    "the server has closed it",
+  );
+  conn!.close();
+  await kit.works();
+});
+
 Deno.test("hostile: silent connections by the hundred hold up nobody", async () => {
   await using kit = await pool({ maxHandshakes: 100 });
   const silent = await connectAll(kit.port, 150);
