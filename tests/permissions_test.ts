@@ -1,7 +1,9 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { Authority } from "./_support/certificates.ts";
+import { addressOf, HANDLERS } from "./_support/cli.ts";
 import { freePort } from "./_support/examples.ts";
-import { ROOT, startDeno } from "./_support/process.ts";
+import { Folder } from "./_support/folder.ts";
+import { type ProcessOptions, ROOT, startDeno } from "./_support/process.ts";
 
 // The examples, each with the permissions of its own command, are in
 // examples_test.ts.
@@ -104,4 +106,83 @@ Deno.test("permissions: another port isn't allowed", async () => {
   const { code, stderr } = await process.exit;
   assertEquals(code, 1);
   assertStringIncludes(stderr, "NotCapable");
+});
+
+const UPPER = `${HANDLERS}upper.ts`;
+const LOCAL = "--allow-net=127.0.0.1";
+
+/** Starts the command line with permissions of its own. */
+function cli(
+  permissions: readonly string[],
+  args: readonly string[],
+  options: ProcessOptions,
+) {
+  return startDeno([...permissions, `${ROOT}cli.ts`, ...args], options);
+}
+
+Deno.test("permissions: the table of docs/cli.md is enough for map", async () => {
+  await using folder = await Folder.make();
+  await folder.write("items", "a\nb\n");
+  await folder.write("secret", "a secret of this test");
+  const [items, joblog, secret] = ["items", "joblog", "secret"].map((name) =>
+    `${folder.path}/${name}`
+  ) as [string, string, string];
+  const module = [UPPER, ...LIBRARY];
+  const read = (...files: string[]) => `--allow-read=${files.join()}`;
+  const map = ["map", "-k", "--local=1"];
+  const cases: [string, string[], string[], ProcessOptions][] = [
+    ["a module", [read(...module)], [...map, UPPER], { stdin: "a\nb\n" }],
+    [
+      "--input",
+      [read(items, ...module)],
+      [...map, "--input", items, UPPER],
+      {},
+    ],
+    [
+      "--joblog",
+      [read(joblog, ...module), `--allow-write=${joblog}`],
+      [...map, "--joblog", joblog, UPPER],
+      { stdin: "a\nb\n" },
+    ],
+    [
+      "--secret-file",
+      [read(secret, ...module)],
+      [...map, "--secret-file", secret, UPPER],
+      { stdin: "a\nb\n" },
+    ],
+    [
+      "DISTCHAN_SECRET",
+      [read(...module), "--allow-env=DISTCHAN_SECRET"],
+      [...map, UPPER],
+      { stdin: "a\nb\n", env: { DISTCHAN_SECRET: "a secret of this test" } },
+    ],
+    [
+      "a command",
+      ["--allow-run=echo"],
+      [...map, "--", "echo", "{}"],
+      { stdin: "A\nB\n" },
+    ],
+  ];
+  for (const [what, permissions, args, options] of cases) {
+    await using process = cli([LOCAL, ...permissions], args, options);
+    const { code, stdout, stderr } = await process.exit;
+    assertEquals([code, stdout, stderr], [0, "A\nB\n", ""], what);
+  }
+});
+
+Deno.test("permissions: the table of docs/cli.md is enough for work, and its port for map", async () => {
+  const port = freePort();
+  const net = `--allow-net=127.0.0.1:${port}`;
+  await using map = cli([net], ["map", "-k", `--listen=127.0.0.1:${port}`], {
+    stdin: "a\nb\n",
+  });
+  const address = await addressOf(map);
+  await using worker = cli([net, `--allow-read=${UPPER}`], [
+    "work",
+    `--connect=${address}`,
+    UPPER,
+  ], {});
+  const [mapped, worked] = await Promise.all([map.exit, worker.exit]);
+  assertEquals([mapped.code, mapped.stdout], [0, "A\nB\n"]);
+  assertEquals([worked.code, worked.stdout], [0, ""], worked.stderr);
 });
