@@ -16,8 +16,8 @@ import {
   ItemFailure,
   ProtocolError,
   Server,
-  type Transform,
 } from "../mod.ts";
+import type { ClientOptions } from "../internal/options.ts";
 import { CborDecoder } from "../internal/cbor_decoder.ts";
 import { FrameDecoder } from "../internal/frame_decoder.ts";
 import {
@@ -25,7 +25,6 @@ import {
   readHello,
   readReject,
   readWelcome,
-  Transcript,
 } from "../internal/handshake.ts";
 import { TransformChain, TransformError } from "../internal/transforms.ts";
 import { goldenBlocks } from "../tests/_support/golden.ts";
@@ -34,14 +33,12 @@ import { randomValue } from "../tests/_support/random_value.ts";
 import { Rng } from "../tests/_support/rng.ts";
 import {
   concat,
-  frame,
-  payload,
   ScriptedPeer,
-  sequence,
   T,
   typeName,
 } from "../tests/_support/scripted_peer.ts";
 import { within } from "../tests/_support/within.ts";
+import { CLIENT_STATES, SERVER_STATES, type State } from "./fuzz_states.ts";
 import vectors from "../tests/testdata/rfc8949_appendix_a.json" with {
   type: "json",
 };
@@ -66,17 +63,10 @@ export interface Target {
   run(input: Bytes): string | Promise<string>;
 }
 
-const SECRET = "fuzz";
 /** No single input may take so long, in ms. */
 const DEADLINE_MS = 8000;
 /** Nor keep a decoder busy for so long. */
 const DECODE_MS = 1000;
-
-/** Bytes that stay as they are: for the states that transforms bring. */
-const same: Transform = {
-  name: "same",
-  open: () => ({ encode: (bytes) => bytes, decode: (bytes) => bytes }),
-};
 
 /** What a decoder may throw, as an outcome; everything else is a finding. */
 function refusal(error: unknown): string {
@@ -272,167 +262,6 @@ const handshake: Target = {
   },
 };
 
-/** A state of a connection: how it is reached, and what may come in it. */
-interface State {
-  name: string;
-  secret?: string;
-  transforms?: Transform[];
-  /** Brings the other end of the connection there. */
-  reach(peer: ScriptedPeer): Promise<void>;
-  /** Frames that are right, or nearly. */
-  seeds: Bytes[][];
-}
-
-const PROOF = frame(T.PROOF, new Uint8Array(32));
-const GOODBYE = frame(T.GOODBYE, 0, "");
-const helloFrames = goldenBlocks().filter(({ name }) =>
-  /^HELLO|^(secret|aes) \d worker/.test(name)
-).map(({ bytes }) => bytes);
-
-const SERVER_STATES: State[] = [
-  {
-    name: "accepted",
-    reach: () => Promise.resolve(),
-    seeds: helloFrames.map((hello) => [hello, frame(T.CREDIT, 1, 1, 4, 0)]),
-  },
-  {
-    name: "accepted, secret",
-    secret: SECRET,
-    reach: () => Promise.resolve(),
-    seeds: helloFrames.map((hello) => [hello, PROOF]),
-  },
-  {
-    name: "challenged",
-    secret: SECRET,
-    async reach(peer) {
-      await peer.say(T.HELLO, "distchan", 1, peer.hello({ auth: true }));
-      await peer.expect(T.CHALLENGE);
-    },
-    seeds: [[PROOF], [GOODBYE], helloFrames],
-  },
-  {
-    name: "to confirm",
-    transforms: [same],
-    async reach(peer) {
-      await peer.handshake({ fields: { transforms: ["same"] } });
-    },
-    seeds: [[frame(T.CONFIRM, new Uint8Array(32))], [PROOF]],
-  },
-  {
-    name: "transformed",
-    transforms: [same],
-    async reach(peer) {
-      const hello = peer.hello({ transforms: ["same"] });
-      await peer.handshake({ fields: { transforms: ["same"] } });
-      const transcript = new Transcript(null);
-      transcript.add(sequence(T.HELLO, "distchan", 1, hello));
-      transcript.add(peer.frames.at(-1)!.body);
-      await peer.say(T.CONFIRM, transcript.digest("client"));
-      await peer.expect(T.CONFIRM);
-    },
-    seeds: [[frame(T.PING, 1), frame(T.CREDIT, 1, 1, 4, 0)]],
-  },
-  {
-    name: "open",
-    reach: async (peer) => void await peer.handshake(),
-    seeds: [
-      [frame(T.CREDIT, 1, 2, 8, 1), frame(T.RESULT, 0, payload("early"))],
-      [frame(T.CREDIT, 0, 1, 8, 0), frame(T.ACK, 0)],
-      [frame(T.VALUE, payload(1), payload([2])), frame(T.PING, 7), GOODBYE],
-      [frame(T.PONG, 1), frame(T.LEAVE)],
-    ],
-  },
-  {
-    name: "work",
-    async reach(peer) {
-      await peer.join("work", { window: 8 });
-      await peer.until(T.ITEM);
-    },
-    seeds: [
-      [
-        frame(T.RESULT, 0, payload("a"), 1, payload({ b: [1, 2.5, null] })),
-        frame(T.DONE, 2),
-        frame(T.ERROR, 3, "TypeError", "no", ["E", "why", null], null),
-        GOODBYE,
-      ],
-      [frame(T.LEAVE, 1, 2), frame(T.RESULT, 0, payload(1)), GOODBYE],
-      [frame(T.VALUE, payload("v")), frame(T.DONE, 0), frame(T.LEAVE)],
-      [frame(T.GOODBYE, 1, "aborted"), frame(T.RESULT, 0, payload(1))],
-      [frame(T.CREDIT, 1, 3, 2, 0), frame(T.PING, 9), frame(T.PONG, 1)],
-      [frame(T.ERROR, 0, "E", "m", null, "stack\n at x")],
-    ],
-  },
-  {
-    name: "stream",
-    async reach(peer) {
-      await peer.join("stream", { window: 8 });
-      await peer.until(T.ITEM);
-    },
-    seeds: [
-      [frame(T.VALUE, payload("v"), payload("w")), frame(T.ACK, 1), GOODBYE],
-      [frame(T.ACK, 0), frame(T.ERROR, 1, "E", "m", null, null)],
-      [frame(T.LEAVE, 0, 1), GOODBYE],
-    ],
-  },
-];
-
-const CLIENT_MODES = ["iterate", "readable", "work", "work async", "send"];
-
-const welcomeFrames = goldenBlocks().filter(({ name }) =>
-  /^(WELCOME|REJECT)|^(secret|aes) \d server/.test(name)
-).map(({ bytes }) => bytes);
-
-function item(first: number, kind: number, ...values: unknown[]): Bytes {
-  const fields = values.flatMap((value, i) => [first + i, payload(value)]);
-  return frame(T.ITEM, 1, kind, first, ...fields);
-}
-
-const CLIENT_STATES: State[] = [
-  {
-    name: "connected",
-    reach: async (peer) => void await peer.expect(T.HELLO),
-    seeds: welcomeFrames.map((f) => [f, item(0, 0, 1), GOODBYE]),
-  },
-  {
-    name: "connected, secret",
-    secret: SECRET,
-    reach: async (peer) => void await peer.expect(T.HELLO),
-    seeds: [welcomeFrames, ...welcomeFrames.map((f) => [f, PROOF])],
-  },
-  {
-    name: "proven",
-    secret: SECRET,
-    async reach(peer) {
-      await peer.expect(T.HELLO);
-      await peer.say(T.CHALLENGE, peer.nonce);
-      await peer.expect(T.PROOF);
-    },
-    seeds: welcomeFrames.map((f) => [f, PROOF]),
-  },
-  {
-    name: "to confirm",
-    transforms: [same],
-    async reach(peer) {
-      await peer.expect(T.HELLO);
-      await peer.say(T.WELCOME, 1, peer.welcome({ transforms: ["same"] }));
-      await peer.expect(T.CONFIRM);
-    },
-    seeds: [[frame(T.CONFIRM, new Uint8Array(32))], welcomeFrames],
-  },
-  {
-    name: "open",
-    reach: async (peer) => void await peer.greet(),
-    seeds: [
-      [item(0, 0, 1, "two"), item(2, 1, [3]), frame(T.CREDIT, 9, 999)],
-      [item(0, 0, 1), frame(T.CANCEL, 0), frame(T.END), GOODBYE],
-      [frame(T.PING, 3), frame(T.PONG, 1), frame(T.END), GOODBYE],
-      [frame(T.CREDIT, 100, 100_000), frame(T.GOODBYE, 1, "stop")],
-      [frame(T.GOODBYE, 2, "protocol"), item(0, 0, 1)],
-      [item(0, 1, { a: [1, 2, { b: null }] }, "x", -1, 2.5), frame(T.END)],
-    ],
-  },
-];
-
 /** Seeds of all states: the number of the state, then its frames. */
 function stateSeeds(states: readonly State[], modes = 1): Bytes[] {
   return states.flatMap(({ seeds }, i) =>
@@ -456,11 +285,7 @@ const server: Target = {
 /** Whatever one connection says: every item settles, and the server ends. */
 async function runServer(input: Bytes): Promise<string> {
   const state = SERVER_STATES[(input[0] ?? 0) % SERVER_STATES.length]!;
-  const { secret, transforms = [] } = state;
-  const options = {
-    ...(secret === undefined ? {} : { secret }),
-    transforms,
-  };
+  const { options = {}, isEnded = false } = state;
   const told: string[] = [];
   const listener = new MemoryListener();
   const server = new Server<unknown, unknown>(listener, {
@@ -474,29 +299,38 @@ async function runServer(input: Bytes): Promise<string> {
       }
     },
   });
-  server.send("one");
-  server.send({ two: 2 });
-  const calls = [3, "four"].map((item) =>
-    server.submit(item).catch((error) => {
-      if (!(error instanceof ItemFailure)) throw error;
-    })
-  );
+  const calls: Promise<unknown>[] = [];
+  if (!isEnded) {
+    server.send("one");
+    server.send({ two: 2 });
+    for (const item of [3, "four"]) {
+      calls.push(
+        server.submit(item).catch((error) => {
+          if (!(error instanceof ItemFailure)) throw error;
+        }),
+      );
+    }
+  }
   const read = Array.fromAsync(server);
   read.catch(() => {});
   const peer = new ScriptedPeer(listener.connect());
   await state.reach(peer);
+  if (isEnded) {
+    server.end();
+    await peer.until(T.END);
+  }
   const from = peer.frames.length;
   if (await peer.send(input.subarray(1))) await peer.conn.closeWrite();
   const answers = (await peer.rest()).length;
   const types = peer.frames.slice(from, from + answers).map((f) => f.type);
   peer.close();
 
-  const worker = new Client<unknown, unknown>(listener.connect(), options);
-  const working = worker.work((item) => item);
-  await worker.opened;
+  // One that has ended is over with its last worker.
+  const working = isEnded ? null : workAt(listener, options);
+  await working?.opened;
   await Promise.all(calls);
   await server.close({ drainMs: DEADLINE_MS });
-  await working;
+  await working?.done;
   await read;
   const { pending, inFlight } = server.stats();
   if (pending !== 0 || inFlight !== 0) {
@@ -506,6 +340,16 @@ async function runServer(input: Bytes): Promise<string> {
     [...new Set(types)].map(typeName).join(" ")
   }`;
 }
+
+function workAt(
+  listener: MemoryListener,
+  options: ClientOptions,
+): { opened: Promise<void>; done: Promise<void> } {
+  const worker = new Client<unknown, unknown>(listener.connect(), options);
+  return { opened: worker.opened, done: worker.work((item) => item) };
+}
+
+const CLIENT_MODES = ["iterate", "readable", "work", "work async", "send"];
 
 const client: Target = {
   name: "client",
@@ -522,10 +366,8 @@ async function runClient(input: Bytes): Promise<string> {
     Math.floor(number / CLIENT_STATES.length) % CLIENT_MODES.length
   ]!;
   const [peer, conn] = ScriptedPeer.pair();
-  const { secret, transforms = [] } = state;
   const client = new Client<unknown, unknown>(conn, {
-    ...(secret === undefined ? {} : { secret }),
-    transforms,
+    ...state.options,
     maxFrameBytes: 16 * 1024,
   });
   const used = use(client, mode).then(() => "fine", describe);
