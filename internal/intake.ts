@@ -200,8 +200,10 @@ export class Intake<Item> {
         this.outlet.push(value as Item, bytes, current);
         continue;
       }
-      const item = { delivery: current, id, attempt, kind, value };
-      this.#take(trace === undefined ? item : { ...item, trace }, bytes);
+      const plain = { delivery: current, id, attempt, kind, value };
+      const item = trace === undefined ? plain : { ...plain, trace };
+      if (this.#items !== null) this.#check(this.#items, item, bytes);
+      else this.#push(item, bytes);
     } while (!reader.done);
     this.#nextDelivery = delivery;
   }
@@ -265,11 +267,6 @@ export class Intake<Item> {
   abortRunner(reason: unknown): void {
     this.#runner?.takeWaiting();
     this.#runner?.abort(reason);
-  }
-
-  #take(item: WorkItem, bytes: number): void {
-    if (this.#items !== null) this.#check(this.#items, item, bytes);
-    else this.#push(item, bytes);
   }
 
   #push(item: WorkItem, bytes: number): void {

@@ -117,9 +117,7 @@ export class ValueSender {
     }
     // A getter of the value may have aborted the client, or ended its values.
     if (this.#isLost) return rejected(this.#error);
-    if (
-      this.#end !== null || (this.#hasCredit && !this.#connection.busy)
-    ) return undefined;
+    if (this.#hasRoom) return undefined;
     return (this.#room ??= deferred<void>()).promise;
   }
 
@@ -192,17 +190,19 @@ export class ValueSender {
   /** Nothing waits: what that means for whoever sends. */
   #resolve(): void {
     this.#end?.resolve();
-    // After the end there is no next value for which the last one would wait.
-    if (
-      this.#end !== null || (this.#hasCredit && !this.#connection.busy)
-    ) {
-      this.#room?.resolve();
-      this.#room = null;
-    }
+    if (!this.#hasRoom) return;
+    this.#room?.resolve();
+    this.#room = null;
   }
 
   get #hasCredit(): boolean {
     return this.#isOpen && this.#credit.open;
+  }
+
+  /** Whether the last value has nothing to wait for: a next one may come. */
+  get #hasRoom(): boolean {
+    // After the end there is none.
+    return this.#end !== null || (this.#hasCredit && !this.#connection.busy);
   }
 
   #queue(value: unknown): Promise<void> {

@@ -46,6 +46,19 @@ Deno.test("fuzz() tells of an input that breaks a rule", async () => {
   assertEquals(finding.input[0], 7);
 });
 
+Deno.test("fuzz() tells of memory that grows", async () => {
+  const kept: Uint8Array[] = [];
+  const target = targetOf(() => {
+    if (kept.length < 8) kept.push(new Uint8Array(64 << 20).fill(1));
+    return "fine";
+  });
+  await assertRejects(
+    () => fuzz(target, { seed: 1, count: 1000 }),
+    Finding,
+    "memory grew by",
+  );
+});
+
 Deno.test("fuzz() tells of an error that nobody caught", async () => {
   const target = targetOf(async (input) => {
     if (input[0] === 7) Promise.reject(new TypeError("seven"));

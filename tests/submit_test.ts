@@ -525,9 +525,10 @@ both(
       maxFrameBytes: 1024,
       maxInFlightBytes: 1024,
     });
-    let cancelled = false;
+    let begun = false, cancelled = false;
     await kit.worker((item, { signal }) => {
       if (item === 900) return 1;
+      begun = true;
       return new Promise((resolve) => {
         signal.addEventListener("abort", () => {
           cancelled = true;
@@ -539,8 +540,7 @@ both(
       () => kit.server.submit("slow", { signal: controller.signal }),
       DOMException,
     );
-    await until(() => kit.server.stats().inFlight === 1, "it is there");
-    await moment();
+    await until(() => begun, "its handler has begun");
     const second = kit.server.submit("cancels");
     await slow;
     await Promise.all([

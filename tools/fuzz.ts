@@ -23,15 +23,46 @@ import { type Target, TARGETS } from "./fuzz_targets.ts";
 type Bytes = Uint8Array<ArrayBuffer>;
 
 const CORPUS = new URL("../tests/testdata/corpus/", import.meta.url);
+/** Memory may grow by so much over a run, in bytes ... */
+const MAX_GROWTH_BYTES = 300 * 1024 * 1024;
 /**
- * Memory may grow by so much, in bytes: until the process is warm after so many
- * inputs, with what the collector lets lie and malloc keeps, and from then on.
+ * ... or, where the collector can be asked, what is alive then by so much: the
+ * rest is what it let lie, and what malloc keeps ...
  */
-const MAX_GROWTH_BYTES = 300 * 1024 * 1024, WARM_INPUTS = 1 << 15;
+const MAX_ALIVE_BYTES = 64 * 1024 * 1024;
+/** ... and between two looks by no more than this. */
+const MAX_JUMP_BYTES = 200 * 1024 * 1024;
 /** Inputs of a corpus, and the largest of them in bytes. */
 const MAX_CORPUS = 160, MAX_SAVED_BYTES = 200;
 /** Inputs that are kept to be changed further. */
 const MAX_KEPT = 2000;
+
+/** Tells of memory that grows over a run, or at once. */
+class MemoryWatch {
+  readonly #collect = (globalThis as { gc?: () => void }).gc;
+  readonly #before = Deno.memoryUsage().rss;
+  readonly #aliveBefore = this.#alive();
+  #last = this.#before;
+
+  /** What is wrong; null: nothing. */
+  look(): string | null {
+    const { rss } = Deno.memoryUsage();
+    const jump = rss - this.#last, growth = rss - this.#before;
+    this.#last = rss;
+    if (jump > MAX_JUMP_BYTES) return `memory grew by ${jump} bytes at once`;
+    if (growth <= MAX_GROWTH_BYTES) return null;
+    const alive = this.#alive() - this.#aliveBefore;
+    return this.#collect !== undefined && alive <= MAX_ALIVE_BYTES
+      ? null
+      : `memory grew by ${growth} bytes, ${alive} of them are alive`;
+  }
+
+  #alive(): number {
+    this.#collect?.();
+    const { heapUsed, external } = Deno.memoryUsage();
+    return heapUsed + external;
+  }
+}
 
 /** An input that broke a rule. */
 export class Finding extends Error {
@@ -131,7 +162,7 @@ export async function fuzz(
   try {
     const start = [...target.seeds(), ...corpusOf(target)];
     for (const input of start) await attempt(input, false);
-    let before = Deno.memoryUsage().rss;
+    const memory = new MemoryWatch();
     for (let i = 0; i < count && performance.now() < until; i++) {
       const from = rng.pick(rng.chance(0.2) ? start : kept);
       const input = target.framesFrom < 0
@@ -140,12 +171,8 @@ export async function fuzz(
       await attempt(input, true);
       if (i % 64 !== 63) continue;
       await new Promise((resolve) => setTimeout(resolve));
-      const { rss } = Deno.memoryUsage();
-      const growth = rss - before;
-      if (i === WARM_INPUTS - 1) before = rss;
-      if (growth > MAX_GROWTH_BYTES) {
-        throw new Finding(target, input, `memory grew by ${growth} bytes`);
-      }
+      const growth = memory.look();
+      if (growth !== null) throw new Finding(target, input, growth);
     }
     // What nobody caught shows a turn later.
     await new Promise((resolve) => setTimeout(resolve));
