@@ -7,9 +7,9 @@
  */
 
 import { placesFor, shareOf } from "./credit.ts";
+import { Deaths } from "./deaths.ts";
 import type { Strategy, WorkerInfo } from "./dispatcher.ts";
 import {
-  type Blame,
   Entry,
   IN_FLIGHT,
   type InFlight,
@@ -113,9 +113,6 @@ export interface DeliveryOptions {
   events: DeliveryEvents;
 }
 
-/** The processes that died, and what they are blamed for, that are remembered. */
-const REMEMBERED_DEATHS = 1024;
-
 /** Queues, dispatch, redelivery and blame. */
 export class Delivery {
   /** Items that were taken and aren't settled. */
@@ -145,7 +142,7 @@ export class Delivery {
   #returned: Item[] = [];
   /** Items that wait for their time to be tried again. */
   readonly #held = new Set<Item>();
-  readonly #deaths = new Map<string, Item[]>();
+  readonly #deaths = new Deaths();
   #nextId = 0;
   #turn = 0;
   /**
@@ -225,16 +222,7 @@ export class Delivery {
     this.#workers.push(worker);
     this.places = placesFor(this.#workers.length);
     this.#options.strategy.refresh?.();
-    const entries = this.#deaths.get(worker.instance);
-    if (entries === undefined) return;
-    this.#deaths.delete(worker.instance);
-    for (const entry of entries) {
-      if (entry.blames === null) continue;
-      const blames: Blame[] = entry.blames.filter((b) =>
-        b.instance !== worker.instance
-      );
-      entry.blames = blames.length > 0 ? blames : null;
-    }
+    this.#deaths.takeBack(worker.instance);
   }
 
   /**
@@ -384,10 +372,9 @@ export class Delivery {
       : worker.inFlight.oldest(worker.concurrency).filter((e) =>
         e.state !== SETTLED
       );
-    for (const entry of blamed) {
-      (entry.blames ??= []).push({ ...death!, instance: worker.instance });
+    if (blamed.length > 0) {
+      this.#deaths.blame(blamed, { ...death!, instance: worker.instance });
     }
-    if (blamed.length > 0) this.#remember(worker.instance, blamed);
     const poison = blamed.filter((e) =>
       e.blames!.length >= this.#options.maxDeliveries
     );
@@ -528,22 +515,6 @@ export class Delivery {
     this.#returned.sort((a, b) => b.id - a.id);
     this.redelivered += entries.length;
     this.#options.events.onRedelivered(worker, entries.map((e) => e.id), cause);
-  }
-
-  #remember(instance: string, blamed: Item[]): void {
-    const before = this.#deaths.get(instance) ?? [];
-    this.#deaths.delete(instance);
-    for (const [other, entries] of this.#deaths) {
-      // What is settled meanwhile needs no memory.
-      if (entries.every((e) => e.state === SETTLED)) this.#deaths.delete(other);
-    }
-    this.#deaths.set(instance, [...before, ...blamed]);
-    if (this.#deaths.size > REMEMBERED_DEATHS) {
-      for (const oldest of this.#deaths.keys()) {
-        this.#deaths.delete(oldest);
-        break;
-      }
-    }
   }
 
   #pumpReturned(): void {

@@ -9,7 +9,7 @@ import {
   assertStrictEquals,
   assertThrows,
 } from "@std/assert";
-import { ConnectionLostError } from "../mod.ts";
+import { type Client, ConnectionLostError } from "../mod.ts";
 import { both, Kit, range } from "./_support/channel_kit.ts";
 import { stateOf, until, within } from "./_support/within.ts";
 
@@ -316,12 +316,20 @@ both(
   },
 );
 
+/** A client that may send; it has sent a 0. */
+async function clientWithCredit<Item>(
+  kit: Kit<Item, unknown>,
+): Promise<Client<Item, unknown>> {
+  const client = await kit.client();
+  await until(() => client.send(0) === undefined, "there is credit");
+  return client;
+}
+
 both(
   "Client: what a getter of a value asks for leaves before what comes later",
   async (net) => {
     await using kit = new Kit<number, unknown>(net, { results: "discard" });
-    const client = await kit.client();
-    await until(() => client.send(0) === undefined, "there is credit");
+    const client = await clientWithCredit(kit);
     let items: AsyncIterableIterator<number> | undefined;
     client.send({
       get begins() {
@@ -339,8 +347,7 @@ both(
   "Client.send() is settled if a getter of its value aborts the client",
   async (net) => {
     await using kit = new Kit<number, unknown>(net, { results: "discard" });
-    const client = await kit.client();
-    await until(() => client.send(0) === undefined, "there is credit");
+    const client = await clientWithCredit(kit);
     const room = client.send({
       get aborts() {
         client.abort(new Error("enough"));
@@ -358,8 +365,7 @@ both(
   "Client.send() is settled if a getter of its value ends the values",
   async (net) => {
     await using kit = new Kit<number, unknown>(net);
-    const client = await kit.client();
-    await until(() => client.send(0) === undefined, "there is credit");
+    const client = await clientWithCredit(kit);
     // The window of values is 4096.
     for (let sent = 1; sent < 4095; sent++) {
       const room = client.send(sent);

@@ -1,0 +1,44 @@
+/**
+ * Whom items are blamed on: each process that died while it executed them. When
+ * the same process comes back, it didn't die, and the blame is taken back.
+ *
+ * @module
+ */
+
+import { type Blame, type Entry, SETTLED } from "./in_flight.ts";
+
+/** So many processes are remembered. */
+const MAX_DEATHS = 1024;
+
+/** The processes that died, by their instance ids, and what they executed. */
+export class Deaths {
+  readonly #blamed = new Map<string, Entry<unknown>[]>();
+
+  /** A process died while it executed these items. */
+  blame(entries: readonly Entry<unknown>[], death: Blame): void {
+    for (const entry of entries) (entry.blames ??= []).push(death);
+    const { instance } = death;
+    const before = this.#blamed.get(instance) ?? [];
+    this.#blamed.delete(instance);
+    for (const [other, entries] of this.#blamed) {
+      // What is settled meanwhile needs no memory.
+      if (entries.every((e) => e.state === SETTLED)) this.#blamed.delete(other);
+    }
+    this.#blamed.set(instance, [...before, ...entries]);
+    if (this.#blamed.size <= MAX_DEATHS) return;
+    for (const oldest of this.#blamed.keys()) {
+      this.#blamed.delete(oldest);
+      break;
+    }
+  }
+
+  /** A process that was thought dead is back. */
+  takeBack(instance: string): void {
+    const entries = this.#blamed.get(instance) ?? [];
+    this.#blamed.delete(instance);
+    for (const entry of entries) {
+      const blames = entry.blames?.filter((b) => b.instance !== instance) ?? [];
+      entry.blames = blames.length > 0 ? blames : null;
+    }
+  }
+}
