@@ -66,7 +66,7 @@ class Demo implements AsyncDisposable {
   /** Does all files; rejects when that can't be done. */
   async run(stopped: AbortSignal): Promise<void> {
     stopped.addEventListener("abort", () => this.#drain());
-    await this.#allConnected(stopped);
+    await this.#allActive(stopped);
     for (const [name, pid] of this.#fleet.pids) {
       console.log(`${name}: process ${pid}`);
     }
@@ -185,12 +185,16 @@ class Demo implements AsyncDisposable {
   }
 
   /** Waits for every worker; one that ends instead is an error. */
-  async #allConnected(stopped: AbortSignal): Promise<void> {
+  async #allActive(stopped: AbortSignal): Promise<void> {
     const signal = AbortSignal.any([stopped, AbortSignal.timeout(START_MS)]);
     const tooEarly = this.#fleet.firstEnded().then(({ name, status }) => {
       throw new Error(`${name} ended with status ${status.code}`);
     });
     await Promise.race([this.#server.ready(WORKERS, { signal }), tooEarly]);
+    // Connected is not all: a victim that hasn't asked for files yet gets none.
+    while (this.#server.workers.some(({ state }) => state !== "active")) {
+      await Promise.race([delay(20, undefined, { signal }), tooEarly]);
+    }
   }
 
   #drain(): void {
