@@ -288,15 +288,19 @@ export class CborEncoder implements ValueWriter {
 }
 
 /**
- * Whether a value is a plain object. Of a few shapes, as the values of a channel
- * mostly are, this knows the prototype by the shape, once it has asked for some
- * property: here for one that no object has. Otherwise V8 looks the prototype up
- * at the cost of a call into its runtime.
+ * Whether a value is a plain object; false if that isn't known yet. Of a few
+ * shapes, as the values of a channel mostly are, this knows the prototype by the
+ * shape, once it has asked for some property: here for one that no object has.
+ * Otherwise V8 looks the prototype up at the cost of a call into its runtime.
  */
 function isPlain(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null &&
-    (value as { [NOBODYS]?: 0 })[NOBODYS] === undefined &&
-    Object.getPrototypeOf(value) === OBJECT_PROTOTYPE;
+  if (typeof value !== "object" || value === null) return false;
+  try {
+    return (value as { [NOBODYS]?: 0 })[NOBODYS] === undefined &&
+      Object.getPrototypeOf(value) === OBJECT_PROTOTYPE;
+  } catch {
+    return false; // a proxy that throws for what it doesn't know
+  }
 }
 
 function hasEnumerable(object: object): boolean {

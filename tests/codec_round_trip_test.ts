@@ -315,6 +315,13 @@ Deno.test("cbor() keeps objects with many keys and large byte strings inside", (
 Deno.test("cbor() sees through a Proxy", () => {
   assertSame(roundTrip(new Proxy({ a: 1 }, {})), { a: 1 });
   assertSame(roundTrip(new Proxy([1, 2], {})), [1, 2]);
+  const strict = new Proxy({ a: 1 }, {
+    get(target, key) {
+      if (key in target) return Reflect.get(target, key);
+      throw new TypeError(`no property ${String(key)}`);
+    },
+  });
+  assertSame(roundTrip(strict), { a: 1 });
 });
 
 Deno.test("cbor() decodes a Buffer, and a view of any kind of buffer, as a plain array", () => {
