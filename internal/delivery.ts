@@ -41,6 +41,8 @@ export interface Worker {
   readonly isSuspect: boolean;
   /** Whether it has room for one more item. */
   readonly hasRoom: boolean;
+  /** Whether it had room for another after the last item that it was sent. */
+  readonly hasMore: boolean;
   /** Whether it holds a blamed item, and must get nothing else. */
   isAlone: boolean;
   /**
@@ -133,6 +135,8 @@ export class Delivery {
   places: number = placesFor(0);
   /** Counts dispatches and settlements, so that a standstill can be seen. */
   progress = 0;
+  /** Whether the worker of the last dispatch had room for another then. */
+  hasMore = false;
   readonly #options: DeliveryOptions;
   readonly #schema: ItemSchema<Item> | null;
   readonly #tracer: ItemTracer | null;
@@ -586,6 +590,7 @@ export class Delivery {
 
   /** An item fails before it could be sent. */
   #refuse(entry: Item, error: Error): void {
+    this.hasMore = false;
     this.waiting--;
     entry.state = SETTLED;
     this.alive--;
@@ -636,6 +641,7 @@ export class Delivery {
       }
       this.waiting--;
       this.progress++;
+      this.hasMore = worker.hasMore;
       entry.state = IN_FLIGHT;
       entry.startedAt = 0;
       if (entry.blames !== null) worker.isAlone = true;

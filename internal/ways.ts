@@ -110,7 +110,10 @@ export class ChannelWay implements Way {
     }
     const entry = delivery.offer(item, this, 0);
     if (this.#closed !== null) return this.#closedBy(entry);
-    if (entry.state !== WAITING && delivery.hasRoom(this)) return undefined;
+    if (
+      entry.state !== WAITING &&
+      ((delivery.hasMore && this.#isFree) || delivery.hasRoom(this))
+    ) return undefined;
     return (this.#room ??= deferred<void>()).promise;
   }
 

@@ -109,6 +109,7 @@ export class WorkerLink implements Worker {
   concurrency = 1;
   instance = "";
   isAlone = false;
+  hasMore = false;
   /** The connection. */
   readonly connection: Connection;
   /** Judges its silence. */
@@ -295,6 +296,7 @@ export class WorkerLink implements Worker {
     inFlight.add(entry);
     if (inFlight.count >= this.#window) this.#isSated = true;
     connection.schedule();
+    this.hasMore = !this.#isSated && !connection.busy;
     return true;
   }
 

@@ -29,6 +29,7 @@ import { type Rng, seeded } from "./_support/rng.ts";
 
 /** The worker's part, by hand. */
 class FakeWorker implements Worker {
+  readonly hasMore = false;
   readonly inFlight: InFlight<Worker> = new InFlight();
   mode: number = Mode.WORK;
   concurrency = 1;

@@ -68,6 +68,7 @@ export interface SimWorkerOptions {
 
 /** A worker in simulated time, with an adaptive window. */
 export class SimWorker implements Worker {
+  readonly hasMore = false;
   readonly inFlight: InFlight<Worker> = new InFlight();
   readonly mode: number = Mode.WORK;
   readonly concurrency: number;
