@@ -30,6 +30,7 @@ export class ClientControl extends Control {
    */
   ack(delivery: number, isLater: boolean): void {
     this.#acked = delivery;
+    if (this.#isAckDue) return; // the flush that is coming takes it along
     this.#isAckDue = true;
     if (isLater) this.#connection.scheduleLater();
     else this.#connection.schedule();
