@@ -9,6 +9,7 @@ import {
   assertLess,
   assertLessOrEqual,
 } from "@std/assert";
+import { Outlet } from "../internal/channel.ts";
 import {
   Delivery,
   type Item,
@@ -25,11 +26,12 @@ import { ItemFailure, PoisonItemError } from "../internal/errors.ts";
 import { ItemKind, Mode } from "../internal/frame.ts";
 import { InFlight, SETTLED, WAITING } from "../internal/in_flight.ts";
 import { Queue } from "../internal/queue.ts";
+import { ChannelWay } from "../internal/ways.ts";
 import { type Rng, seeded } from "./_support/rng.ts";
 
 /** The worker's part, by hand. */
 class FakeWorker implements Worker {
-  readonly hasMore = false;
+  hasMore = false;
   readonly inFlight: InFlight<Worker> = new InFlight();
   mode: number = Mode.WORK;
   concurrency = 1;
@@ -85,6 +87,7 @@ class FakeWorker implements Worker {
     entry.hold(this, this.inFlight.next);
     this.inFlight.add(entry);
     this.given.push(entry);
+    this.hasMore = this.hasRoom;
     return true;
   }
 
@@ -888,4 +891,28 @@ Deno.test("Delivery cancels a copy by its own number, if its item is cancelled w
   scene.suspect(silent);
   assertEquals(item!.state, SETTLED);
   assertEquals([silent.cancelled, other.cancelled], [[0], [1]]);
+});
+
+Deno.test("ChannelWay.send() waits for a place, however much room a worker has", () => {
+  const scene = new Scene();
+  const { delivery } = scene;
+  const worker = scene.worker("a", { window: Infinity });
+  const outlet = new Outlet<unknown, unknown>({
+    onTaken: () => {},
+    onAsk: () => {},
+    onRead: () => {},
+    onReachedEnd: () => {},
+    onCancel: () => {},
+  }, { name: "results", burst: 1 });
+  const way = new ChannelWay({
+    delivery,
+    maxQueued: Infinity,
+    onChannelFailure: () => {},
+  }, { outlet, maxBufferedBytes: Infinity });
+  delivery.addWay(way);
+  delivery.places = 2;
+  assertEquals(way.send("one"), undefined);
+  assertInstanceOf(way.send("two"), Promise);
+  assertEquals(worker.given.length, 2, "both were taken, and have all places");
+  assert(worker.hasMore, "it isn't the worker that is full");
 });
