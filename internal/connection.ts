@@ -135,6 +135,11 @@ export class Connection {
   readonly frames: FrameWriter = new FrameWriter(this.out);
   /** When the peer was last heard, by `performance.now()`. */
   heardAt: number = performance.now();
+  /**
+   * Whether this end doesn't listen now: what it has read waits for a promise.
+   * The peer's silence means nothing then.
+   */
+  isDeaf = false;
   /** Since when a write waits for the peer, by `performance.now()`; 0: none. */
   writingSince = 0;
   /** Since when the rest of a frame is missing, likewise; 0: none. */
@@ -495,8 +500,10 @@ export class Connection {
             reader.set(decoder.bytes, decoder.start, decoder.end);
             reader.aside = decoder.aside;
           } else {
-            const plain = await this.#transforms.decode(
-              decoder.bytes.slice(decoder.start, decoder.end),
+            const plain = await this.#deafUntil(
+              this.#transforms.decode(
+                decoder.bytes.slice(decoder.start, decoder.end),
+              ),
             );
             if (this.#ended || this.#finishing) break;
             reader.set(plain, 0, plain.length);
@@ -505,7 +512,7 @@ export class Connection {
           if (this.#held !== null) {
             const held = this.#held;
             this.#held = null;
-            await held;
+            await this.#deafUntil(held);
           }
           if (this.#ended || this.#finishing) break;
         }
@@ -542,6 +549,16 @@ export class Connection {
         return;
       }
       this.#lost(error);
+    }
+  }
+
+  async #deafUntil<T>(done: Promise<T>): Promise<T> {
+    this.isDeaf = true;
+    try {
+      return await done;
+    } finally {
+      this.isDeaf = false;
+      this.heardAt = performance.now();
     }
   }
 

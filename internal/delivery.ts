@@ -202,12 +202,13 @@ export class Delivery {
 
   /** Whether items of `submit()` or `map()` are among them. */
   get hasDueCalls(): boolean {
-    for (const items of [this.#returned, ...this.#ways.map((w) => w.queue)]) {
-      for (const { state, way } of items) {
-        if (state === WAITING && way.kind === ItemKind.CALL) return true;
-      }
-    }
-    return false;
+    const isDue = ({ state, way }: Item) =>
+      state === WAITING && way.kind === ItemKind.CALL;
+    // Of the channel's queue, which may be long, none is one.
+    return this.#returned.some(isDue) ||
+      this.#ways.some(({ kind, queue }) =>
+        kind === ItemKind.CALL && queue[Symbol.iterator]().some(isDue)
+      );
   }
 
   /** Adds a way in. */

@@ -41,8 +41,11 @@ export class Heartbeat {
    *
    * @param heardAt When the peer was last heard, in ms.
    * @param now The time, in ms.
+   * @param isDeaf Whether this end doesn't listen now: it can't judge then, but
+   * it goes on to say something itself.
    */
-  judge(heardAt: number, now: number): Verdict {
+  judge(heardAt: number, now: number, isDeaf = false): Verdict {
+    if (isDeaf) heardAt = now;
     if (heardAt !== this.#heardAt) {
       this.#heardAt = heardAt;
       this.#askedAt = Infinity;
@@ -57,7 +60,9 @@ export class Heartbeat {
     );
     if (silence >= dropMs) return "drop";
     if (silence >= timeoutMs && !this.suspect) return "suspect";
-    if (silence >= interval && now - this.#pingedAt >= interval) return "ping";
+    if (
+      (silence >= interval || isDeaf) && now - this.#pingedAt >= interval
+    ) return "ping";
     return "fine";
   }
 

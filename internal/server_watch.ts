@@ -127,7 +127,7 @@ export class ServerWatch {
     const stalledMs = connection.stalledMs(now);
     const verdict = stalledMs >= dropMs
       ? "drop"
-      : heartbeat.judge(connection.heardAt, now);
+      : heartbeat.judge(connection.heardAt, now, connection.isDeaf);
     if (stalledMs >= dropMs) {
       link.drop(
         `a frame was begun and not finished for ${Math.round(stalledMs)} ms`,
@@ -171,8 +171,8 @@ export class ServerWatch {
     const { progress, due, workers } = delivery;
     const { isUnread } = channel;
     // Whatever other items do, these wait for a worker who isn't there.
-    const isUnworked = workers.length > 0 && delivery.hasDueCalls &&
-      workers.every((w) => w.mode !== Mode.WORK);
+    const isUnworked = workers.length > 0 &&
+      workers.every((w) => w.mode !== Mode.WORK) && delivery.hasDueCalls;
     if (this.#callStall.look(isUnworked, now)) this.#stalled("no-work-mode");
     const isStill = progress === this.#progress && (due > 0 || isUnread) &&
       (!isUnworked || isUnread || channel.queue.length > 0);

@@ -108,3 +108,20 @@ Deno.test("resolveHeartbeat() has defaults that fit what is given", () => {
   });
   assertEquals(resolveHeartbeat({ dropMs: 40_000 }).timeoutMs, 30_000);
 });
+
+Deno.test("Heartbeat judges nobody while its own end doesn't listen, and says something", () => {
+  const heartbeat = new Heartbeat(OPTIONS, 1);
+  silence(heartbeat, 19);
+  assertEquals(heartbeat.judge(0, 1000, true), "ping");
+  heartbeat.ping(1000);
+  assertEquals(heartbeat.judge(0, 1009, true), "fine");
+  assertEquals(heartbeat.judge(0, 1010, true), "ping");
+  heartbeat.ping(1010);
+  // It listens again: silence counts from here.
+  assertEquals(heartbeat.judge(1011, 1012), "fine");
+  assertEquals(heartbeat.judge(1011, 1021), "ping");
+  heartbeat.ping(1021);
+  assertEquals(heartbeat.judge(1011, 1031), "ping");
+  heartbeat.ping(1031);
+  assertEquals(heartbeat.judge(1011, 1041), "suspect");
+});

@@ -515,3 +515,38 @@ both(
     }
   },
 );
+
+for (const side of ["server", "worker"] as const) {
+  both(
+    `A schema slower than dropMs is nobody's silence: ${side}`,
+    async (net) => {
+      const heartbeat = { intervalMs: 20, timeoutMs: 100, dropMs: 200 };
+      let running = 0;
+      const slow = schema<number, number>(async (n) => {
+        running++;
+        await new Promise((resolve) => setTimeout(resolve, 500));
+        return n;
+      });
+      const told: string[] = [];
+      await using kit = new Kit<number, number>(net, {
+        heartbeat,
+        ...(side === "server" ? { resultSchema: slow } : {}),
+      });
+      await kit.worker((n) => n + 1, {
+        client: {
+          heartbeat,
+          onEvent: ({ type }) => told.push(type),
+          ...(side === "worker" ? { itemSchema: slow } : {}),
+        },
+      });
+      const results = await Promise.all(
+        [1, 2].map((n) => kit.server.submit(n)),
+      );
+      assertEquals([results, running], [[2, 3], 2]);
+      assertEquals(told, ["connected"]);
+      const { server } = kit;
+      assertEquals([server.stats().redelivered, server.workers.length], [0, 1]);
+      assertEquals(kit.events.filter(({ type }) => type === "suspect"), []);
+    },
+  );
+}
