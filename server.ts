@@ -295,7 +295,11 @@ export class Server<Item = unknown, Result = unknown>
         this.#channel.valueRead();
       },
       onReachedEnd: () => {},
-      onCancel: (reason) => this.#onCancel(reason),
+      onCancel: (reason, unread) => {
+        this.#onCancel(reason);
+        // Whoever waits to send more must come to its end.
+        for (const { from, bytes } of unread) from?.valueRead(bytes);
+      },
     }, { name: "server.readable", burst: 64 });
     const host = {
       delivery: this.#delivery,
@@ -430,8 +434,10 @@ export class Server<Item = unknown, Result = unknown>
    *
    * @param item The item. It must not change until it is settled.
    * @returns `undefined`: taken, and there is room for another. A promise:
-   * taken too, but wait for it before the next. It rejects if the server takes
-   * no items (any more): TypeError after the end, RangeError past `maxQueued`.
+   * taken too, but wait for it before the next. It rejects if the item isn't
+   * taken: TypeError after the end, RangeError past `maxQueued`, the reason if
+   * the channel was given up; and after 5 seconds without room while nobody ever
+   * took the results. Ignoring that is allowed.
    * @throws {TypeError} If `writable` was used before.
    */
   send(item: Item): Promise<void> | undefined {
@@ -441,7 +447,9 @@ export class Server<Item = unknown, Result = unknown>
   /**
    * No more items: what `writable.close()` is for those who use `send()`.
    *
-   * @returns Resolves once nothing waits for its first dispatch.
+   * @returns Resolves once nothing waits for its first dispatch. It rejects with
+   * the reason if the channel was given up, and with a TypeError if `writable`
+   * was used before; ignoring that is allowed.
    */
   end(): Promise<void> {
     return this.#inlet.end();
@@ -467,7 +475,10 @@ export class Server<Item = unknown, Result = unknown>
    *
    * @param count How many; 1 by default.
    * @param options `signal` ends the wait.
-   * @returns Resolves when at least `count` workers are connected.
+   * @returns Resolves when at least `count` workers are connected. It rejects
+   * with the signal's reason, with a TypeError once the server is closed, and
+   * with the reason if it was aborted.
+   * @throws {RangeError} If `count` isn't an integer from 0 on.
    */
   ready(
     count: number = 1,
@@ -488,7 +499,10 @@ export class Server<Item = unknown, Result = unknown>
    * @param item The item.
    * @param options `signal` and `timeoutMs`.
    * @returns The item's own result. It rejects with an {@linkcode ItemFailure},
-   * with the signal's reason, or with a TypeError after the end.
+   * with the signal's reason, with a RangeError past `maxQueued`, with a
+   * TypeError after the end, or with the reason if the server was aborted.
+   * @throws {TypeError} If an option is unknown or of the wrong type.
+   * @throws {RangeError} If an option is out of range.
    */
   submit(item: Item, options: SubmitOptions = {}): Promise<Result> {
     validate(options, "submit");
@@ -506,7 +520,13 @@ export class Server<Item = unknown, Result = unknown>
    * @returns The results, in the order of their items unless
    * `{ ordered: false }`. Leaving the loop cancels what is under way and closes
    * the source. It throws an {@linkcode ItemFailure} unless `onFailure` or
-   * `settled` is set.
+   * `settled` is set; what the source throws, once the results before it were
+   * read; a TypeError if the server has ended. Nothing is taken before the
+   * first is asked for, and until the last was, or `return()` is called, the
+   * server doesn't end.
+   * @throws {TypeError} If `items` isn't iterable, or an option is unknown or
+   * of the wrong type.
+   * @throws {RangeError} If an option is out of range.
    *
    * @example Squares, in order
    * ```ts
@@ -525,7 +545,13 @@ export class Server<Item = unknown, Result = unknown>
     items: Iterable<Item> | AsyncIterable<Item>,
     options: MapOptions<Item> & { settled: true },
   ): AsyncIterableIterator<MapOutcome<Item, Result>>;
-  /** Maps items to results. */
+  /**
+   * Maps items to results through the workers in `work()`.
+   *
+   * @param items The items.
+   * @param options The options. For the type of what is yielded to be right,
+   * write `settled: true` in the call, not in a variable of this type.
+   */
   map(
     items: Iterable<Item> | AsyncIterable<Item>,
     options?: MapOptions<Item>,

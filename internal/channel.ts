@@ -17,8 +17,8 @@ export interface OutletSource<From> {
   onRead(bytes: number, from: From): void;
   /** The reader has reached the end. */
   onReachedEnd(): void;
-  /** The reader wants no more; where what it didn't read came from. */
-  onCancel(reason: unknown, unread: From[]): void;
+  /** The reader wants no more; what it didn't read. */
+  onCancel(reason: unknown, unread: { from: From; bytes: number }[]): void;
 }
 
 /** Options of {@linkcode Outlet}. */
@@ -184,18 +184,14 @@ export class Outlet<T, From = null> {
     );
   }
 
-  #take(): T {
-    const { bytes, from } = this.#unread;
-    this.bytes -= bytes;
-    const value = this.#unread.shift();
-    this.#source.onRead(bytes, from);
-    return value;
-  }
-
   #next(): Promise<IteratorResult<T, undefined>> {
     this.#source.onAsk();
     if (this.#unread.length > 0) {
-      return Promise.resolve({ value: this.#take(), done: false });
+      const { bytes, from } = this.#unread;
+      this.bytes -= bytes;
+      const value = this.#unread.shift();
+      this.#source.onRead(bytes, from);
+      return Promise.resolve({ value, done: false });
     }
     if (this.#state === FAILED) return Promise.reject(this.#error);
     if (this.#state === ENDED) {
@@ -223,8 +219,12 @@ export class Outlet<T, From = null> {
       count < this.#options.burst && this.#unread.length > 0 &&
       (count === 0 || this.bytes > enough)
     ) {
-      controller.enqueue(this.#take());
+      const { bytes, from } = this.#unread;
+      this.bytes -= bytes;
+      controller.enqueue(this.#unread.shift());
       count++;
+      // Last: whoever is told may end the stream, or let it fail.
+      this.#source.onRead(bytes, from);
     }
     if (count > 0) return true;
     if (this.#state === OPEN) return false;
@@ -253,7 +253,7 @@ export class Outlet<T, From = null> {
     if (this.#atEnd || this.#state === FAILED) return;
     this.#state = ENDED;
     this.#atEnd = true;
-    const unread = this.#unread.froms;
+    const unread = this.#unread.origins;
     this.#clear();
     for (;;) {
       const waiter = this.#waiters.shift();
@@ -320,7 +320,7 @@ export class Inlet<T> {
     try {
       this.#choose("send()");
     } catch (error) {
-      return Promise.reject(error);
+      return rejected(error);
     }
     return this.#sink.end();
   }

@@ -100,7 +100,8 @@ export class Intake<Item> {
         this.#handedSince++;
       },
       onReachedEnd: () => this.#done(),
-      onCancel: (_reason, unread) => this.#onCancel(unread),
+      onCancel: (_reason, unread) =>
+        this.#onCancel(unread.map(({ from }) => from)),
     }, { name: "client.readable", burst: 1 });
   }
 

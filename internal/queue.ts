@@ -45,7 +45,7 @@ export class Queue<T> implements Iterable<T> {
   }
 
   /** The values, first to last; they stay. */
-  *[Symbol.iterator](): IterableIterator<T> {
+  *[Symbol.iterator](): Generator<T, void> {
     for (let i = 0; i < this.#length; i++) {
       yield this.#slots[(this.#head + i) & (this.#slots.length - 1)] as T;
     }
@@ -83,13 +83,13 @@ export class SizedQueue<T, From> {
     return this.#froms[this.#head] as From;
   }
 
-  /** Where all of them came from, first to last. */
-  get froms(): From[] {
-    const { length } = this.#froms;
-    return Array.from(
-      { length: this.#length },
-      (_, i) => this.#froms[(this.#head + i) & (length - 1)] as From,
-    );
+  /** All of them, first to last, without the values. */
+  get origins(): { from: From; bytes: number }[] {
+    const mask = this.#values.length - 1;
+    return Array.from({ length: this.#length }, (_, i) => {
+      const at = (this.#head + i) & mask;
+      return { from: this.#froms[at] as From, bytes: this.#sizes[at]! };
+    });
   }
 
   /** Adds a value at the end. */

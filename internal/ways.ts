@@ -131,6 +131,7 @@ export class ChannelWay implements Way {
 
   /** No more items. Resolves once nothing waits for its first dispatch. */
   end(): Promise<void> {
+    if (this.#closed?.hasFailed) return rejected(this.#closed.error);
     this.#closed ??= { error: afterEnd("send"), hasFailed: false };
     if (this.#end === null) {
       this.#end = deferred<void>();

@@ -31,7 +31,8 @@ function outletOf(burst = 1) {
     onAsk: () => told.asked++,
     onRead: (bytes, from) => told.read.push([bytes, from]),
     onReachedEnd: () => told.reachedEnd++,
-    onCancel: (reason, unread) => told.cancelled.push([reason, unread]),
+    onCancel: (reason, unread) =>
+      told.cancelled.push([reason, unread.map(({ from }) => from)]),
   }, { name: "client.readable", burst });
   const push = (...values: number[]) => {
     for (const value of values) outlet.push(value, value, `from ${value}`);
@@ -191,6 +192,44 @@ Deno.test("Outlet.readable.cancel() tells the reason, and a pending read ends", 
   await reader.cancel("enough");
   assert((await waits).done);
   assertEquals(told.cancelled, [["enough", []]]);
+});
+
+Deno.test("Outlet.readable: whoever is told of a read may end the stream", async () => {
+  const error = new Error("enough");
+  for (const isLate of [false, true]) {
+    for (const ends of ["fail", "cancel"] as const) {
+      const outlet = new Outlet<number, null>({
+        onTaken: () => {},
+        onAsk: () => {},
+        onRead: (bytes) => {
+          if (bytes !== 2) return;
+          if (ends === "fail") outlet.fail(error);
+          else reader.cancel(error);
+        },
+        onReachedEnd: () => {},
+        onCancel: () => {},
+      }, { name: "server.readable", burst: 64 });
+      const push = () => {
+        for (const n of [1, 2, 3]) outlet.push(n, n, null);
+      };
+      if (!isLate) push();
+      const reader = outlet.readable.getReader();
+      if (isLate) {
+        await moment(1); // it is pulled, and waits
+        push();
+      }
+      const read = async () => {
+        const values: number[] = [];
+        for (;;) {
+          const { value, done } = await reader.read();
+          if (done) return values;
+          values.push(value);
+        }
+      };
+      if (ends === "fail") await assertRejects(read, Error, "enough");
+      else assert((await read()).length < 3);
+    }
+  }
 });
 
 Deno.test("Outlet: leaving at the end, or after a failure, cancels nothing", async () => {
@@ -353,6 +392,8 @@ Deno.test("Inlet: a face is chosen for good, and its twin throws", async () => {
       else assertThrows(() => other(inlet), TypeError, message(second));
     }
     if (first !== "send()") {
+      inlet.end(); // ignored: that is allowed
+      await moment(1);
       await assertRejects(() => inlet.end(), TypeError, message("send()"));
     }
   }

@@ -522,6 +522,50 @@ both("Leaving the server's loop ends the workers too", async (net) => {
   await assertRejects(async () => await server.send(1));
 });
 
+both(
+  "Leaving the loop lets go of whoever waits to send more values",
+  async (net) => {
+    // Many small ones, and few that are large: what a worker may send unread.
+    for (const [count, size] of [[10_000, 0], [40, 100_000]] as const) {
+      await using kit = new Kit<number, Uint8Array>(net);
+      const { server } = kit;
+      let sent = 0;
+      const worker = await kit.worker(async function* () {
+        for (; sent < count; sent++) yield new Uint8Array(size);
+      });
+      const results = server[Symbol.asyncIterator]();
+      server.send(1);
+      await results.next();
+      let before = -1;
+      await until(() => {
+        const isStill = sent === before && server.stats().unread > 1;
+        before = sent;
+        return isStill;
+      }, "the worker waits");
+      assert(sent < count);
+      await results.return!();
+      await within(worker.done, 5000, "work() resolves");
+      await within(server.closed, 5000, "closed resolves");
+    }
+  },
+);
+
+both("end() after the channel was given up rejects with why", async (net) => {
+  for (const give of ["abort", "leave"] as const) {
+    await using kit = new Kit<number, number>(net);
+    const { server } = kit;
+    server.send(1);
+    const reason = new Error("given up");
+    if (give === "abort") {
+      server.end(); // it waits for a worker
+      await server.abort(reason);
+    } else await server.readable.cancel(reason);
+    await assertRejects(() => server.end(), Error, "given up");
+    server.end(); // ignored: that is allowed
+    await moment(1);
+  }
+});
+
 both("Cancelling readable leaves submit() and map() alone", async (net) => {
   await using kit = new Kit<number, number>(net);
   const { server } = kit;
