@@ -110,7 +110,12 @@ export class Answers {
   #check(results: SchemaQueue, item: WorkItem, value: unknown): void {
     const { pending } = results;
     if (this.takesPayloads) {
-      value = this.#options.payloads.read(value as Uint8Array);
+      try {
+        value = this.#options.payloads.read(value as Uint8Array);
+      } catch (error) {
+        this.error(item, error);
+        return;
+      }
     }
     results.check(value, (checked) => {
       if (!this.#isOpen) return;

@@ -213,7 +213,8 @@ export class Isolate {
   }
 
   #settle(tell: (execution: Execution) => void): void {
-    const execution = this.#execution!;
+    const execution = this.#execution;
+    if (execution === null) return; // it was answered
     this.#execution = null;
     clearTimeout(this.#grace);
     this.#grace = undefined;
@@ -227,7 +228,7 @@ export class Isolate {
   }
 
   #value(payload: Uint8Array): void {
-    const room = this.#execution!.onValue(payload);
+    const room = this.#execution?.onValue(payload);
     if (room === undefined) this.#send({ type: "room", error: null });
     else {
       room.then(

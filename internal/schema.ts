@@ -39,7 +39,7 @@ export type SchemaResult<Output> =
 /** A value that passed, or why it didn't. */
 export type Checked =
   | { readonly value: unknown; readonly error: null }
-  | { readonly error: ValidationError };
+  | { readonly error: Error };
 
 /** Checks a value. The promise, if it is one, never rejects. */
 export function runSchema(

@@ -102,7 +102,7 @@ export class ValueSender {
     if (this.#isLost) return rejected(this.#error);
     const { schema } = this.#options;
     if (schema !== null) {
-      const checked = runSchema(schema, this.#valueOf(value));
+      const checked = this.#check(schema, value);
       if (checked instanceof Promise) return this.#queueChecked(checked);
       if (checked.error !== null) return this.#refuse(checked.error);
       value = checked.value;
@@ -126,7 +126,7 @@ export class ValueSender {
     if (this.#isLost) return rejected(this.#error);
     const { schema } = this.#options;
     if (schema !== null) {
-      const checked = runSchema(schema, this.#valueOf(value));
+      const checked = this.#check(schema, value);
       if (checked instanceof Promise) return this.#queueChecked(checked);
       if (checked.error !== null) throw checked.error;
       value = checked.value;
@@ -139,9 +139,18 @@ export class ValueSender {
   }
 
   /** A schema checks values: a payload is read for it. */
-  #valueOf(value: unknown): unknown {
-    if (!this.takesPayloads) return value;
-    return this.#options.payloads.read(value as Uint8Array);
+  #check(
+    schema: StandardSchemaV1,
+    value: unknown,
+  ): Checked | Promise<Checked> {
+    try {
+      if (this.takesPayloads) {
+        value = this.#options.payloads.read(value as Uint8Array);
+      }
+    } catch (error) {
+      return { error: error as Error };
+    }
+    return runSchema(schema, value);
   }
 
   /** Acknowledges a delivery, behind the values that were sent before. */

@@ -215,23 +215,28 @@ export class WorkLoop implements Runner {
   #begin(item: WorkItem): void {
     const context = new Context(item.id, item.attempt);
     let outcome: unknown;
+    let promise: Promise<unknown> | null = null;
+    let isGenerator = false;
     try {
       outcome = this.#call(item, context);
+      if (typeof outcome === "object" && outcome !== null) {
+        promise = promiseOf(outcome);
+        isGenerator = promise === null && Symbol.asyncIterator in outcome;
+      }
     } catch (error) {
       this.#sink.error(item, error);
       return;
     }
-    if (typeof outcome !== "object" || outcome === null) {
-      this.#sink.result(item, outcome);
-      return;
-    }
-    if (typeof (outcome as PromiseLike<unknown>).then === "function") {
+    if (promise !== null) {
       this.#running.set(item.delivery, context);
-      (outcome as PromiseLike<unknown>).then(
-        (value) => this.#settle(item, () => this.#outcome(item, value)),
+      // What it resolves with is a result, whatever it is.
+      promise.then(
+        (value) => this.#settle(item, () => this.#sink.result(item, value)),
         (error) => this.#settle(item, () => this.#sink.error(item, error)),
       );
-    } else this.#generate(item, context, outcome);
+    } else if (isGenerator) {
+      this.#generate(item, context, outcome as AsyncIterable<unknown>);
+    } else this.#sink.result(item, outcome);
   }
 
   #call(item: WorkItem, context: Context): unknown {
@@ -246,11 +251,6 @@ export class WorkLoop implements Runner {
     return scope.run(item, () => this.#handler(item.value as never, context));
   }
 
-  /** What a promise resolved with is a result, whatever it is. */
-  #outcome(item: WorkItem, value: unknown): void {
-    this.#sink.result(item, value);
-  }
-
   #settle(item: WorkItem, tell: () => void): void {
     this.#running.delete(item.delivery);
     tell();
@@ -258,11 +258,11 @@ export class WorkLoop implements Runner {
     else if (this.isIdle) this.#sink.onIdle();
   }
 
-  #generate(item: WorkItem, context: Context, outcome: object): void {
-    if (!(Symbol.asyncIterator in outcome)) {
-      this.#sink.result(item, outcome);
-      return;
-    }
+  #generate(
+    item: WorkItem,
+    context: Context,
+    outcome: AsyncIterable<unknown>,
+  ): void {
     if (item.kind === ItemKind.CALL) {
       this.#sink.error(
         item,
@@ -273,7 +273,7 @@ export class WorkLoop implements Runner {
       return;
     }
     this.#running.set(item.delivery, context);
-    this.#iterate(item, context, outcome as AsyncIterable<unknown>).then(
+    this.#iterate(item, context, outcome).then(
       () => this.#settle(item, () => this.#sink.done(item)),
       (error) => this.#settle(item, () => this.#sink.error(item, error)),
     );
@@ -300,4 +300,12 @@ export class WorkLoop implements Runner {
       if (room !== undefined) await room;
     }
   }
+}
+
+/** An outcome as a promise, if it is one or has a `then()`, as `await` does. */
+function promiseOf(outcome: object): Promise<unknown> | null {
+  if (outcome instanceof Promise) return outcome;
+  return typeof (outcome as PromiseLike<unknown>).then === "function"
+    ? Promise.resolve(outcome)
+    : null;
 }

@@ -389,3 +389,57 @@ both(
     assertEquals(await within(kit.server.submit(2), 2000, "the next"), 2);
   },
 );
+
+both(
+  "A result is adopted as await does it, whatever its then() does",
+  async (net) => {
+    type Then = (
+      resolve: (value: unknown) => void,
+      reject: (error: unknown) => void,
+    ) => void;
+    const thenables: Record<
+      string,
+      [then: Then | PropertyDescriptor, ends: string]
+    > = {
+      "resolves": [(resolve) => resolve(1), "1"],
+      "resolves later, with another one": [
+        (resolve) => setTimeout(() => resolve(Promise.resolve(2)), 1),
+        "2",
+      ],
+      "resolves twice": [(resolve) => (resolve(3), resolve(4)), "3"],
+      "resolves, then rejects": [
+        (resolve, reject) => (resolve(5), reject(6)),
+        "5",
+      ],
+      "rejects": [(_, reject) => reject(new Error("rejected")), "rejected"],
+      "throws": [() => {
+        throw new Error("thrown");
+      }, "thrown"],
+      "can't be read": [{
+        get() {
+          throw new Error("unreadable");
+        },
+      }, "unreadable"],
+    };
+    await using kit = new Kit<string, unknown>(net);
+    let calls = 0;
+    await kit.worker((name) => {
+      calls++;
+      const [then] = thenables[name]!;
+      return Object.defineProperty(
+        {},
+        "then",
+        typeof then === "function" ? { value: then } : then,
+      );
+    });
+    for (const [name, [, end]] of Object.entries(thenables)) {
+      const outcome = await kit.server.submit(name).then(
+        String,
+        (failure: ItemFailure) => failure.error.message,
+      );
+      assertEquals(outcome, end, name);
+    }
+    assertEquals(calls, Object.keys(thenables).length, "each ran once");
+    assertEquals(kit.server.workers.length, 1);
+  },
+);

@@ -509,6 +509,30 @@ Deno.test("isolate: a custom codec is the one that the module exports", async ()
   assertEquals(await pair.submit({ n: 1 }), { n: 2 });
 });
 
+Deno.test("isolate: a codec that can't read a result is its item's failure", async () => {
+  const resultSchema = {
+    "~standard": {
+      version: 1 as const,
+      vendor: "tests",
+      validate: (value: unknown) => ({ value }),
+    },
+  };
+  const writeOnly: Codec<unknown> = {
+    ...json,
+    decode: () => {
+      throw new Error("not here");
+    },
+  };
+  await using pair = new Pair({ codec: json });
+  pair.work("json", { connect: { codec: writeOnly, resultSchema } });
+  const { error } = await assertRejects(
+    () => pair.submit({ n: 1 }),
+    ItemFailure,
+  );
+  assertStringIncludes(error.message, 'codec "json" failed: not here');
+  assertEquals(pair.server.workers.length, 1);
+});
+
 /** What work() says when it can't begin; nobody listens on its port. */
 async function refusal(
   name: string,
