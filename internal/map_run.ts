@@ -5,6 +5,7 @@
  * @module
  */
 
+import { setImmediate } from "node:timers";
 import type { Delivery, Item, Way } from "./delivery.ts";
 import type { ItemFailure } from "./errors.ts";
 import { ItemKind } from "./frame.ts";
@@ -36,6 +37,10 @@ class Thrown {
   }
 }
 
+/** Items are taken from the source for so long without a pause, in ms. */
+const SLICE_MS = 8;
+/** After so many of them the clock is looked at. */
+const GLANCE = 64;
 /** How long whoever leaves waits for a source that waits itself, in ms. */
 const SOURCE_MS = 1000;
 
@@ -209,9 +214,16 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
       const iterator = this.#iterator = isAsync
         ? source[Symbol.asyncIterator]()
         : source[Symbol.iterator]();
-      for (;;) {
+      for (let from = performance.now();;) {
         while (this.#running && !this.#hasRoom()) {
           await new Promise<void>((resolve) => this.#room = resolve);
+        }
+        // Items that fail at once need no room, and might never let go.
+        if (
+          this.#taken % GLANCE === 0 && performance.now() - from > SLICE_MS
+        ) {
+          await new Promise<void>((resolve) => setImmediate(resolve));
+          from = performance.now();
         }
         if (!this.#running) break;
         this.#pulling = isAsync;

@@ -609,3 +609,30 @@ function aborting(): { signal: AbortSignal; item: { aborts: number } } {
   };
   return { signal: controller.signal, item };
 }
+
+both(
+  "map(): items that fail at once leave turns to everybody else",
+  async (net) => {
+    await using kit = new Kit<unknown, unknown>(net);
+    await kit.worker((n) => n);
+    for (const isAsync of [false, true]) {
+      const source = new Source();
+      const bad = function* () {
+        for (const _ of source) yield () => {}; // can't be encoded
+      };
+      const badLater = async function* () {
+        yield* bad();
+      };
+      const stop = new AbortController();
+      let failures = 0;
+      const results = kit.server.map(isAsync ? badLater() : bad(), {
+        signal: stop.signal,
+        onFailure: () => failures++,
+      });
+      setTimeout(() => stop.abort(), 1);
+      await assertRejects(() => results.next(), DOMException);
+      assert(failures > 0);
+      assertEquals(source.closed, 1);
+    }
+  },
+);
