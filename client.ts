@@ -903,6 +903,11 @@ async function startTls(
       caCerts === undefined ? { hostname } : { hostname, caCerts },
     );
   } catch (cause) {
+    try {
+      tcp.close();
+    } catch {
+      // It belonged to TLS already, which has closed it.
+    }
     if (cause instanceof Deno.errors.NotCapable) throw cause;
     // Nothing was sent yet: no other attempt would do better.
     const reason = cause instanceof Error ? cause.message : String(cause);

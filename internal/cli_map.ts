@@ -12,6 +12,7 @@ import {
   type Server,
   type ServerEvent,
 } from "../mod.ts";
+import { isLoopback } from "./bind.ts";
 import {
   type Address,
   type Arguments,
@@ -406,9 +407,4 @@ function listenAt(
       `can't listen on ${where}${other}: ${reasonOf(error)}`,
     );
   }
-}
-
-function isLoopback(hostname: string): boolean {
-  return hostname === "localhost" || hostname === "::1" ||
-    hostname.startsWith("127.");
 }

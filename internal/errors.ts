@@ -171,8 +171,10 @@ export class HandshakeError extends Error {
  */
 export class ConnectionLostError extends Error {
   /**
-   * The code of the peer's goodbye (PROTOCOL.md section 7), or `"eof"`,
-   * `"reset"`, `"timeout"` or `"aborted"` where the peer said none.
+   * How it ended. Said in a goodbye (PROTOCOL.md section 7), by either end:
+   * `"normal"` (too early), `"aborted"`, `"protocol"`, `"timeout"` or
+   * `"transforms"`. Without one: `"eof"`, `"reset"`, `"timeout"`,
+   * `"transforms"`, or `"closed"` if this end just closed it.
    */
   readonly code: string;
   /** What is known of why. */

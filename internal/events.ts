@@ -22,7 +22,10 @@ export type StallReason =
 export type ServerEvent<Item = unknown> =
   /** A worker has done its handshake. */
   | { type: "connected"; worker: WorkerInfo }
-  /** A worker is gone; `code` is `"normal"` after a goodbye. */
+  /**
+   * A worker is gone; `code` is that of a {@linkcode ConnectionLostError}, and
+   * `"normal"` after an orderly goodbye.
+   */
   | { type: "disconnected"; worker: WorkerInfo; code: string; reason: string }
   /** A connection failed its handshake. */
   | {
@@ -59,7 +62,11 @@ export type ServerEvent<Item = unknown> =
 export type ClientEvent =
   /** The handshake is done. */
   | { type: "connected" }
-  /** The connection has ended; `code` is `"normal"` after a goodbye. */
+  /**
+   * The connection has ended; `code` is that of a
+   * {@linkcode ConnectionLostError}, `"normal"` after an orderly goodbye, and
+   * `"handshake"` if it ended before the handshake was done.
+   */
   | { type: "disconnected"; code: string; reason: string }
   /** `work()` tries again in `delayMs`. */
   | { type: "reconnecting"; attempt: number; delayMs: number; error: Error }

@@ -78,9 +78,13 @@ export interface CommonOptions {
   heartbeat?: HeartbeatOptions;
 }
 
-/** Retries of items whose handlers threw. */
+/**
+ * Retries of items that a worker answered with an error: their handler threw,
+ * or the worker couldn't read the item or send its result, or its own schema
+ * refused one of the two.
+ */
 export interface RetryOptions {
-  /** How often a handler may be tried in all. */
+  /** How often an item may be tried in all. */
   attempts: number;
   /**
    * The time before the first retry, in ms; it doubles with each.
@@ -183,14 +187,18 @@ export interface ServerOptions<Item = any, Result = any> extends CommonOptions {
   maxDeliveries?: number;
   /** How long an item may be executed, in ms. */
   itemTimeoutMs?: number;
-  /** Retries of items whose handlers threw. Off by default. */
+  /** Retries of items that a worker answered with an error. Off by default. */
   retry?: RetryOptions;
   /**
    * Called for an item of `send()` or `writable` that failed; the channel goes
-   * on. Without it the channel is aborted with the failure.
+   * on. Without it the channel is aborted with the failure; if it throws, with
+   * what it threw.
    */
   onFailure?: (failure: ItemFailure<Item>) => void;
-  /** Called with everything that happens. */
+  /**
+   * Called with everything that happens. What it throws is reported, as an
+   * uncaught error is, and changes nothing else.
+   */
   onEvent?: (event: ServerEvent<Item>) => void;
   /**
    * Allows an address that is open to other machines with neither `secret` nor
@@ -280,7 +288,10 @@ export interface ClientOptions<Item = any, Result = any> extends CommonOptions {
   prefetch?: "auto" | number;
   /** What the server shows as this worker's name. */
   name?: string;
-  /** Called with everything that happens. */
+  /**
+   * Called with everything that happens. What it throws is reported, as an
+   * uncaught error is, and changes nothing else.
+   */
   onEvent?: (event: ClientEvent) => void;
 }
 
@@ -396,7 +407,10 @@ export interface MapOptions<Item = unknown> {
    * @default {4096}
    */
   window?: number;
-  /** Called for an item that failed; it is skipped, and the rest goes on. */
+  /**
+   * Called for an item that failed; it is skipped, and the rest goes on. If it
+   * throws, the iterator does. Without effect beside `settled: true`.
+   */
   onFailure?: (failure: ItemFailure<Item>) => void;
   /**
    * Yields an outcome for every item, failed or not.
@@ -612,7 +626,7 @@ const LISTEN: Record<string, Check> = {
 
 const CONNECT: Record<string, Check> = {
   ...CLIENT,
-  port: integer(0, 65535),
+  port: integer(1, 65535),
   hostname: text,
   tls: (v) =>
     typeof v === "boolean"

@@ -200,7 +200,7 @@ const CASES: Record<string, Case> = {
   hostname: { of: ["listen", "connect"], good: ["localhost"], type: notText },
   port: {
     of: ["listen", "connect"],
-    good: [0, 65535],
+    good: [1, 65535],
     range: [-1, 65536, 1.5, NaN],
     type: notNumber,
   },
@@ -255,9 +255,21 @@ const CASES: Record<string, Case> = {
 };
 
 function check(of: Of, name: string, value: unknown): void {
-  const more = of === "listen" || of === "connect" ? { port: 0 } : {};
+  const more = of === "listen" || of === "connect" ? { port: 1 } : {};
   validate({ ...more, [name]: value }, of);
 }
+
+Deno.test("Port 0 is any that is free for listen(), and none for connect()", () => {
+  validate({ port: 0 }, "listen");
+  const error = assertThrows(
+    () => validate({ port: 0 }, "connect"),
+    RangeError,
+  );
+  assertEquals(
+    error.message,
+    "Cannot use connect options: port is 0, expected an integer from 1 to 65535",
+  );
+});
 
 for (const [name, { of, good, range = [], type }] of Object.entries(CASES)) {
   Deno.test(`validate() knows the option ${name}`, () => {
@@ -302,7 +314,7 @@ Deno.test("validate() refuses options that it doesn't know, by name", () => {
       assertThrows(
         () =>
           validate(
-            Object.fromEntries([["port", 0], [name, undefined]].slice(
+            Object.fromEntries([["port", 1], [name, undefined]].slice(
               whose === "listen" || whose === "connect" ? 0 : 1,
             )),
             whose,
@@ -453,7 +465,7 @@ Deno.test("validate() asks for a port, and for cert and key together", () => {
         "expected a port",
       );
     }
-    validate({ port: 0 }, whose);
+    validate({ port: 1 }, whose);
   }
   for (const half of [{ cert: "c" }, { key: "k" }]) {
     assertThrows(

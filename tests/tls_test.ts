@@ -291,3 +291,17 @@ Deno.test("InsecureBindError: IPv6 and unix sockets", async () => {
   await done;
   await Deno.remove(folder, { recursive: true });
 });
+
+Deno.test("TLS: a host name that no certificate can have leaves no connection", async () => {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = listener.addr;
+  const accepting = listener.accept();
+  await assertRejects(
+    () => connect({ hostname: "127.1", port, tls: true }),
+    TypeError,
+    "Cannot use connect options: tls: Invalid hostname",
+  );
+  using conn = await accepting;
+  assertEquals(await conn.read(new Uint8Array(1)), null, "it is closed");
+  listener.close();
+});
