@@ -24,6 +24,7 @@ import config from "./deno.json" with { type: "json" };
 import { Arguments, FatalError, UsageError } from "./internal/cli_arguments.ts";
 import { completions, type Shell } from "./internal/cli_completions.ts";
 import { commandHelp, generalHelp } from "./internal/cli_help.ts";
+import { printable } from "./internal/cli_output.ts";
 import { COMMANDS, type CommandSpec, SHELLS } from "./internal/cli_spec.ts";
 
 /**
@@ -49,7 +50,7 @@ export async function main(args: readonly string[]): Promise<number> {
   } catch (error) {
     const isUsage = error instanceof UsageError;
     if (!isUsage && !(error instanceof FatalError)) throw error;
-    console.error(`distchan: ${error.message}`);
+    console.error(`distchan: ${printable(error.message)}`);
     return isUsage ? 2 : 3;
   }
 }

@@ -488,9 +488,16 @@ export class Client<Item = unknown, Result = unknown>
     this.#takeForWork();
     // Leaving begins with a runner: loading isn't interrupted for it.
     const { signal: _, ...staying } = options;
-    const source = typeof handler === "function"
-      ? new FunctionSource(handler as Handler<never, unknown>, options)
-      : await openHandler(handler, staying, this.#options.codec);
+    let source: HandlerSource;
+    try {
+      source = typeof handler === "function"
+        ? new FunctionSource(handler as Handler<never, unknown>, options)
+        : await openHandler(handler, staying, this.#options.codec);
+    } catch (error) {
+      // It is of no use to anybody: the server needn't wait for it.
+      void this.abort(error);
+      throw error;
+    }
     try {
       await this.#work(source, options);
     } finally {
@@ -506,6 +513,8 @@ export class Client<Item = unknown, Result = unknown>
   }
 
   #takeForWork(): void {
+    // Both ways, or none: the second of these must not be the one that throws.
+    if (this.#inlet.isTaken) this.#inlet.takeForWork();
     this.#intake.outlet.takeForWork();
     this.#inlet.takeForWork();
     this.#intake.isWork = true;
@@ -782,13 +791,6 @@ export class Client<Item = unknown, Result = unknown>
   }
 
   #endValues(): Promise<void> {
-    if (
-      !this.#values.isEnded && !this.#intake.outlet.isTaken &&
-      !this.#intake.isWork
-    ) {
-      // A client that only writes.
-      this.#intake.skip();
-    }
     const end = this.#values.end();
     this.#finishSoon();
     return end;
@@ -802,10 +804,16 @@ export class Client<Item = unknown, Result = unknown>
 
   // --- Ending ---
 
+  /** Whether nothing more is read: also if this client has only written. */
+  get #isReadingDone(): boolean {
+    const { isDone, isWork, outlet } = this.#intake;
+    return isDone || (this.#values.isEnded && !outlet.isTaken && !isWork);
+  }
+
   /** Looks, a moment later, whether all is done. */
   #finishSoon(): void {
     if (this.#finishTimer !== undefined || this.#phase !== "open") return;
-    if (!this.#intake.isDone) return;
+    if (!this.#isReadingDone) return;
     // The code behind the reader's loop runs first: it may still write.
     this.#finishTimer = setTimeout(() => {
       this.#finishTimer = undefined;
@@ -814,13 +822,14 @@ export class Client<Item = unknown, Result = unknown>
   }
 
   #finishNow(): void {
-    if (this.#phase !== "open" || !this.#intake.isDone) return;
+    if (this.#phase !== "open" || !this.#isReadingDone) return;
     const { runner } = this.#intake;
     if (runner !== null) {
       if (!runner.isIdle || this.#answers.pending > 0) return;
     } else if (this.#inlet.isTaken && !this.#values.isEnded) return;
     if (!this.#values.isEmpty) return;
     this.#phase = "goodbye";
+    this.#intake.outlet.end(); // whoever begins to read now is at the end
     this.#intake.stop();
     this.#values.stop();
     this.#answers.stop();

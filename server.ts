@@ -761,9 +761,25 @@ export class Server<Item = unknown, Result = unknown>
     const unfinished = this.#delivery.unfinished().map((
       { id, item },
     ) => ({ id, item: item as Item }));
-    const error = new DrainTimeoutError<Item>(drainMs, unfinished);
+    const error = new DrainTimeoutError<Item>(
+      drainMs,
+      unfinished,
+      this.#whatHoldsUp(),
+    );
     await this.abort(error);
     throw error;
+  }
+
+  #whatHoldsUp(): string {
+    const { alive, workers } = this.#delivery;
+    if (alive === 0) {
+      const names = [...this.#links]
+        .filter((link) => link.isWorker && !link.isSuspect)
+        .map(({ label }) => label);
+      return `no goodbye from ${names.join(", ")}`;
+    }
+    if (this.#channel.isUnread) return "nobody reads the results";
+    return workers.length === 0 ? "there are no workers" : "";
   }
 
   #end(): Promise<void> {
@@ -855,12 +871,14 @@ export class Server<Item = unknown, Result = unknown>
       isLoopback: isLocal,
       stats: () => this.stats(),
       phase: () => this.#phase,
-      serve: (handler, signal) =>
+      serve: (handler, signal, again = port) =>
         Deno.serve({
           hostname,
-          port,
+          port: again,
           signal,
-          onListen: () => {}, // by itself it prints
+          // By themselves these print.
+          onListen: () => {},
+          onError: () => new Response(null, { status: 500 }),
           ...(cert !== undefined && key !== undefined ? { cert, key } : {}),
         }, handler),
     });
@@ -923,7 +941,6 @@ export class Server<Item = unknown, Result = unknown>
 
   /** What nobody took of a suspect's items stays with it. */
   #onHeard(link: WorkerLink): void {
-    link.heartbeat.suspect = false;
     this.#emit({ type: "recovered", worker: { ...link.info } });
     this.#delivery.trust(link);
   }

@@ -12,7 +12,8 @@ import { CborReader, INDEFINITE } from "./cbor_reader.ts";
 import { CborSimple, isSimple } from "./cbor_simple.ts";
 import type { Aside } from "./long_string.ts";
 import { MAX_SHAPE_KEYS, ShapeCache } from "./shape_cache.ts";
-import { decodeTagged } from "./cbor_tagged.ts";
+import { COLLIDING, decodeTagged } from "./cbor_tagged.ts";
+import { KeyBuckets } from "./key_buckets.ts";
 
 /** Arrays of more items than this grow while they are read. */
 const MAX_AHEAD = 1 << 16;
@@ -37,6 +38,7 @@ export class CborDecoder extends CborReader {
    */
   readValue(): unknown {
     this.#budget = this.end - this.pos;
+    this.escapes = 0;
     try {
       return this.value(0);
     } catch (error) {
@@ -181,10 +183,12 @@ export class CborDecoder extends CborReader {
     depth: number,
   ): Map<unknown, unknown> {
     const seen = new Set<string>();
+    const buckets = new KeyBuckets();
     while (result.size < count) {
       if (count === Infinity && this.atBreak()) break;
       const keyAt = this.pos;
       const key = this.value(depth + 1);
+      if (!buckets.accepts(key)) this.fail(COLLIDING, keyAt);
       let twice = result.has(key);
       if (typeof key === "object" && key !== null) {
         // Arrays and the like: the same if their bytes are.

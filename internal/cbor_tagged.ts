@@ -17,10 +17,21 @@ import {
   type TypedArray,
   type TypedArrayTag,
 } from "./cbor_tags.ts";
+import { KeyBuckets } from "./key_buckets.ts";
 
 /** RFC 3339, as tag 0 has it. */
 const DATE_TEXT =
   /^(\d{4})-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d+)?(?:Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)$/i;
+
+/** What is wrong with keys that are chosen to be slow. */
+export const COLLIDING = "too many numbers of a set, or keys of a map, collide";
+
+/**
+ * What the regular expressions of a value may have in all: property escapes,
+ * which V8 turns into long lists of characters at once. One with the flag v
+ * counts as many, and each class there as one.
+ */
+const MAX_ESCAPES = 1024, ESCAPES_OF_V = 16;
 
 /** Bignums past this size are refused: no bigint is that large. */
 const MAX_BIGNUM_BYTES = 1 << 27;
@@ -33,6 +44,7 @@ export function decodeTagged(
 ): unknown {
   const at = reader.pos - 1;
   const tag = reader.argument(info);
+  if (!reader.readsTags) return bare(reader, tag, depth, at);
   switch (tag) {
     case Tag.DATE_TEXT:
       return dateText(reader, at);
@@ -59,6 +71,16 @@ export function decodeTagged(
   }
   const typed = TYPED_ARRAY_TAGS.get(tag);
   if (typed !== undefined) return typedArray(reader, typed, at);
+  return bare(reader, tag, depth, at);
+}
+
+/** A tag that stands for nothing here. */
+function bare(
+  reader: CborReader,
+  tag: number,
+  depth: number,
+  at: number,
+): CborTag<CborType> {
   const number = tag < 2 ** 53 ? tag : reader.exact64();
   reader.enter(depth, at);
   return new CborTag(number, reader.value(depth + 1) as CborType);
@@ -139,6 +161,19 @@ function regExp(
   flags: string,
   at: number,
 ): RegExp {
+  if (/[uv]/.test(flags)) {
+    const escapes = source.match(/\\p/gi)?.length ?? 0;
+    const classes = source.match(/\[/g)?.length ?? 0;
+    reader.escapes += flags.includes("v")
+      ? escapes * ESCAPES_OF_V + classes
+      : escapes;
+    if (reader.escapes > MAX_ESCAPES) {
+      reader.fail(
+        `regular expressions have more than ${MAX_ESCAPES} property escapes (with the flag v each counts as ${ESCAPES_OF_V}, and each class as 1)`,
+        at,
+      );
+    }
+  }
   try {
     return new RegExp(source, flags);
   } catch (error) {
@@ -181,10 +216,13 @@ function set(reader: CborReader, depth: number, at: number): Set<unknown> {
   const next = countdown(reader, reader.expect(4), 1);
   reader.enter(depth, at);
   const result = new Set<unknown>();
+  const buckets = new KeyBuckets();
   while (next()) {
     const entryAt = reader.pos;
     const { size } = result;
-    result.add(reader.value(depth + 1));
+    const member = reader.value(depth + 1);
+    if (!buckets.accepts(member)) reader.fail(COLLIDING, entryAt);
+    result.add(member);
     if (result.size === size) {
       reader.fail("a value of a set is there twice", entryAt);
     }
@@ -200,9 +238,11 @@ function map(
   const next = countdown(reader, reader.expect(5), 2);
   reader.enter(depth, at);
   const result = new Map<unknown, unknown>();
+  const buckets = new KeyBuckets();
   while (next()) {
     const keyAt = reader.pos;
     const key = reader.value(depth + 1);
+    if (!buckets.accepts(key)) reader.fail(COLLIDING, keyAt);
     if (result.has(key)) reader.fail("a key is there twice", keyAt);
     result.set(key, reader.value(depth + 1));
   }

@@ -156,7 +156,8 @@ async function readEntries(
   file: Deno.FsFile,
 ): Promise<Map<number, Known>> {
   const known = new Map<number, Known>();
-  const decoder = new TextDecoder();
+  // A byte order mark counts too, where the file is cut.
+  const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   const chunk = new Uint8Array(256 * 1024);
   let rest = "", line = 0, whole = 0, isBad = false;
   for (;;) {
@@ -199,7 +200,7 @@ async function readEntries(
 
 function parseEntry(line: string): Known & { seq: number } | null {
   try {
-    const { seq, hash, ok } = JSON.parse(line);
+    const { seq, hash, ok } = JSON.parse(line.replace(/^\ufeff/, ""));
     return Number.isSafeInteger(seq) && typeof hash === "string" &&
         typeof ok === "boolean"
       ? { seq, hash, ok }

@@ -22,10 +22,13 @@ import {
   UsageError,
 } from "./cli_arguments.ts";
 import { readRunnable, type Runnable, toUsable } from "./cli_module.ts";
+import { excerpt } from "./cli_output.ts";
 import { StopSignals } from "./cli_signals.ts";
 
 const GIVE_UP_MS = 60_000;
 const STUCK_TICK_MS = 50;
+/** So much of what a server says is shown, in UTF-16 units. */
+const MAX_REASON = 500;
 
 /** Runs `distchan work`; resolves with its exit status. */
 export async function work(args: Arguments): Promise<number> {
@@ -71,7 +74,9 @@ export async function work(args: Arguments): Promise<number> {
     );
   } catch (error) {
     if (error instanceof HandshakeError) {
-      throw new FatalError(`${where} refused: ${error.message}`);
+      throw new FatalError(
+        `${where} refused: ${excerpt(error.message, MAX_REASON)}`,
+      );
     }
     throw toUsable(error);
   } finally {
@@ -108,11 +113,13 @@ class Absence {
       this.end();
       this.#lastError = null;
     } else if (event.type === "disconnected" && event.code !== "normal") {
-      this.#tell(`lost ${this.#where} (${event.code}): ${event.reason}`);
+      const reason = excerpt(event.reason, MAX_REASON);
+      this.#tell(`lost ${this.#where} (${event.code}): ${reason}`);
       this.#begin();
     } else if (event.type === "reconnecting") {
       if (this.#lastError === null) {
-        this.#tell(`waiting for ${this.#where}: ${event.error.message}`);
+        const reason = excerpt(event.error.message, MAX_REASON);
+        this.#tell(`waiting for ${this.#where}: ${reason}`);
       }
       this.#lastError = event.error;
     }
@@ -129,7 +136,7 @@ class Absence {
       const seconds = this.#giveUpMs / 1000;
       const why = this.#lastError === null
         ? ""
-        : `: ${reasonOf(this.#lastError)}`;
+        : `: ${excerpt(reasonOf(this.#lastError), MAX_REASON)}`;
       this.#controller.abort(
         new FatalError(
           `gave up after ${seconds} s without ${this.#where}${why}`,

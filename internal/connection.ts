@@ -195,6 +195,8 @@ export class Connection {
     },
   ) {
     this.#duplex = duplex;
+    // Whoever is there may not even know the secret, and frames need no tags.
+    this.#reader.readsTags = false;
     this.#isCrowded = options.isCrowded ?? (() => false);
     this.#events = options.events;
     this.#decoder = options.isCrowded === undefined
@@ -507,6 +509,7 @@ export class Connection {
             );
             if (this.#ended || this.#finishing) break;
             reader.set(plain, 0, plain.length);
+            work += plain.length;
           }
           this.#events.onFrame(reader.readUint(), reader);
           if (this.#held !== null) {

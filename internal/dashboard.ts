@@ -32,10 +32,11 @@ export interface DashboardHost {
   stats(): ServerStats;
   /** Where the server is in its life. */
   phase(): DashboardPhase;
-  /** Starts the HTTP server. */
+  /** Starts the HTTP server; on the port that it had, if it had one. */
   serve(
     handler: (request: Request) => Response,
     signal: AbortSignal,
+    port?: number,
   ): Deno.HttpServer<Deno.NetAddr>;
 }
 
@@ -91,7 +92,9 @@ const encoder = new TextEncoder();
 /** Serves the page. */
 export class Dashboard {
   readonly #host: DashboardHost;
-  readonly #http: Deno.HttpServer<Deno.NetAddr>;
+  #http: Deno.HttpServer<Deno.NetAddr>;
+  /** The HTTP server has ended by itself: no file could be opened, perhaps. */
+  #isDown = false;
   readonly #token: Uint8Array | null;
   readonly #startedAt = Date.now();
   readonly #timer: ReturnType<typeof setInterval>;
@@ -108,10 +111,7 @@ export class Dashboard {
     this.#host = host;
     this.#token = host.token;
     this.#last = { at: performance.now(), count: 0 };
-    this.#http = host.serve(
-      (request) => this.#handle(request),
-      this.#stop.signal,
-    );
+    this.#http = this.#serve();
     this.#timer = setInterval(() => this.#tick(), SAMPLE_MS);
   }
 
@@ -139,6 +139,16 @@ export class Dashboard {
     return this.#closing ??= this.#close();
   }
 
+  #serve(port?: number): Deno.HttpServer<Deno.NetAddr> {
+    const http = this.#host.serve(
+      (request) => this.#handle(request),
+      this.#stop.signal,
+      port,
+    );
+    http.finished.catch(() => this.#isDown = true);
+    return http;
+  }
+
   async #close(): Promise<void> {
     clearInterval(this.#timer);
     this.#broadcast();
@@ -150,11 +160,12 @@ export class Dashboard {
     // Who has asked half a question, or doesn't read, isn't waited for.
     const timer = setTimeout(() => this.#stop.abort(), CLOSE_MS);
     this.#http.shutdown().catch(() => {});
-    await this.#http.finished;
+    await this.#http.finished.catch(() => {});
     clearTimeout(timer);
   }
 
   #tick(): void {
+    if (this.#isDown) this.#restart();
     const now = performance.now();
     const { settled, failed, pending, inFlight } = this.#host.stats();
     const count = settled + failed;
@@ -167,6 +178,15 @@ export class Dashboard {
       latencyMs: latency(this.#samples.slice(-LATENCY_SAMPLES)),
     });
     this.#broadcast();
+  }
+
+  #restart(): void {
+    try {
+      this.#http = this.#serve(this.addr.port);
+      this.#isDown = false;
+    } catch {
+      // At the next tick, perhaps.
+    }
   }
 
   #broadcast(): void {
@@ -195,7 +215,8 @@ export class Dashboard {
     if (request.method !== "GET" && request.method !== "HEAD") {
       return text(405, "only GET", { allow: "GET, HEAD" });
     }
-    const url = new URL(request.url);
+    const url = URL.parse(request.url);
+    if (url === null) return text(400, "its Host makes no URL");
     if (url.pathname === "/healthz") {
       const phase = this.#host.phase();
       return text(phase === "aborted" ? 503 : 200, phase);

@@ -452,10 +452,21 @@ export class DrainTimeoutError<Item = unknown> extends Error {
    *
    * @param drainMs The time that ran out, in milliseconds.
    * @param unfinished The items that weren't settled.
+   * @param why What is known of why, in words for the message.
    */
-  constructor(drainMs: number, unfinished: { id: number; item: Item }[]) {
+  constructor(
+    drainMs: number,
+    unfinished: { id: number; item: Item }[],
+    why: string = "",
+  ) {
+    const { length } = unfinished;
+    const what = length === 0
+      ? "all items were settled, but not all workers have gone"
+      : `${length} items were not settled`;
     super(
-      `Cannot finish in order: ${unfinished.length} items were not settled within ${drainMs} ms`,
+      `Cannot finish in order: ${what} within ${drainMs} ms${
+        why === "" ? "" : `: ${why}`
+      }`,
     );
     this.name = "DrainTimeoutError";
     this.unfinished = unfinished;

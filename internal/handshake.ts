@@ -417,7 +417,9 @@ function readFrameLimit(map: Fields, frame: string): number {
     value < MIN_FRAME_BYTES || value > MAX_FRAME_BYTES
   ) {
     throw new ProtocolError(
-      `Cannot read ${frame}: expected an integer from ${MIN_FRAME_BYTES} to ${MAX_FRAME_BYTES} as maxFrameBytes, got ${value}`,
+      `Cannot read ${frame}: expected an integer from ${MIN_FRAME_BYTES} to ${MAX_FRAME_BYTES} as maxFrameBytes, got ${
+        typeof value === "number" ? value : typeof value
+      }`,
     );
   }
   return value;

@@ -259,11 +259,6 @@ export class Intake<Item> {
     this.outlet.close();
   }
 
-  /** Nothing is read. */
-  skip(): void {
-    this.#isDone = true;
-  }
-
   /** Everything that runs is told to stop, and what waits is dropped. */
   abortRunner(reason: unknown): void {
     this.#runner?.takeWaiting();

@@ -12,10 +12,14 @@ import type { Codec } from "../codec.ts";
 import { CborCodec } from "./cbor_codec.ts";
 import { type Execution, Isolate, type IsolateEvents } from "./isolate.ts";
 import type { IsolateSetup } from "./isolate_worker.ts";
-import { Queue } from "./queue.ts";
 import type { HandlerSource, IsolateSink } from "./runner.ts";
 import { toError } from "./thrown.ts";
-import type { Runner, WorkItem } from "./work_loop.ts";
+import {
+  cancelled,
+  type Runner,
+  WaitingItems,
+  type WorkItem,
+} from "./work_loop.ts";
 
 /** Options of {@linkcode IsolatePool}. */
 export interface IsolatePoolOptions {
@@ -198,7 +202,7 @@ class IsolateRunner implements Runner {
   readonly sink: IsolateSink;
   readonly #pool: IsolatePool;
   readonly #onClose: () => void;
-  readonly #waiting = new Queue<WorkItem>();
+  readonly #waiting = new WaitingItems();
   /** What runs, by delivery. */
   readonly #running = new Map<number, Isolate>();
 
@@ -223,7 +227,7 @@ class IsolateRunner implements Runner {
         this.#pool.restart(this.#waiting.length);
         break;
       }
-      this.#begin(this.#waiting.shift()!, isolate);
+      this.#begin(this.#waiting.shift(), isolate);
     }
     if (this.isIdle) this.sink.onIdle();
   }
@@ -234,22 +238,14 @@ class IsolateRunner implements Runner {
       isolate.abort(null);
       return;
     }
-    for (const item of this.takeWaiting()) {
-      if (item.delivery !== delivery) this.#waiting.push(item);
-      else {
-        this.sink.error(
-          item,
-          new DOMException("The item was cancelled", "AbortError"),
-        );
-      }
-    }
+    const item = this.#waiting.cancel(delivery);
+    if (item === null) return;
+    this.sink.error(item, cancelled());
     if (this.isIdle) this.sink.onIdle();
   }
 
   takeWaiting(): WorkItem[] {
-    const items = [...this.#waiting];
-    this.#waiting.clear();
-    return items;
+    return this.#waiting.takeAll();
   }
 
   abort(reason: unknown): void {

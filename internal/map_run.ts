@@ -210,10 +210,12 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
     const { delivery } = this.#host;
     const source = this.#source;
     try {
-      const isAsync = Symbol.asyncIterator in source;
+      // Text is an iterable too, and no object.
+      const isAsync = typeof source === "object" &&
+        Symbol.asyncIterator in source;
       const iterator = this.#iterator = isAsync
         ? source[Symbol.asyncIterator]()
-        : source[Symbol.iterator]();
+        : (source as Iterable<unknown>)[Symbol.iterator]();
       for (let from = performance.now();;) {
         while (this.#running && !this.#hasRoom()) {
           await new Promise<void>((resolve) => this.#room = resolve);

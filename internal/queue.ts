@@ -22,6 +22,11 @@ export class Queue<T> implements Iterable<T> {
     this.#length++;
   }
 
+  /** The `i`th value, which stays. There must be one. */
+  at(i: number): T {
+    return this.#slots[(this.#head + i) & (this.#slots.length - 1)]!;
+  }
+
   /** The first value, which stays; undefined if there is none. */
   peek(): T | undefined {
     return this.#length === 0 ? undefined : this.#slots[this.#head];

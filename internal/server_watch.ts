@@ -61,6 +61,8 @@ export class ServerWatch {
   readonly #options: ServerWatchOptions;
   readonly #watchdog: Watchdog;
   #isStopped = false;
+  /** Since when workers execute nothing that is needed, in ms. */
+  readonly #holding = new WeakMap<WorkerLink, number>();
   /** `Delivery.progress` at the last look. */
   #progress = -1;
   readonly #stall = new Standstill();
@@ -99,6 +101,7 @@ export class ServerWatch {
       else if (link.isWorker) {
         link.sample(now);
         this.#judge(link, now);
+        this.#checkHolding(link, now);
       }
     }
     this.#checkItems(now);
@@ -139,11 +142,27 @@ export class ServerWatch {
       );
     } else if (verdict === "suspect") {
       heartbeat.suspect = true;
-      this.#options.onEvent({ type: "suspect", worker: { ...link.info } });
+      this.#suspect(link);
       link.ping(now);
-      this.#options.delivery.suspect(link);
-      this.#options.onSuspect();
     } else if (verdict === "ping") link.ping(now);
+  }
+
+  /** What a worker would never begin may be begun by others. */
+  #checkHolding(link: WorkerLink, now: number): void {
+    if (!link.isHolding || link.isStuck) this.#holding.delete(link);
+    else {
+      const since = this.#holding.get(link) ?? now;
+      this.#holding.set(link, since);
+      if (now - since < this.#options.heartbeat.timeoutMs) return;
+      link.isStuck = true;
+      this.#suspect(link);
+    }
+  }
+
+  #suspect(link: WorkerLink): void {
+    this.#options.onEvent({ type: "suspect", worker: { ...link.info } });
+    this.#options.delivery.suspect(link);
+    this.#options.onSuspect();
   }
 
   /** Items that are executed for too long fail. */

@@ -33,7 +33,10 @@ export function toError(thrown: unknown): Error {
         return thrown;
       }
     }
-    text = typeof thrown === "string" ? thrown : Deno.inspect(thrown);
+    // Stacks tell more than who is told needs to know.
+    text = typeof thrown === "string"
+      ? thrown
+      : Deno.inspect(thrown).replaceAll(/\n\s+at .*/g, "");
   } catch {
     text = "something that can't be shown was thrown";
   }

@@ -93,6 +93,60 @@ export interface Runner {
   close(): void;
 }
 
+/**
+ * Items that wait for a runner. Their deliveries are in order, so that one is
+ * found quickly, among any number of others; once cancelled, it is passed over.
+ */
+export class WaitingItems {
+  readonly #items = new Queue<WorkItem>();
+  readonly #cancelled = new Set<number>();
+
+  /** How many wait. */
+  get length(): number {
+    return this.#items.length - this.#cancelled.size;
+  }
+
+  /** Adds an item. */
+  push(item: WorkItem): void {
+    this.#items.push(item);
+  }
+
+  /** Takes the first. There must be one. */
+  shift(): WorkItem {
+    for (;;) {
+      const item = this.#items.shift()!;
+      if (this.#cancelled.size === 0) return item;
+      if (!this.#cancelled.delete(item.delivery)) return item;
+    }
+  }
+
+  /** Takes out all of them. */
+  takeAll(): WorkItem[] {
+    const items = [...this.#items].filter(({ delivery }) =>
+      !this.#cancelled.has(delivery)
+    );
+    this.#items.clear();
+    this.#cancelled.clear();
+    return items;
+  }
+
+  /** Takes out the item of a delivery; null if it doesn't wait. */
+  cancel(delivery: number): WorkItem | null {
+    let low = 0, high = this.#items.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (this.#items.at(middle).delivery < delivery) low = middle + 1;
+      else high = middle;
+    }
+    const item = low < this.#items.length ? this.#items.at(low) : null;
+    if (item?.delivery !== delivery || this.#cancelled.has(delivery)) {
+      return null;
+    }
+    this.#cancelled.add(delivery);
+    return item;
+  }
+}
+
 /** How long a plain loop of synchronous handlers goes on, in ms. */
 const SLICE_MS = 8;
 
@@ -127,7 +181,7 @@ export class WorkLoop implements Runner {
   readonly #handler: Handler<never, unknown>;
   readonly #concurrency: number;
   readonly #sink: WorkSink;
-  readonly #waiting = new Queue<WorkItem>();
+  readonly #waiting = new WaitingItems();
   /** What runs and has not returned, by delivery. */
   readonly #running = new Map<number, Context>();
   #isLooping = false;
@@ -164,7 +218,7 @@ export class WorkLoop implements Runner {
       this.#waiting.length > 0 && this.#running.size < this.#concurrency &&
       !this.#sink.isBusy()
     ) {
-      this.#begin(this.#waiting.shift()!);
+      this.#begin(this.#waiting.shift());
       if (++count < this.#glance) continue;
       const now = performance.now();
       // As often as needed to notice a slow handler, and no oftener.
@@ -186,24 +240,15 @@ export class WorkLoop implements Runner {
 
   cancel(delivery: number): void {
     const context = this.#running.get(delivery);
-    const reason = new DOMException("The item was cancelled", "AbortError");
-    if (context !== undefined) {
-      context.abort(reason);
-      return;
-    }
-    const kept: WorkItem[] = [];
-    for (const item of this.takeWaiting()) {
-      if (item.delivery === delivery) this.#sink.error(item, reason);
-      else kept.push(item);
-    }
-    for (const item of kept) this.#waiting.push(item);
+    const item = context === undefined ? this.#waiting.cancel(delivery) : null;
+    if (context !== undefined) context.abort(cancelled());
+    if (item === null) return;
+    this.#sink.error(item, cancelled());
     if (this.isIdle) this.#sink.onIdle();
   }
 
   takeWaiting(): WorkItem[] {
-    const items = [...this.#waiting];
-    this.#waiting.clear();
-    return items;
+    return this.#waiting.takeAll();
   }
 
   abort(reason: unknown): void {
@@ -308,4 +353,9 @@ function promiseOf(outcome: object): Promise<unknown> | null {
   return typeof (outcome as PromiseLike<unknown>).then === "function"
     ? Promise.resolve(outcome)
     : null;
+}
+
+/** Why a handler is aborted, or an item never begun. */
+export function cancelled(): DOMException {
+  return new DOMException("The item was cancelled", "AbortError");
 }

@@ -83,7 +83,7 @@ export interface LinkHost extends ServerHandshakeOptions {
   onRejected(link: WorkerLink, code: HandshakeErrorCode, reason: string): void;
   /** A worker is no longer one; `code` is "normal" after a goodbye. */
   onGone(link: WorkerLink, code: string, reason: string): void;
-  /** A suspect was heard. */
+  /** A suspect was heard, or has let go. */
   onHeard(link: WorkerLink): void;
   /** The connection is closed. */
   onClosed(link: WorkerLink): void;
@@ -110,6 +110,8 @@ export class WorkerLink implements Worker {
   instance = "";
   isAlone = false;
   hasMore = false;
+  /** Whether it holds on to items that nobody needs, and so begins no others. */
+  isStuck = false;
   /** The connection. */
   readonly connection: Connection;
   /** Judges its silence. */
@@ -213,12 +215,20 @@ export class WorkerLink implements Worker {
   }
 
   get isSuspect(): boolean {
-    return this.heartbeat.suspect;
+    return this.heartbeat.suspect || this.isStuck;
+  }
+
+  /** Whether all that it executes isn't needed any more. */
+  get isHolding(): boolean {
+    const { concurrency, inFlight } = this;
+    if (inFlight.count < concurrency) return false;
+    const executed = inFlight.oldest(concurrency);
+    return executed.every(({ state }) => state === SETTLED);
   }
 
   get isOpen(): boolean {
     return this.#isWorker && this.#granted && !this.isLeaving &&
-      !this.heartbeat.suspect && !this.#ended;
+      !this.isSuspect && !this.#ended;
   }
 
   get hasRoom(): boolean {
@@ -635,7 +645,7 @@ export class WorkerLink implements Worker {
       if (overflow !== null) this.#onViolation(overflow);
       return;
     }
-    if (this.heartbeat.suspect) this.#host.onHeard(this);
+    if (this.isSuspect) this.#heard();
     if (this.#settledInBatch > 0) {
       if (this.#adaptive !== null) {
         this.#adaptive.settled(
@@ -653,6 +663,12 @@ export class WorkerLink implements Worker {
       this.#settledInBatch = 0;
     }
     this.#host.delivery.pump();
+  }
+
+  #heard(): void {
+    this.heartbeat.suspect = false;
+    if (this.#settledInBatch > 0) this.isStuck = false;
+    if (!this.isStuck) this.#host.onHeard(this);
   }
 
   #onViolation(error: Error): void {

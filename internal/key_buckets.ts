@@ -1,0 +1,85 @@
+/**
+ * A limit on keys that collide. V8 hashes numbers and bigints without a seed: a
+ * peer can choose those of a set or a map so that all fall into one bucket, and
+ * each takes a walk past all the others then.
+ *
+ * This counts them by V8's own hash. Should that change, nothing is refused that
+ * is good.
+ *
+ * @module
+ */
+
+/** Buckets that are told apart. */
+const BUCKETS = 1 << 14;
+/** So many keys in one are no harm. */
+const MAX_CHAIN = 1024;
+/** How many times as many as the average one may have, beyond that. */
+const MAX_EXCESS = 8;
+
+const double = new Float64Array(1);
+const halves = new Uint32Array(double.buffer);
+/** Which half of a double has its sign. */
+const HIGH = new Uint8Array(new Float64Array([-0]).buffer)[7] === 0 ? 0 : 1;
+
+/** The keys of one set or map, while it is read. */
+export class KeyBuckets {
+  #count = 0;
+  #counts: Uint32Array | null = null;
+
+  /** Counts a key; false if there are too many like it. */
+  accepts(key: unknown): boolean {
+    if (typeof key !== "number" && typeof key !== "bigint") return true;
+    if (++this.#count <= MAX_CHAIN) return true;
+    this.#counts ??= new Uint32Array(BUCKETS);
+    const count = ++this.#counts[hashOf(key) & (BUCKETS - 1)]!;
+    return count <= MAX_CHAIN + MAX_EXCESS * this.#count / BUCKETS;
+  }
+}
+
+function hashOf(key: number | bigint): number {
+  if (typeof key === "bigint") {
+    const digit = BigInt.asUintN(64, key < 0n ? -key : key);
+    return longHash(Number(digit >> 32n), Number(BigInt.asUintN(32, digit)));
+  }
+  if ((key | 0) === key) return hash(key);
+  double[0] = key;
+  return longHash(halves[HIGH]!, halves[1 - HIGH]!);
+}
+
+/** V8's `ComputeUnseededHash()`. */
+function hash(key: number): number {
+  key = (~key + (key << 15)) | 0;
+  key ^= key >>> 12;
+  key = (key + (key << 2)) | 0;
+  key ^= key >>> 4;
+  key = Math.imul(key, 2057);
+  return key ^ (key >>> 16);
+}
+
+/** V8's `ComputeLongHash()`, of 64 bits in two halves; its last 32 bits. */
+function longHash(high: number, low: number): number {
+  // ~key + (key << 18)
+  let sum = (~low >>> 0) + ((low << 18) >>> 0);
+  high = (~high + ((high << 18) | (low >>> 14)) + carry(sum)) | 0;
+  low = sum | 0;
+  // key ^ (key >>> 31)
+  low ^= (high << 1) | (low >>> 31);
+  high ^= high >>> 31;
+  // key * 21
+  sum = (low >>> 0) * 21;
+  high = (Math.imul(high, 21) + carry(sum)) | 0;
+  low = sum | 0;
+  // key ^ (key >>> 11)
+  low ^= (high << 21) | (low >>> 11);
+  high ^= high >>> 11;
+  // key + (key << 6)
+  sum = (low >>> 0) + ((low << 6) >>> 0);
+  high = (high + ((high << 6) | (low >>> 26)) + carry(sum)) | 0;
+  low = sum | 0;
+  // key ^ (key >>> 22)
+  return low ^ ((high << 10) | (low >>> 22));
+}
+
+function carry(sum: number): number {
+  return Math.floor(sum / 0x1_0000_0000);
+}

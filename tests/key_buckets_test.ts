@@ -1,0 +1,100 @@
+/** Keys that a peer has chosen so that V8 looks for each among all others. */
+import { assert, assertEquals, assertThrows } from "@std/assert";
+import { cbor, DecodeError } from "../codec.ts";
+import { KeyBuckets } from "../internal/key_buckets.ts";
+
+const codec = cbor();
+const COUNT = 20_000;
+
+/** The 64 bits that V8 hashes to `hash`, of those with `i` above it. */
+function preimage(i: number, hash: bigint): bigint {
+  const wrap = (n: bigint) => BigInt.asUintN(64, n);
+  const inverse = (factor: bigint) => {
+    let x = 1n;
+    for (let n = 0; n < 7; n++) x = wrap(x * (2n - factor * x));
+    return x;
+  };
+  const unshift = (n: bigint, bits: bigint) => {
+    let x = n;
+    for (let done = bits; done < 64n; done += bits) x = n ^ (x >> bits);
+    return wrap(x);
+  };
+  let n = unshift((BigInt(i) << 30n) | hash, 22n);
+  n = unshift(wrap(n * inverse(65n)), 11n);
+  n = unshift(wrap(n * inverse(21n)), 31n);
+  return wrap((n + 1n) * inverse((1n << 18n) - 1n));
+}
+
+function toDouble(bits: bigint): number {
+  return new Float64Array(new BigUint64Array([bits]).buffer)[0]!;
+}
+
+/** Integers of 32 bits that share the last bits of their hash. */
+function collidingIntegers(count: number): number[] {
+  const found: number[] = [];
+  for (let i = 0; found.length < count; i++) {
+    let key = (~i + (i << 15)) | 0;
+    key ^= key >>> 12;
+    key = (key + (key << 2)) | 0;
+    key ^= key >>> 4;
+    key = Math.imul(key, 2057);
+    if (((key ^ (key >>> 16)) & 0x3fff) === 77) found.push(i | 0);
+  }
+  return found;
+}
+
+const indices = Array.from({ length: COUNT }, (_, i) => i);
+const colliding: Record<string, (number | bigint)[]> = {
+  "bigints with the same last 64 bits": indices.map((i) => BigInt(i) << 64n),
+  "bigints that were computed": indices.map((i) => preimage(i, 12345n)),
+  "doubles that were computed": indices.map((i) => toDouble(preimage(i, 5n)))
+    .filter((n) => !Number.isNaN(n)),
+  "integers that were computed": collidingIntegers(2500),
+};
+
+for (const [name, keys] of Object.entries(colliding)) {
+  Deno.test(`The codec refuses sets and maps of ${name}`, () => {
+    // The same keys in V8's own order of magnitude: what is sent is well-formed.
+    for (const value of [new Set(keys), new Map(keys.map((k) => [k, 0]))]) {
+      const payload = codec.encode(value);
+      assertThrows(() => codec.decode(payload), DecodeError, "collide");
+      if (value instanceof Map) {
+        const untagged = payload.subarray(3); // without tag 259
+        assertEquals(untagged[0]! >> 5, 5);
+        assertThrows(() => codec.decode(untagged), DecodeError, "collide");
+      }
+    }
+    assertEquals(codec.decode(codec.encode(keys)), keys, "a list is fine");
+  });
+}
+
+const good: Record<string, (i: number) => number | bigint> = {
+  "0, 1, 2 …": (i) => i,
+  "multiples of 65,536": (i) => i * 65536,
+  "points in time": (i) => 1_700_000_000_000 + i * 1000,
+  "fractions": (i) => i / 7,
+  "powers and their neighbours": (i) => 2 ** (i % 1000) + i,
+  "bigints": (i) => BigInt(i),
+  "negative bigints": (i) => -BigInt(i) * 1_000_003n,
+  "bigints of 128 bits": (i) =>
+    (BigInt(i) << 64n) |
+    (BigInt(i) * 0x9e37_79b9_7f4a_7c15n & (1n << 64n) - 1n),
+  "small bigints, shifted": (i) => BigInt(i % 1000) << 64n,
+};
+
+for (const [name, make] of Object.entries(good)) {
+  Deno.test(`KeyBuckets accepts any number of keys like ${name}`, () => {
+    const buckets = new KeyBuckets();
+    const keys = new Set(Array.from({ length: 200_000 }, (_, i) => make(i)));
+    for (const key of keys) assert(buckets.accepts(key), `${key}`);
+  });
+}
+
+Deno.test("KeyBuckets counts nothing but numbers and bigints", () => {
+  const buckets = new KeyBuckets();
+  for (let i = 0; i < 10_000; i++) {
+    for (const key of ["text", true, null, undefined]) {
+      assert(buckets.accepts(key));
+    }
+  }
+});
