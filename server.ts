@@ -522,8 +522,8 @@ export class Server<Item = unknown, Result = unknown>
    * the source. It throws an {@linkcode ItemFailure} unless `onFailure` or
    * `settled` is set; what the source throws, once the results before it were
    * read; a TypeError if the server has ended. Nothing is taken before the
-   * first is asked for, and until the last was, or `return()` is called, the
-   * server doesn't end.
+   * first is asked for; from then on until the last was, or `return()` is
+   * called, the server doesn't end.
    * @throws {TypeError} If `items` isn't iterable, or an option is unknown or
    * of the wrong type.
    * @throws {RangeError} If an option is out of range.
@@ -785,8 +785,19 @@ export class Server<Item = unknown, Result = unknown>
   #end(): Promise<void> {
     const end = this.#channel.end();
     this.#submits.close(afterEnd("submit"));
+    this.#dropNewMaps();
     this.#checkEnd();
     return end;
+  }
+
+  /** A map() that nobody iterates doesn't hold up the end; this turn is left. */
+  #dropNewMaps(): void {
+    for (const map of this.#maps) {
+      if (!map.isNew) continue;
+      setTimeout(() => {
+        if (map.isNew) map.stop(afterEnd("map"));
+      }, 0);
+    }
   }
 
   #take(room: Promise<void> | undefined): Promise<void> | undefined {
@@ -963,6 +974,7 @@ export class Server<Item = unknown, Result = unknown>
     for (const entry of this.#delivery.unfinished()) {
       if (entry.way === this.#channel) this.#delivery.discard(entry);
     }
+    this.#dropNewMaps();
     this.#checkEnd();
   }
 

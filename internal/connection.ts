@@ -159,6 +159,8 @@ export class Connection {
   /** The largest frame that the peer receives, transformed, in bytes. */
   #wireLimit = 0;
   #held: Promise<void> | null = null;
+  /** Who waits for the output to be written. */
+  #room: PromiseWithResolvers<void> | null = null;
   /** The timer that reading waits for. */
   #pause: { timer: ReturnType<typeof setTimeout>; wake: () => void } | null =
     null;
@@ -268,6 +270,16 @@ export class Connection {
     this.#held = until;
   }
 
+  /**
+   * The same until the output has room again, if it has none: for frames that
+   * are answered at once, whose sender may never read.
+   */
+  holdUntilRoom(): void {
+    if (!this.busy || this.#held !== null) return;
+    this.#room ??= Promise.withResolvers();
+    this.#held = this.#room.promise;
+  }
+
   /** Gives the output a buffer if it has none. Call before writing to it. */
   prepare(): void {
     if (this.out.bytes.length === 0) {
@@ -329,6 +341,7 @@ export class Connection {
     if (this.#ended) return;
     this.#ended = true;
     clearTimeout(this.#lingerTimer);
+    this.#room?.resolve();
     if (this.#pause !== null) {
       clearTimeout(this.#pause.timer);
       this.#pause.wake();
@@ -378,6 +391,8 @@ export class Connection {
           this.#blocked = false;
           // Not here: whoever is told may be the one who called flush().
           queueMicrotask(() => {
+            this.#room?.resolve();
+            this.#room = null;
             if (!this.ended) this.#events.onDrain();
           });
         }

@@ -170,6 +170,8 @@ export class Intake<Item> {
         `Cannot take ITEM: kind ${kind}, delivery ${delivery}, expected ${this.#nextDelivery}`,
       );
     }
+    const handedBack: number[] = [];
+    let isAnswered = false;
     do {
       const id = reader.readUint();
       const trace = this.hasTraces ? readTrace(reader) : undefined;
@@ -183,7 +185,7 @@ export class Intake<Item> {
       }
       const current = delivery++;
       if (this.#isLeaving || !this.#isOpen) {
-        if (this.#isOpen) this.#handBack([current]);
+        if (this.#isOpen) handedBack.push(current);
         continue;
       }
       const bytes = reader.rangeSize;
@@ -195,6 +197,7 @@ export class Intake<Item> {
       } catch (error) {
         const item = { delivery: current, id, attempt, kind, value };
         this.#options.answers.error(item, error);
+        isAnswered = true;
         continue;
       }
       if (this.#runner === null && this.#items === null) {
@@ -203,10 +206,15 @@ export class Intake<Item> {
       }
       const plain = { delivery: current, id, attempt, kind, value };
       const item = trace === undefined ? plain : { ...plain, trace };
-      if (this.#items !== null) this.#check(this.#items, item, bytes);
-      else this.#push(item, bytes);
+      if (this.#items !== null) {
+        this.#check(this.#items, item, bytes);
+        isAnswered = true; // perhaps
+      } else this.#push(item, bytes);
     } while (!reader.done);
     this.#nextDelivery = delivery;
+    if (handedBack.length > 0) this.#handBack(handedBack);
+    else if (!isAnswered) return;
+    this.#connection.holdUntilRoom();
   }
 
   /** END came: there are no more items. */

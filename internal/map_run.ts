@@ -98,6 +98,11 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
     else signal?.addEventListener("abort", this.#onAbort);
   }
 
+  /** Whether nobody has asked for a result yet. */
+  get isNew(): boolean {
+    return this.#state === "new";
+  }
+
   /** Whether nothing more comes of it. */
   get isOver(): boolean {
     return this.#state === "over";

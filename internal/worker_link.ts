@@ -667,7 +667,7 @@ export class WorkerLink implements Worker {
 
   #heard(): void {
     this.heartbeat.suspect = false;
-    if (this.#settledInBatch > 0) this.isStuck = false;
+    if (!this.isHolding) this.isStuck = false;
     if (!this.isStuck) this.#host.onHeard(this);
   }
 

@@ -180,3 +180,14 @@ Deno.test("map --resume-failed does again what failed, and only that", async () 
   assertEquals([third.code, third.lines], [0, ["done 2"]]);
   assertEquals((await entriesOf(path)).map(({ seq }) => seq), [1, 2, 3, 2]);
 });
+
+Deno.test("Joblog keeps a byte order mark that an editor has put before it", async () => {
+  await using folder = await Folder.make();
+  const path = `${folder.path}/log`;
+  const text = `\ufeff${await threeEntries()}`;
+  await folder.write("log", text + '{"seq":');
+  for (let i = 0; i < 2; i++) {
+    using _log = await Joblog.open(path, { resume: true, resumeFailed: false });
+  }
+  assertEquals(await Deno.readFile(path), new TextEncoder().encode(text));
+});

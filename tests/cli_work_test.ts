@@ -10,6 +10,7 @@ import { type ItemFailure, listen, work as connectAndWork } from "../mod.ts";
 import { HANDLERS, runCli, runHere, startCli } from "./_support/cli.ts";
 import { Folder } from "./_support/folder.ts";
 import { isAlive } from "./_support/process.ts";
+import { ScriptedPeer, T } from "./_support/scripted_peer.ts";
 import { until } from "./_support/within.ts";
 
 const MAX = 1000;
@@ -261,4 +262,22 @@ Deno.test("work refuses command lines that make no sense", async () => {
     assertEquals(code, 2);
     assertStringIncludes(stderr, reason);
   }
+});
+
+Deno.test("work shows what a server says without its escapes, on one line", async () => {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = listener.addr;
+  const serving = (async () => {
+    await using peer = new ScriptedPeer(await listener.accept());
+    await peer.expect(T.HELLO);
+    await peer.say(T.REJECT, 1, "no\x1b]52;c;eA==\x07\ndistchan: done");
+  })();
+  const { code, stderr } = await runHere(
+    ["work", "--connect", `:${port}`, `${HANDLERS}upper.ts`],
+  );
+  await serving;
+  listener.close();
+  assertEquals(code, 3);
+  const line = stderr.split("\n").find((line) => line.includes("refused"))!;
+  assertStringIncludes(line, "no\ufffd]52;c;eA==\ufffd distchan: done");
 });

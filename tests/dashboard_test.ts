@@ -405,3 +405,61 @@ Deno.test("latency() is Little's law", () => {
     80,
   );
 });
+
+Deno.test("a dashboard whose HTTP server ends by itself comes back, on its port", async () => {
+  let isDown = false;
+  const ports: (number | undefined)[] = [];
+  const fails = Promise.withResolvers<void>();
+  const dashboard = new Dashboard({
+    title: "x",
+    token: null,
+    isLoopback: true,
+    phase: () => "open",
+    stats: () => listening.stats(),
+    serve: (handler, signal, port) => {
+      ports.push(port);
+      if (ports.length === 2) throw new Error("not yet");
+      const http = Deno.serve({
+        hostname: "127.0.0.1",
+        port: port ?? 0,
+        signal,
+        onListen: () => {},
+      }, handler);
+      if (ports.length > 1) return http;
+      // As it does when no file can be opened.
+      return Object.assign(http, {
+        finished: fails.promise.then(async () => {
+          await http.shutdown();
+          isDown = true;
+          throw new Error("Too many open files");
+        }),
+      });
+    },
+  });
+  const listening = listen({ port: 0 });
+  const { port } = dashboard.addr;
+  fails.resolve();
+  await until(() => isDown && ports.length === 3, "it listens again");
+  assertEquals(ports, [undefined, port, port]);
+  const response = await fetch(`http://127.0.0.1:${port}/healthz`);
+  assertEquals([response.status, await response.text()], [200, "open\n"]);
+  await dashboard.close();
+  await listening.close();
+});
+
+withServer(
+  "a Host that makes no URL is a bad request, and nothing else",
+  async (server) => {
+    const { port } = server.dashboardAddr!;
+    for (const host of ["[", "a b", "localhost:99999"]) {
+      const conn = await Deno.connect({ hostname: "127.0.0.1", port });
+      await conn.write(
+        new TextEncoder().encode(
+          `GET /stats.json HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`,
+        ),
+      );
+      const answer = await new Response(conn.readable).text();
+      assertStringIncludes(answer, "HTTP/1.1 400");
+    }
+  },
+);

@@ -825,3 +825,114 @@ Deno.test("Server.abort() from onEvent, at an error of accept(), leaves no timer
   listener.failAccept(new Error("Too many open files"));
   await assertRejects(() => server.closed, Error, "Too many open files");
 });
+
+both(
+  "A map() that nobody iterates doesn't hold up the end",
+  async (net) => {
+    for (const end of ["end", "cancel"] as const) {
+      await using kit = new Kit<number, number>(net);
+      const { server } = kit;
+      const worker = await kit.worker((n) => n + 1);
+      const idle = server.map([1, 2]);
+      if (end === "end") server.end();
+      else {
+        await server.readable.cancel();
+        server.end();
+      }
+      await within(server.closed, 5000, "closed resolves");
+      await worker.done;
+      await assertRejects(() => idle.next(), TypeError, "takes no more items");
+    }
+  },
+);
+
+both(
+  "A map() that is begun in the turn of end() holds it open",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const { server } = kit;
+    await kit.worker((n) => n + 1);
+    const results = server.map([1, 2]);
+    server.end();
+    assertEquals(await Array.fromAsync(results), [2, 3]);
+    await within(server.closed, 5000, "closed resolves");
+  },
+);
+
+both("A client may end its values first, and read then", async (net) => {
+  for (const face of ["send", "writable"] as const) {
+    await using kit = new Kit<number, number>(net);
+    const { server } = kit;
+    for (const n of [1, 2, 3]) server.send(n);
+    server.end();
+    const client = await kit.client();
+    if (face === "send") client.end();
+    else client.writable.close();
+    assertEquals(await Array.fromAsync(client), [1, 2, 3]);
+    await within(client.closed, 5000, "the client is closed");
+    await within(server.closed, 5000, "the server is closed");
+  }
+});
+
+both("A client that only wrote is at its end when it reads", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const { server } = kit;
+  const client = await kit.client();
+  client.send(1);
+  await client.end();
+  await client.closed;
+  assertEquals(await Array.fromAsync(client), []);
+  server.end();
+  assertEquals(await Array.fromAsync(server), [1]);
+});
+
+both("client.work() that can't begin leaves nothing half done", async (net) => {
+  {
+    await using kit = new Kit<number, number>(net);
+    const client = await kit.client();
+    const module = new URL("data:text/javascript,export default 1");
+    const error = await assertRejects(() => client.work(module), TypeError);
+    const lost = await assertRejects(() => client.closed, ConnectionLostError);
+    assertEquals(lost.cause, error);
+    kit.server.end();
+    await within(kit.server.closed, 5000, "the server doesn't wait for it");
+  }
+  {
+    await using kit = new Kit<number, number>(net);
+    kit.server.send(1);
+    kit.server.end();
+    const client = await kit.client();
+    client.send(7);
+    await assertRejects(() => client.work((n) => n), TypeError, "send()");
+    for await (const n of client) client.send(n); // this way is free
+    await client.end();
+    assertEquals(await Array.fromAsync(kit.server), [7, 1]);
+  }
+});
+
+both("DrainTimeoutError says what it was that held up the end", async (net) => {
+  const message = async (
+    prepare: (kit: Kit<number, number>) => unknown,
+  ): Promise<string> => {
+    await using kit = new Kit<number, number>(net);
+    await prepare(kit);
+    const { message } = await assertRejects(
+      () => kit.server.close({ drainMs: 50 }),
+      DrainTimeoutError,
+    );
+    return message;
+  };
+  assertEquals(
+    await message(async (kit) => {
+      const client = await kit.client({ name: "forgetful" });
+      client.send(1);
+      client[Symbol.asyncIterator]();
+      await kit.active(1);
+    }),
+    "Cannot finish in order: all items were settled, but not all workers have gone within 50 ms: no goodbye from forgetful",
+  );
+  assertEquals(
+    await message((kit) => void kit.server.send(1)),
+    "Cannot finish in order: 1 items were not settled within 50 ms: there are no workers",
+  );
+});

@@ -1,5 +1,7 @@
 import { assert, assertEquals, assertLess } from "@std/assert";
 import {
+  CborTag,
+  Client,
   gzip,
   listen,
   Server,
@@ -10,8 +12,14 @@ import {
 import { range } from "./_support/channel_kit.ts";
 import { MemoryListener, memoryPair } from "./_support/memory_pair.ts";
 import { seeded } from "./_support/rng.ts";
-import { concat, frame, ScriptedPeer, T } from "./_support/scripted_peer.ts";
-import { until } from "./_support/within.ts";
+import {
+  concat,
+  frame,
+  payload,
+  ScriptedPeer,
+  T,
+} from "./_support/scripted_peer.ts";
+import { Gate, until } from "./_support/within.ts";
 
 /** A server on TCP with one good worker, and what it tells. */
 async function pool(options: ServerOptions<number, number> = {}) {
@@ -247,4 +255,43 @@ Deno.test("hostile: a peer that sends without end leaves the event loop its turn
   assertLess(sent, 5000);
   peer.close();
   await server.close();
+});
+
+Deno.test("hostile: what a HELLO holds beside its fields is never made of it", async () => {
+  await using server = listen({ port: 0 });
+  await using peer = await ScriptedPeer.connect(
+    (server.addr as Deno.NetAddr).port,
+  );
+  // As values these would be refused: a pattern, and a date, that are none.
+  const welcome = await peer.handshake({
+    fields: {
+      pattern: new CborTag(21066, ["("]),
+      date: new CborTag(0, "tomorrow"),
+    },
+  });
+  assertEquals(welcome.signature, "distchan");
+});
+
+Deno.test("hostile: a server that cancels the same items on and on is soon answered", async () => {
+  const [peer, conn] = ScriptedPeer.pair();
+  const client = new Client(conn);
+  await peer.greet();
+  const gate = new Gate();
+  const working = client.work(() => gate.pass());
+  working.catch(() => {});
+  await peer.expect(T.CREDIT);
+  const items = Array.from({ length: 4000 }, (_, i) => [i, payload(i)]).flat();
+  await peer.say(T.ITEM, 1, 0, 0, ...items);
+  const numbers = Array.from({ length: 3999 }, (_, i) => i + 1);
+  for (let i = 0; i < 25; i++) await peer.say(T.CANCEL, ...numbers);
+  await peer.say(T.PING, 7);
+  let errors = 0;
+  for (;;) {
+    const { type } = (await peer.next())!;
+    if (type === T.ERROR) errors++;
+    if (type === T.PONG) break;
+  }
+  assertEquals(errors, 3999, "each is answered once");
+  await client.abort();
+  await peer[Symbol.asyncDispose]();
 });

@@ -10,7 +10,7 @@ import {
   ItemFailure,
 } from "../mod.ts";
 import { Heartbeat } from "../internal/heartbeat.ts";
-import { both, Kit } from "./_support/channel_kit.ts";
+import { both, Kit, range } from "./_support/channel_kit.ts";
 import { ScriptedPeer, T } from "./_support/scripted_peer.ts";
 import {
   answer,
@@ -421,3 +421,34 @@ Deno.test("A suspect that wakes up after the end is done: it doesn't reconnect",
   await within(server.close(), 5000, "the server doesn't wait for it");
   assertEquals((await within(sleeper.exit, 10_000, "it ends")).code, 0);
 });
+
+both(
+  "A worker that never lets go of what was cancelled holds up nobody else's items",
+  async (net) => {
+    await using kit = new Kit<number, number>(net, {
+      heartbeat: { ...QUICK, dropMs: 60_000 },
+      itemTimeoutMs: 50,
+    });
+    const { server } = kit;
+    let letGo = () => {};
+    const stubborn = await kit.worker(
+      (n) => n > 0 ? n : new Promise((resolve) => letGo = () => resolve(-1)),
+      { client: { name: "stubborn", prefetch: 20 } },
+    );
+    const results = range(10).map((n) => server.submit(n));
+    await assertRejects(() => results[0]!, ItemFailure, "50 ms");
+    await kit.event("suspect");
+    // Nobody else is there yet, and it isn't given more.
+    await until(() => server.stats().pending > 0, "the others wait");
+    await kit.worker((n) => n * 2);
+    assertEquals(
+      await Promise.all(results.slice(1)),
+      range(10).slice(1).map((n) => n * 2),
+    );
+    assertEquals(server.workers[0]!.state, "suspect");
+    letGo();
+    await kit.event("recovered");
+    assertEquals(server.stats().failed, 1);
+    stubborn.client.abort();
+  },
+);
