@@ -102,16 +102,25 @@ export function stopSignal(): AbortSignal {
  * of those that are out still come in, then the loop over them ends.
  */
 export function drainOnSignal(
-  server: Pick<Server<never, unknown>, "close" | "workers">,
+  server: Pick<Server<never, unknown>, "close" | "stats">,
 ): AbortSignal {
   const signal = stopSignal();
   signal.addEventListener("abort", () => {
-    if (server.workers.length === 0) Deno.exit(130); // nobody would finish it
+    if (server.stats().workers.length === 0) Deno.exit(130); // nobody is there
     console.error("stopping: waiting for the results that are under way");
+    // Ctrl-C reaches the workers of this terminal too, and they hand back what
+    // they have not begun: with the last of them gone nobody would finish it.
+    const look = () => {
+      const { workers, pending, inFlight } = server.stats();
+      if (workers.length > 0 || pending + inFlight === 0) return;
+      console.error("stopping: no worker is left to finish the rest");
+      Deno.exit(130);
+    };
+    const timer = setInterval(look, 100);
     server.close({ drainMs: DRAIN_MS }).catch((error) => {
       console.error(`error: ${error.message}`);
       Deno.exit(1);
-    });
+    }).finally(() => clearInterval(timer));
   });
   return signal;
 }

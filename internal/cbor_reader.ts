@@ -50,8 +50,8 @@ export abstract class CborReader {
   rangeSize = 0;
   /** A byte string that isn't where it should be; null: there is none. */
   aside: Aside | null = null;
-  /** Whether tags become what they stand for; if not, each is a `CborTag`. */
-  readsTags = true;
+  /** Whether tags become what they stand for; if not, a `CborTag` each. */
+  interpretsTags = true;
   /** Property escapes in the regular expressions of the value so far. */
   escapes = 0;
   /** Where reading began: offsets in errors count from here. */

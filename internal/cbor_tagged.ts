@@ -44,7 +44,7 @@ export function decodeTagged(
 ): unknown {
   const at = reader.pos - 1;
   const tag = reader.argument(info);
-  if (!reader.readsTags) return bare(reader, tag, depth, at);
+  if (!reader.interpretsTags) return bare(reader, tag, depth, at);
   switch (tag) {
     case Tag.DATE_TEXT:
       return dateText(reader, at);

@@ -15,6 +15,7 @@ import { HandshakeError, ProtocolError } from "./errors.ts";
 import { frameName, FrameType, PROTOCOL_VERSION } from "./frame.ts";
 import {
   checkTerms,
+  isEqual,
   NONCE_BYTES,
   readReject,
   readWelcome,
@@ -63,7 +64,8 @@ export class ClientHandshake {
   /** What is proven: nothing without a secret or transforms. */
   readonly #transcript: Transcript | null;
   #isOver = false;
-  #isChallenged = false;
+  /** The server's nonce, as CHALLENGE has it. */
+  #challenge: Uint8Array | null = null;
   #welcome: Welcome | null = null;
   /** The transforms, while the server has yet to confirm them. */
   #chain: TransformChain | null = null;
@@ -118,7 +120,7 @@ export class ClientHandshake {
   #onFrame(type: number, reader: CborDecoder): void {
     const hasSecret = this.#transcript?.hasSecret ?? false;
     if (type === FrameType.REJECT) throw readReject(reader);
-    if (type === FrameType.CHALLENGE && !this.#isChallenged) {
+    if (type === FrameType.CHALLENGE && this.#challenge === null) {
       this.#onChallenge(reader);
     } else if (type === FrameType.WELCOME && this.#welcome === null) {
       this.#onWelcome(reader);
@@ -139,9 +141,8 @@ export class ClientHandshake {
 
   #onChallenge(reader: CborDecoder): void {
     const transcript = this.#transcript;
-    this.#isChallenged = true;
     transcript?.add(reader.copy());
-    reader.readBytes();
+    this.#challenge = reader.readBytes();
     reader.finish();
     if (!transcript?.hasSecret) {
       throw new HandshakeError(
@@ -160,10 +161,17 @@ export class ClientHandshake {
     const welcome = readWelcome(reader);
     reader.finish();
     checkTerms(this.#options.terms, welcome);
-    if (transcript?.hasSecret && !this.#isChallenged) {
+    if (transcript?.hasSecret && this.#challenge === null) {
       throw new HandshakeError(
         "auth",
         "Handshake failed: the client has a secret, the server asks for none",
+      );
+    }
+    if (
+      this.#challenge !== null && !isEqual(this.#challenge, welcome.nonce)
+    ) {
+      throw new ProtocolError(
+        "Cannot take WELCOME: its nonce isn't the CHALLENGE's",
       );
     }
     this.#welcome = welcome;

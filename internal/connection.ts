@@ -198,7 +198,7 @@ export class Connection {
   ) {
     this.#duplex = duplex;
     // Whoever is there may not even know the secret, and frames need no tags.
-    this.#reader.readsTags = false;
+    this.#reader.interpretsTags = false;
     this.#isCrowded = options.isCrowded ?? (() => false);
     this.#events = options.events;
     this.#decoder = options.isCrowded === undefined

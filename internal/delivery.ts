@@ -161,6 +161,8 @@ export class Delivery {
   #roomy: Worker | null = null;
   /** Gets nothing new, so that it is soon empty for a blamed item. */
   #reserved: Worker | null = null;
+  /** What {@linkcode progress} may come to before another one is reserved. */
+  #patience = 0;
   #busy = false;
   #again = false;
   readonly #fits = (worker: Worker): boolean => {
@@ -536,9 +538,10 @@ export class Delivery {
         if (entry.blames !== null && !isReserved) {
           // Others would keep every worker busy, and it would wait for ever.
           isReserved = true;
-          if (this.#reserved === null || !mayReserve(this.#reserved, entry)) {
-            this.#reserved = this.#reserve(entry);
-          }
+          if (
+            this.#reserved === null || !mayReserve(this.#reserved, entry) ||
+            this.progress > this.#patience
+          ) this.#reserved = this.#reserve(entry);
         }
         if (!this.#options.byItem && !entry.isHeld) full.add(like);
       }
@@ -561,12 +564,17 @@ export class Delivery {
     }
     let best: Worker | null = null;
     for (const worker of this.#workers) {
-      if (!may(worker)) continue;
+      // One that had its time, and isn't empty, may never be.
+      if (!may(worker) || worker === this.#reserved) continue;
       if (best === null || worker.inFlight.count < best.inFlight.count) {
         best = worker;
       }
     }
-    return best;
+    best ??= this.#reserved;
+    // Till then the others have settled several times what it has to settle.
+    this.#patience = this.progress +
+      4 * this.#workers.length * ((best?.inFlight.count ?? 0) + 16);
+    return best !== null && may(best) ? best : null;
   }
 
   #pumpWays(): void {

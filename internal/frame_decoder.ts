@@ -138,7 +138,7 @@ export class FrameDecoder {
       throw new ProtocolError(
         length === 0
           ? "Cannot decode frame: length is 0, expected at least 1"
-          : `Cannot decode frame: length is ${length}, limit is ${this.limit}`,
+          : `Cannot decode frame: length is ${length}, limit is ${this.limit}${this.#otherProtocol()}`,
       );
     }
     const long = this.#long;
@@ -183,6 +183,18 @@ export class FrameDecoder {
     const { bytes } = this, low = this.#low;
     return (bytes[low]! << 24 | bytes[low + 1]! << 16 |
       bytes[low + 2]! << 8 | bytes[low + 3]!) >>> 0;
+  }
+
+  /** What a peer of another protocol begins with, in words. */
+  #otherProtocol(): string {
+    const head = this.bytes.subarray(this.#low, this.#low + 4);
+    if ((head[0] === 0x16 || head[0] === 0x15) && head[1] === 3) {
+      return ": the peer seems to speak TLS";
+    }
+    const text = String.fromCharCode(...head);
+    return /^(?:GET |HEAD|POST|PUT |PRI |HTTP)$/.test(text)
+      ? ": the peer seems to speak HTTP"
+      : "";
   }
 
   #replace(size: number, held: number): void {

@@ -348,7 +348,8 @@ export function transformsError(error: unknown): HandshakeError {
   });
 }
 
-function isEqual(expected: Uint8Array, given: Uint8Array): boolean {
+/** Whether bytes are the same, in a time that tells nothing of them. */
+export function isEqual(expected: Uint8Array, given: Uint8Array): boolean {
   return given.length === expected.length && timingSafeEqual(given, expected);
 }
 

@@ -448,6 +448,29 @@ Deno.test("Delivery gives a blamed item to who holds nothing, and sees that one 
   assertEquals((b.isAlone ? b : c).holds, ["x"]);
 });
 
+Deno.test("Delivery: a worker that is never empty doesn't keep a blamed item waiting", () => {
+  const scene = new Scene();
+  const a = scene.worker("a", { window: 1 });
+  scene.send("x");
+  const slow = scene.worker("slow", { window: 1 });
+  const b = scene.worker("b", { window: 4 });
+  const c = scene.worker("c", { window: 4 });
+  scene.send(...range(0, 5000));
+  scene.lose(a);
+  // The slow one holds the fewest, and for ever.
+  let settled = 0;
+  while (!b.isAlone && !c.isAlone && settled < 4000) {
+    for (const worker of [b, c]) {
+      if (worker.inFlight.count === 0) continue;
+      scene.result(worker);
+      settled++;
+    }
+  }
+  assert(settled < 1000, "it got its turn");
+  assertEquals(slow.inFlight.count, 1);
+  assertEquals((b.isAlone ? b : c).holds, ["x"]);
+});
+
 Deno.test("Delivery: at maxDeliveries blames an item is poison", () => {
   const scene = new Scene({ maxDeliveries: 3 });
   const [x] = scene.send("x");

@@ -14,6 +14,7 @@ import { whyNoDenort } from "./_support/denort.ts";
 import { Folder } from "./_support/folder.ts";
 import { readPng } from "./_support/png.ts";
 import { Process, ROOT } from "./_support/process.ts";
+import { within } from "./_support/within.ts";
 
 const SCRIPTS = ["capitalizer", "adder", "checksum", "mandelbrot"]
   .flatMap((name) => [`${name}/server.ts`, `${name}/worker.ts`])
@@ -347,6 +348,28 @@ Deno.test("every example's server ends at once when stopped without a worker", {
     assertEquals((await folder.sums()).map(([name]) => name), ["file"]);
   }
 });
+
+Deno.test(
+  "a server that is stopped together with its last worker doesn't wait",
+  {
+    ignore: Deno.build.os === "windows",
+  },
+  async () => {
+    await using server = await startExample("adder/server.ts", {
+      args: ["--count=100000000"],
+    });
+    const port = await portOf(server);
+    await using worker = await startExample("adder/worker.ts", { port });
+    await server.stdout.line(/./);
+    worker.signal("SIGINT");
+    server.signal("SIGINT");
+    const { code, stderr } = await within(server.exit, 8000, "it has ended");
+    assertStringIncludes(stderr, "stopping: waiting for the results");
+    if (stderr.includes("no worker is left")) assertEquals(code, 130, stderr);
+    else assertEquals(code, 0, stderr); // all that was out had come back
+    await worker.exit;
+  },
+);
 
 const noDenort = await whyNoDenort();
 if (noDenort) console.log(`No worker is compiled: ${noDenort}`);

@@ -144,3 +144,27 @@ Deno.test("FrameDecoder's buffer is small again when traffic is", () => {
   decoder.space();
   assertEquals(decoder.bytes.length, idle);
 });
+
+Deno.test("FrameDecoder tells who speaks another protocol", () => {
+  for (
+    const [head, words] of [
+      ["\x16\x03\x01\x02", ": the peer seems to speak TLS"],
+      ["\x15\x03\x03\x00", ": the peer seems to speak TLS"],
+      ["GET ", ": the peer seems to speak HTTP"],
+      ["HTTP", ": the peer seems to speak HTTP"],
+      ["SSH-", ""],
+      ["\xff\xff\xff\xff", ""],
+    ] as const
+  ) {
+    const decoder = new FrameDecoder(4096);
+    const bytes = Uint8Array.from(head, (char) => char.charCodeAt(0));
+    decoder.space().set(bytes);
+    decoder.advance(4);
+    const length = new DataView(bytes.buffer).getUint32(0);
+    const { message } = assertThrows(() => decoder.next(), ProtocolError);
+    assertEquals(
+      message,
+      `Cannot decode frame: length is ${length}, limit is 4096${words}`,
+    );
+  }
+});

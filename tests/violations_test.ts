@@ -1048,6 +1048,16 @@ const ambushes: Ambush[] = [
     error: failed("protocol", /Cannot take WELCOME in the handshake/),
   },
   {
+    name: "R14 another nonce in WELCOME than in CHALLENGE",
+    as: "raw",
+    options: { secret: "s3cret" },
+    act: async (peer) => {
+      await peer.say(T.CHALLENGE, peer.nonce.map((byte) => byte ^ 1));
+      await peer.say(T.WELCOME, 1, peer.welcome());
+    },
+    error: failed("protocol", /its nonce isn't the CHALLENGE's/),
+  },
+  {
     name: "R14 PROOF before WELCOME",
     as: "raw",
     options: { secret: "s3cret" },
