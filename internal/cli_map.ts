@@ -148,7 +148,13 @@ class MapCommand implements Disposable {
       this.#tellStopped();
       return status;
     }
-    const failed = this.#reporter.failed + (this.#joblog?.failedBefore ?? 0);
+    const failedBefore = this.#joblog?.failedBefore ?? 0;
+    if (failedBefore > 0) {
+      this.#console.print(
+        `${failedBefore} items failed in earlier runs: --resume-failed does them again`,
+      );
+    }
+    const failed = this.#reporter.failed + failedBefore;
     return failed > 0 ? 1 : 0;
   }
 
