@@ -302,6 +302,28 @@ fault("the server dies", async () => {
   assertEquals((await worker.exit).code, 0);
 });
 
+fault("a handler never lets go of a cancelled item", async () => {
+  const { server, port, told } = serve({
+    itemTimeoutMs: 100,
+    heartbeat: { intervalMs: 50, timeoutMs: 300, dropMs: 60_000 },
+  });
+  await using stubborn = startWorker({ port, name: "stubborn", prefetch: 20 });
+  await server.ready();
+  const results = range(10).map((n) =>
+    server.submit(n === 0 ? { n, act: "ignore" } : n)
+  );
+  await assertRejects(() => results[0]!, ItemFailure, "100 ms");
+  assertEquals((await told("suspect")).worker.name, "stubborn");
+  const helper = work<Item, number>({ port }, (n) => n as number * 3 + 1);
+  assertEquals(
+    await Promise.all(results.slice(1)),
+    range(10).slice(1).map((n) => n * 3 + 1),
+  );
+  await server.close(); // nobody waits for it
+  await helper;
+  stubborn.signal("SIGKILL");
+});
+
 fault("a worker with another signature, codec, secret", async () => {
   const { server, port, events } = serve({ secret: "right" });
   const odd = {

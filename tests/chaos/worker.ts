@@ -18,6 +18,8 @@ export type Act =
   | "wait"
   /** It never comes, unless the signal aborts. */
   | "hang"
+  /** It never comes, whatever the signal says. */
+  | "ignore"
   /** The handler throws. */
   | "throw"
   /** The process exits. */
@@ -54,6 +56,9 @@ async function act(
   switch (item.act) {
     case "wait":
       await sleep(item.ms!, signal);
+      break;
+    case "ignore":
+      await new Promise(() => {});
       break;
     case "hang":
       await sleep(2 ** 31 - 1, signal);
