@@ -99,11 +99,12 @@ export interface Runner {
  */
 export class WaitingItems {
   readonly #items = new Queue<WorkItem>();
-  readonly #cancelled = new Set<number>();
+  #cancelled: Set<number> | null = null;
 
   /** How many wait. */
   get length(): number {
-    return this.#items.length - this.#cancelled.size;
+    const { length } = this.#items;
+    return this.#cancelled === null ? length : length - this.#cancelled.size;
   }
 
   /** Adds an item. */
@@ -113,20 +114,22 @@ export class WaitingItems {
 
   /** Takes the first. There must be one. */
   shift(): WorkItem {
-    for (;;) {
-      const item = this.#items.shift()!;
-      if (this.#cancelled.size === 0) return item;
-      if (!this.#cancelled.delete(item.delivery)) return item;
+    let item = this.#items.shift()!;
+    while (this.#cancelled?.delete(item.delivery)) {
+      if (this.#cancelled.size === 0) this.#cancelled = null;
+      item = this.#items.shift()!;
     }
+    return item;
   }
 
   /** Takes out all of them. */
   takeAll(): WorkItem[] {
+    const cancelled = this.#cancelled;
     const items = [...this.#items].filter(({ delivery }) =>
-      !this.#cancelled.has(delivery)
+      !cancelled?.has(delivery)
     );
     this.#items.clear();
-    this.#cancelled.clear();
+    this.#cancelled = null;
     return items;
   }
 
@@ -139,10 +142,10 @@ export class WaitingItems {
       else high = middle;
     }
     const item = low < this.#items.length ? this.#items.at(low) : null;
-    if (item?.delivery !== delivery || this.#cancelled.has(delivery)) {
+    if (item?.delivery !== delivery || this.#cancelled?.has(delivery)) {
       return null;
     }
-    this.#cancelled.add(delivery);
+    (this.#cancelled ??= new Set()).add(delivery);
     return item;
   }
 }
@@ -349,10 +352,9 @@ export class WorkLoop implements Runner {
 
 /** An outcome as a promise, if it is one or has a `then()`, as `await` does. */
 function promiseOf(outcome: object): Promise<unknown> | null {
-  if (outcome instanceof Promise) return outcome;
-  return typeof (outcome as PromiseLike<unknown>).then === "function"
-    ? Promise.resolve(outcome)
-    : null;
+  // In this order: most outcomes are neither.
+  if (typeof (outcome as PromiseLike<unknown>).then !== "function") return null;
+  return outcome instanceof Promise ? outcome : Promise.resolve(outcome);
 }
 
 /** Why a handler is aborted, or an item never begun. */
