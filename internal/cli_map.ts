@@ -385,10 +385,13 @@ async function openInput(
 ): Promise<ReadableStream<Uint8Array>> {
   if (path === undefined) return Deno.stdin.readable;
   try {
-    return (await Deno.open(path)).readable;
+    const file = await Deno.open(path);
+    if (!(await file.stat()).isDirectory) return file.readable;
+    file.close();
   } catch (error) {
     throw new UsageError(`can't read --input ${path}: ${reasonOf(error)}`);
   }
+  throw new UsageError(`can't read --input ${path}: it is a directory`);
 }
 
 function listenAt(

@@ -405,6 +405,7 @@ Deno.test("map refuses command lines that make no sense", async () => {
         "there is no command no-such-program",
       ],
       [["--input=/no/such/file", UPPER], "can't read --input"],
+      [["--input=.", UPPER], "can't read --input .: it is a directory"],
       [["--secret-file=/no/such/file", UPPER], "can't read --secret-file"],
       [["--cert=/no/such/file", UPPER], "can't read --cert"],
       [[`--cert=${UPPER}`, UPPER], "expected both, or none"],
