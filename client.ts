@@ -652,7 +652,8 @@ export class Client<Item = unknown, Result = unknown>
         do {
           this.#intake.cancel(reader.readUint());
         } while (!reader.done);
-        return;
+        // What waited was answered.
+        return this.#connection.holdUntilRoom();
       }
       case FrameType.END:
         reader.finish();

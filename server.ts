@@ -773,10 +773,12 @@ export class Server<Item = unknown, Result = unknown>
   #whatHoldsUp(): string {
     const { alive, workers } = this.#delivery;
     if (alive === 0) {
+      if (this.#maps.size > 0) return "nobody reads the results of a map()";
       const names = [...this.#links]
         .filter((link) => link.isWorker && !link.isSuspect)
         .map(({ label }) => label);
-      return `no goodbye from ${names.join(", ")}`;
+      if (names.length > 10) names.splice(10, Infinity, "and others");
+      return names.length > 0 ? `no goodbye from ${names.join(", ")}` : "";
     }
     if (this.#channel.isUnread) return "nobody reads the results";
     return workers.length === 0 ? "there are no workers" : "";

@@ -101,6 +101,7 @@ export class CborCodec<T = unknown> {
     if (!(payload instanceof Uint8Array)) {
       throw new TypeError("Cannot decode value: expected a Uint8Array");
     }
+    this.begin();
     return this.#decoder.decode(payload, 0, payload.length) as T;
   }
 
@@ -116,6 +117,11 @@ export class CborCodec<T = unknown> {
     segmentThreshold: number = SEGMENT_BYTES,
   ): void {
     this.#encoder.encode(out, value, segmentThreshold);
+  }
+
+  /** A frame of payloads comes: what is limited for all of them is counted. */
+  begin(): void {
+    this.#decoder.begin();
   }
 
   /**

@@ -38,7 +38,6 @@ export class CborDecoder extends CborReader {
    */
   readValue(): unknown {
     this.#budget = this.end - this.pos;
-    this.escapes = 0;
     try {
       return this.value(0);
     } catch (error) {

@@ -52,10 +52,18 @@ export abstract class CborReader {
   aside: Aside | null = null;
   /** Whether tags become what they stand for; if not, a `CborTag` each. */
   interpretsTags = true;
-  /** Property escapes in the regular expressions of the value so far. */
+  /** Escapes in the regular expressions so far: see {@linkcode begin}. */
   escapes = 0;
+  /** These expressions: V8 knows what it has seen. */
+  patterns: Set<string> | null = null;
   /** Where reading began: offsets in errors count from here. */
   protected start = 0;
+
+  /** What is limited for all values together is counted from here. */
+  begin(): void {
+    this.escapes = 0;
+    this.patterns = null;
+  }
 
   /** Starts to read a range of bytes. */
   set(bytes: Uint8Array, start = 0, end: number = bytes.length): void {

@@ -24,14 +24,16 @@ const DATE_TEXT =
   /^(\d{4})-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d+)?(?:Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)$/i;
 
 /** What is wrong with keys that are chosen to be slow. */
-export const COLLIDING = "too many numbers of a set, or keys of a map, collide";
+export const COLLIDING = "too many members of a set, or keys of a map, collide";
 
 /**
- * What the regular expressions of a value may have in all: property escapes,
- * which V8 turns into long lists of characters at once. One with the flag v
- * counts as many, and each class there as one.
+ * What the regular expressions of a frame may have in all, those of one kind
+ * counted once: escapes for many characters, which V8 makes lists of when it
+ * reads them. Those for sequences of characters are long.
  */
-const MAX_ESCAPES = 1024, ESCAPES_OF_V = 16;
+const MAX_ESCAPES = 1024, ESCAPES_A_SEQUENCE = 32;
+const ESCAPES = /\\[pPwWdDsS]/g, CLASSES = /\[/g;
+const SEQUENCES = /\\p\{(?:RGI_|Basic_Emoji|Emoji_Keycap)/g;
 
 /** Bignums past this size are refused: no bigint is that large. */
 const MAX_BIGNUM_BYTES = 1 << 27;
@@ -161,23 +163,34 @@ function regExp(
   flags: string,
   at: number,
 ): RegExp {
-  if (/[uv]/.test(flags)) {
-    const escapes = source.match(/\\p/gi)?.length ?? 0;
-    const classes = source.match(/\[/g)?.length ?? 0;
-    reader.escapes += flags.includes("v")
-      ? escapes * ESCAPES_OF_V + classes
-      : escapes;
-    if (reader.escapes > MAX_ESCAPES) {
-      reader.fail(
-        `regular expressions have more than ${MAX_ESCAPES} property escapes (with the flag v each counts as ${ESCAPES_OF_V}, and each class as 1)`,
-        at,
-      );
-    }
-  }
+  if (/[uv]/.test(flags)) countEscapes(reader, source, flags, at);
   try {
     return new RegExp(source, flags);
   } catch (error) {
     return reader.fail("regular expression is not valid", at, error);
+  }
+}
+
+function countEscapes(
+  reader: CborReader,
+  source: string,
+  flags: string,
+  at: number,
+): void {
+  const patterns = reader.patterns ??= new Set();
+  const pattern = `${flags}/${source}`;
+  if (patterns.has(pattern)) return;
+  patterns.add(pattern);
+  const count = (what: RegExp) => source.match(what)?.length ?? 0;
+  reader.escapes += count(ESCAPES);
+  if (flags.includes("v")) {
+    reader.escapes += count(CLASSES) + count(SEQUENCES) * ESCAPES_A_SEQUENCE;
+  }
+  if (reader.escapes > MAX_ESCAPES) {
+    reader.fail(
+      `regular expressions with the flags u and v have more than ${MAX_ESCAPES} escapes for classes of characters`,
+      at,
+    );
   }
 }
 

@@ -129,10 +129,14 @@ export class Arguments {
  * @param what The option it is of.
  * @throws {UsageError} If it is none of them.
  */
-export function parseAddress(text: string, what: string): Address {
+export function parseAddress(
+  text: string,
+  what: string,
+  minPort = 0,
+): Address {
   const match = text.match(/^(?:(?:\[([^\]]+)\]|([^:[\]]*)):)?(\d{1,5})$/);
   const port = Number(match?.[3]);
-  if (match === null || port > 65535) {
+  if (match === null || port > 65535 || port < minPort) {
     throw new UsageError(
       `${what} is "${text}", expected HOST:PORT, or :PORT for this machine`,
     );

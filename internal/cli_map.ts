@@ -151,7 +151,7 @@ class MapCommand implements Disposable {
     const failedBefore = this.#joblog?.failedBefore ?? 0;
     if (failedBefore > 0) {
       this.#console.print(
-        `${failedBefore} items failed in earlier runs: --resume-failed does them again`,
+        `items that failed in earlier runs: ${failedBefore} (--resume-failed does them again)`,
       );
     }
     const failed = this.#reporter.failed + failedBefore;

@@ -57,7 +57,8 @@ export function toUsable(error: unknown): unknown {
 /** A path, or a URL as it is. */
 function moduleUrl(text: string): URL {
   // One letter in front of the colon is a drive.
-  return /^[a-z][a-z0-9+.-]+:/i.test(text)
-    ? new URL(text)
-    : pathToFileURL(resolve(text));
+  if (!/^[a-z][a-z0-9+.-]+:/i.test(text)) return pathToFileURL(resolve(text));
+  const url = URL.parse(text);
+  if (url === null) throw new UsageError(`${text} is no URL of a module`);
+  return url;
 }

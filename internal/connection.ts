@@ -275,9 +275,9 @@ export class Connection {
    * are answered at once, whose sender may never read.
    */
   holdUntilRoom(): void {
-    if (!this.busy || this.#held !== null) return;
-    this.#room ??= Promise.withResolvers();
-    this.#held = this.#room.promise;
+    if (!this.busy) return;
+    const { promise } = this.#room ??= Promise.withResolvers();
+    this.#held = this.#held === null ? promise : this.#held.then(() => promise);
   }
 
   /** Gives the output a buffer if it has none. Call before writing to it. */
@@ -494,8 +494,11 @@ export class Connection {
     try {
       for (let work = 0, turns = 0;;) {
         if (work >= WORK_A_TURN) {
+          // What a transform makes of a frame may be worth several.
+          turns += Math.floor(work / WORK_A_TURN);
           work = 0;
-          const isPause = ++turns % TURNS_A_PAUSE === 0 && this.#isCrowded();
+          const isPause = turns >= TURNS_A_PAUSE && this.#isCrowded();
+          if (turns >= TURNS_A_PAUSE) turns = 0;
           await this.#nextTurn(isPause);
           if (this.#ended) return;
         }

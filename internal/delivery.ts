@@ -161,8 +161,12 @@ export class Delivery {
   #roomy: Worker | null = null;
   /** Gets nothing new, so that it is soon empty for a blamed item. */
   #reserved: Worker | null = null;
-  /** What {@linkcode progress} may come to before another one is reserved. */
-  #patience = 0;
+  /** Was reserved before, and settled nothing for too long. */
+  #givenUp: Worker | null = null;
+  /** The oldest item of the reserved one, since when, and for how long at most. */
+  #reservedItem: Item | null = null;
+  #reservedAt = 0;
+  #patienceMs = PATIENCE_MS;
   #busy = false;
   #again = false;
   readonly #fits = (worker: Worker): boolean => {
@@ -299,11 +303,33 @@ export class Delivery {
       this.#again = false;
       this.#options.strategy.refresh?.();
       if (this.#returned.length > 0) this.#pumpReturned();
-      else this.#reserved = null;
+      else if (this.#reserved !== null) this.#release();
       this.#pumpWays();
     } while (this.#again);
     this.#busy = false;
     for (const way of this.#ways) way.pumped();
+  }
+
+  /**
+   * Another worker is reserved, if this one settles nothing: what it holds may
+   * take for ever. To be called from time to time.
+   *
+   * @param now The time, in ms.
+   */
+  checkReserved(now: number): void {
+    const worker = this.#reserved;
+    if (worker === null || this.#options.byItem) return;
+    const [oldest = null] = worker.inFlight.oldest(1) as Item[];
+    if (oldest !== this.#reservedItem) {
+      this.#reservedItem = oldest;
+      this.#reservedAt = now;
+    } else if (now - this.#reservedAt >= this.#patienceMs) {
+      // Twice as long for the next: in the end each can do what it has.
+      this.#patienceMs *= 2;
+      this.#givenUp = worker;
+      this.#reserved = null;
+      this.pump();
+    }
   }
 
   /** A worker settled an item with a result. */
@@ -441,10 +467,12 @@ export class Delivery {
     return true;
   }
 
-  /** An item that waited apart goes back to the queue. */
-  requeue(entry: Item): void {
-    if (!this.#held.delete(entry) || entry.state !== WAITING) return;
-    this.#returned.push(entry);
+  /** Items that waited apart go back to the queue. */
+  requeue(entries: readonly Item[]): void {
+    for (const entry of entries) {
+      if (!this.#held.delete(entry) || entry.state !== WAITING) continue;
+      this.#returned.push(entry);
+    }
     this.#returned.sort((a, b) => b.id - a.id);
     this.pump();
   }
@@ -538,17 +566,16 @@ export class Delivery {
         if (entry.blames !== null && !isReserved) {
           // Others would keep every worker busy, and it would wait for ever.
           isReserved = true;
-          if (
-            this.#reserved === null || !mayReserve(this.#reserved, entry) ||
-            this.progress > this.#patience
-          ) this.#reserved = this.#reserve(entry);
+          if (this.#reserved === null || !mayReserve(this.#reserved, entry)) {
+            this.#reserved = this.#reserve(entry);
+          }
         }
         if (!this.#options.byItem && !entry.isHeld) full.add(like);
       }
       if ((entry.state as number) === WAITING) kept.push(entry);
     }
     this.#returned = kept.reverse();
-    if (!isReserved) this.#reserved = null;
+    if (!isReserved) this.#release();
     this.#options.strategy.refresh?.();
   }
 
@@ -564,17 +591,18 @@ export class Delivery {
     }
     let best: Worker | null = null;
     for (const worker of this.#workers) {
-      // One that had its time, and isn't empty, may never be.
-      if (!may(worker) || worker === this.#reserved) continue;
+      if (!may(worker) || worker === this.#givenUp) continue;
       if (best === null || worker.inFlight.count < best.inFlight.count) {
         best = worker;
       }
     }
-    best ??= this.#reserved;
-    // Till then the others have settled several times what it has to settle.
-    this.#patience = this.progress +
-      4 * this.#workers.length * ((best?.inFlight.count ?? 0) + 16);
-    return best !== null && may(best) ? best : null;
+    const last = this.#givenUp;
+    return best ?? (last !== null && may(last) ? last : null);
+  }
+
+  #release(): void {
+    this.#reserved = this.#givenUp = null;
+    this.#patienceMs = PATIENCE_MS;
   }
 
   #pumpWays(): void {
@@ -683,6 +711,9 @@ export class Delivery {
 export function isTrusted(entry: Item): boolean {
   return entry.holder !== null && entry.holders().some((w) => !w.isSuspect);
 }
+
+/** So long a reserved worker may settle nothing, at first, in ms. */
+const PATIENCE_MS = 5000;
 
 /** What an item asks of a worker: to be in `work()`, to have nothing else. */
 const CALL = 1, BLAMED = 2;

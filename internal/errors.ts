@@ -461,7 +461,7 @@ export class DrainTimeoutError<Item = unknown> extends Error {
   ) {
     const { length } = unfinished;
     const what = length === 0
-      ? "all items were settled, but not all workers have gone"
+      ? "all items were settled, but this was not the end"
       : `${length} items were not settled`;
     super(
       `Cannot finish in order: ${what} within ${drainMs} ms${

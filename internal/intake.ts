@@ -26,6 +26,9 @@ import { SchemaQueue, type StandardSchemaV1 } from "./schema.ts";
 import { readTrace } from "./trace_context.ts";
 import type { Runner, WorkItem } from "./work_loop.ts";
 
+/** Deliveries in a LEAVE: it is to fit into the smallest frame there may be. */
+const MAX_NAMED = 64;
+
 /** What an intake needs of its client. */
 export interface IntakeOptions {
   /** The codec. */
@@ -170,6 +173,7 @@ export class Intake<Item> {
         `Cannot take ITEM: kind ${kind}, delivery ${delivery}, expected ${this.#nextDelivery}`,
       );
     }
+    this.#payloads.begin();
     const handedBack: number[] = [];
     let isAnswered = false;
     do {
@@ -310,7 +314,12 @@ export class Intake<Item> {
   }
 
   #handBack(deliveries: readonly number[]): void {
-    this.#options.control.uints(FrameType.LEAVE, deliveries);
+    const { control } = this.#options;
+    let at = 0;
+    do { // at least one, though it names nothing
+      control.uints(FrameType.LEAVE, deliveries.slice(at, at + MAX_NAMED));
+      at += MAX_NAMED;
+    } while (at < deliveries.length);
   }
 
   #done(): void {

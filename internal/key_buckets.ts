@@ -1,20 +1,25 @@
 /**
- * A limit on keys that collide. V8 hashes numbers and bigints without a seed: a
- * peer can choose those of a set or a map so that all fall into one bucket, and
- * each takes a walk past all the others then.
+ * A limit on keys that collide. V8 hashes numbers, bigints and text that is a
+ * number without a seed: a peer can choose those of a set or a map so that all
+ * fall into one bucket, and each takes a walk past all the others then.
  *
- * This counts them by V8's own hash. Should that change, nothing is refused that
- * is good.
+ * This adds up these walks, by V8's own hash: some thousands of keys may be in
+ * one bucket.
  *
  * @module
  */
 
 /** Buckets that are told apart. */
 const BUCKETS = 1 << 14;
-/** So many keys in one are no harm. */
-const MAX_CHAIN = 1024;
-/** How many times as many as the average one may have, beyond that. */
+/** So few keys aren't counted. */
+const FREE_KEYS = 1024;
+/** How many times as many as the average a bucket may have. */
 const MAX_EXCESS = 8;
+/** So many keys may be walked past, in all: about 0.1 s. */
+const MAX_STEPS = 1 << 25;
+/** Text that V8 hashes as the number that it is. */
+const INDEX = /^(?:0|[1-9]\d{0,9})$/;
+const MAX_INDEX = 2 ** 32 - 2;
 
 const double = new Float64Array(1);
 const halves = new Uint32Array(double.buffer);
@@ -24,23 +29,34 @@ const HIGH = new Uint8Array(new Float64Array([-0]).buffer)[7] === 0 ? 0 : 1;
 /** The keys of one set or map, while it is read. */
 export class KeyBuckets {
   #count = 0;
+  #steps = 0;
   #counts: Uint32Array | null = null;
 
-  /** Counts a key; false if there are too many like it. */
+  /** Counts a key; false if there are far too many like it. */
   accepts(key: unknown): boolean {
-    if (typeof key !== "number" && typeof key !== "bigint") return true;
-    if (++this.#count <= MAX_CHAIN) return true;
+    if (++this.#count <= FREE_KEYS) return true;
+    const hash = hashOf(key);
+    if (hash === undefined) return true;
     this.#counts ??= new Uint32Array(BUCKETS);
-    const count = ++this.#counts[hashOf(key) & (BUCKETS - 1)]!;
-    return count <= MAX_CHAIN + MAX_EXCESS * this.#count / BUCKETS;
+    const before = this.#counts[hash & (BUCKETS - 1)]!++;
+    const excess = before - MAX_EXCESS * this.#count / BUCKETS;
+    if (excess > 0) this.#steps += excess;
+    return this.#steps <= MAX_STEPS;
   }
 }
 
-function hashOf(key: number | bigint): number {
+/** What V8 makes of a key, as far as anybody can know it. */
+function hashOf(key: unknown): number | undefined {
+  if (typeof key === "string") {
+    if (key.length > 10 || !INDEX.test(key)) return undefined;
+    const index = Number(key);
+    return index <= MAX_INDEX ? index : undefined;
+  }
   if (typeof key === "bigint") {
     const digit = BigInt.asUintN(64, key < 0n ? -key : key);
     return longHash(Number(digit >> 32n), Number(BigInt.asUintN(32, digit)));
   }
+  if (typeof key !== "number") return undefined;
   if ((key | 0) === key) return hash(key);
   double[0] = key;
   return longHash(halves[HIGH]!, halves[1 - HIGH]!);

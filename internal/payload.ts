@@ -70,6 +70,11 @@ export class PayloadCodec {
     }
   }
 
+  /** A frame of payloads comes, which are read one by one. */
+  begin(): void {
+    this.#cbor?.begin();
+  }
+
   /** Which byte strings may be read aside. */
   get long(): "payloads" | "values" {
     return this.#cbor === null ? "payloads" : "values";
@@ -92,9 +97,7 @@ export class PayloadCodec {
    * @throws {DecodeError} If it isn't one.
    */
   read(payload: Uint8Array): unknown {
-    if (this.#cbor !== null) {
-      return this.#cbor.decodeFrom(payload, 0, payload.length);
-    }
+    if (this.#cbor !== null) return this.#cbor.decode(payload);
     try {
       return this.#codec.decode(payload);
     } catch (error) {

@@ -27,6 +27,11 @@ export class Queue<T> implements Iterable<T> {
     return this.#slots[(this.#head + i) & (this.#slots.length - 1)]!;
   }
 
+  /** Puts a value in place of the `i`th. There must be one. */
+  replace(i: number, value: T): void {
+    this.#slots[(this.#head + i) & (this.#slots.length - 1)] = value;
+  }
+
   /** The first value, which stays; undefined if there is none. */
   peek(): T | undefined {
     return this.#length === 0 ? undefined : this.#slots[this.#head];

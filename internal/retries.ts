@@ -29,6 +29,8 @@ export interface RetriesOptions {
 export class Retries {
   readonly #options: RetriesOptions;
   readonly #timers = new Set<ReturnType<typeof setTimeout>>();
+  /** Items whose time has come, and that aren't back in the queue yet. */
+  readonly #due: Item[] = [];
 
   /** @param options How often, and whom to tell. */
   constructor(options: RetriesOptions) {
@@ -51,7 +53,13 @@ export class Retries {
     onRetry(entry.id, error, delayMs);
     const timer = setTimeout(() => {
       this.#timers.delete(timer);
-      delivery.requeue(entry);
+      // Many at once, after an outage for example, are put in order once.
+      if (this.#due.push(entry) > 1) return;
+      const requeue = setTimeout(() => {
+        this.#timers.delete(requeue);
+        delivery.requeue(this.#due.splice(0));
+      }, 0);
+      this.#timers.add(requeue);
     }, timerMs(delayMs));
     this.#timers.add(timer);
   }

@@ -105,6 +105,7 @@ export class ServerWatch {
       }
     }
     this.#checkItems(now);
+    delivery.checkReserved(now);
     channel.checkReader(now);
     this.#checkStall(now);
     // Who waits for a reader is told so, also when the workers have gone.
@@ -141,15 +142,16 @@ export class ServerWatch {
           "if its handler blocks its event loop, use isolate or a larger heartbeat.dropMs",
       );
     } else if (verdict === "suspect") {
+      const isNews = !link.isSuspect;
       heartbeat.suspect = true;
-      this.#suspect(link);
+      if (isNews) this.#suspect(link);
       link.ping(now);
     } else if (verdict === "ping") link.ping(now);
   }
 
   /** What a worker would never begin may be begun by others. */
   #checkHolding(link: WorkerLink, now: number): void {
-    if (!link.isHolding || link.isStuck) this.#holding.delete(link);
+    if (!link.isHolding || link.isSuspect) this.#holding.delete(link);
     else {
       const since = this.#holding.get(link) ?? now;
       this.#holding.set(link, since);

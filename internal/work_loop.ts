@@ -145,13 +145,21 @@ export class WaitingItems {
     if (item?.delivery !== delivery || this.#cancelled?.has(delivery)) {
       return null;
     }
-    (this.#cancelled ??= new Set()).add(delivery);
+    const cancelled = this.#cancelled ??= new Set();
+    cancelled.add(delivery);
+    // Its value isn't kept, nor is its place for long.
+    this.#items.replace(low, { ...item, value: undefined });
+    if (cancelled.size > this.#items.length / 2) {
+      for (const left of this.takeAll()) this.#items.push(left);
+    }
     return item;
   }
 }
 
 /** How long a plain loop of synchronous handlers goes on, in ms. */
 const SLICE_MS = 8;
+
+const { then } = Promise.prototype;
 
 class Context implements WorkContext {
   readonly id: number;
@@ -267,24 +275,32 @@ export class WorkLoop implements Runner {
     let isGenerator = false;
     try {
       outcome = this.#call(item, context);
-      if (typeof outcome === "object" && outcome !== null) {
+      if (
+        typeof outcome === "object" && outcome !== null ||
+        typeof outcome === "function"
+      ) {
         promise = promiseOf(outcome);
         isGenerator = promise === null && Symbol.asyncIterator in outcome;
+        if (promise !== null) this.#await(item, promise);
       }
     } catch (error) {
       this.#sink.error(item, error);
       return;
     }
-    if (promise !== null) {
-      this.#running.set(item.delivery, context);
-      // What it resolves with is a result, whatever it is.
-      promise.then(
-        (value) => this.#settle(item, () => this.#sink.result(item, value)),
-        (error) => this.#settle(item, () => this.#sink.error(item, error)),
-      );
-    } else if (isGenerator) {
+    if (promise !== null) this.#running.set(item.delivery, context);
+    else if (isGenerator) {
       this.#generate(item, context, outcome as AsyncIterable<unknown>);
     } else this.#sink.result(item, outcome);
+  }
+
+  /** What a promise resolves with is a result, whatever it is. */
+  #await(item: WorkItem, promise: Promise<unknown>): void {
+    // Not its own then(), which may be any function.
+    then.call(
+      promise,
+      (value) => this.#settle(item, () => this.#sink.result(item, value)),
+      (error) => this.#settle(item, () => this.#sink.error(item, error)),
+    );
   }
 
   #call(item: WorkItem, context: Context): unknown {
@@ -354,7 +370,9 @@ export class WorkLoop implements Runner {
 function promiseOf(outcome: object): Promise<unknown> | null {
   // In this order: most outcomes are neither.
   if (typeof (outcome as PromiseLike<unknown>).then !== "function") return null;
-  return outcome instanceof Promise ? outcome : Promise.resolve(outcome);
+  return outcome instanceof Promise && outcome.constructor === Promise
+    ? outcome
+    : new Promise((resolve) => resolve(outcome));
 }
 
 /** Why a handler is aborted, or an item never begun. */

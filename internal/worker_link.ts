@@ -415,6 +415,7 @@ export class WorkerLink implements Worker {
   #onResult(reader: CborDecoder): void {
     this.#expectMode(Mode.WORK, "RESULT");
     const { delivery, payloads } = this.#host;
+    payloads.begin();
     do {
       const number = reader.readUint();
       reader.readBytesRange();
@@ -503,6 +504,7 @@ export class WorkerLink implements Worker {
 
   #onValue(reader: CborDecoder): void {
     const { payloads } = this.#host;
+    payloads.begin();
     do {
       reader.readBytesRange();
       if (!this.#use.open) {

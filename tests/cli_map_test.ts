@@ -399,6 +399,7 @@ Deno.test("map refuses command lines that make no sense", async () => {
       [[UPPER, "--", "echo"], "expected one of them"],
       [[UPPER, MOODY], "2 modules"],
       [["--"], "which command?"],
+      [["http://["], "http://[ is no URL of a module"],
       [["--", "{}"], "can't be the command itself"],
       [
         ["--", "no-such-program", "{}"],

@@ -248,6 +248,7 @@ Deno.test("work refuses command lines that make no sense", async () => {
     const [args, reason] of [
       [["x.ts"], "which server?"],
       [["--connect=:1"], "what is to be run?"],
+      [["--connect=:0", "x.ts"], '--connect is ":0", expected HOST:PORT'],
       [
         ["--connect=:1", "--give-up=0", "x.ts"],
         'expected seconds above 0, or "never"',

@@ -315,17 +315,29 @@ Deno.test("cbor() keeps a peer's text from other peers' memory", () => {
 Deno.test("codec: regular expressions that are slow to read are limited, all together", () => {
   const emoji = (i: number) => new RegExp(`\\p{RGI_Emoji}${i}`, "v");
   const letters = (i: number) => new RegExp(`\\p{L}\\P{Lu}${i}`, "u");
+  const words = (i: number) => new RegExp(`[${"\\W".repeat(64)}]${i}`, "ui");
   const classes = (i: number) => new RegExp(`[a${i}]`.repeat(100), "v");
   for (
-    const [make, fit] of [[emoji, 64], [letters, 512], [classes, 10]] as const
+    const [make, fit] of [
+      [emoji, 31],
+      [letters, 512],
+      [words, 16],
+      [classes, 10],
+    ] as const
   ) {
     const list = Array.from({ length: fit + 1 }, (_, i) => make(i));
-    refuse(codec.encode(list), "more than 1024 property escapes");
+    refuse(codec.encode(list), "more than 1024 escapes");
     list.pop();
     // Each value has as many, whatever came before it.
     for (let i = 0; i < 2; i++) {
       assertEquals(codec.decode(codec.encode(list)), list);
     }
+    const same = Array.from({ length: 2000 }, () => make(0));
+    assertEquals(
+      codec.decode(codec.encode(same)),
+      same,
+      "the same is read once",
+    );
   }
   const many = Array.from({ length: 5000 }, (_, i) => new RegExp(`p{${i}}[a]`));
   assertEquals(codec.decode(codec.encode(many)), many, "without u or v");

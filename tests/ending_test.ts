@@ -929,7 +929,7 @@ both("DrainTimeoutError says what it was that held up the end", async (net) => {
       client[Symbol.asyncIterator]();
       await kit.active(1);
     }),
-    "Cannot finish in order: all items were settled, but not all workers have gone within 50 ms: no goodbye from forgetful",
+    "Cannot finish in order: all items were settled, but this was not the end within 50 ms: no goodbye from forgetful",
   );
   assertEquals(
     await message((kit) => void kit.server.send(1)),

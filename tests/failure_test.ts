@@ -443,3 +443,23 @@ both(
     assertEquals(kit.server.workers.length, 1);
   },
 );
+
+both("What is thrown and is no Error is shown without stacks", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const thrown = [
+    { code: 7, inner: new Error("inner") },
+    Object.assign(new Error("message"), { name: undefined }),
+    Object.assign(new Error("message"), { name: 5 }),
+  ];
+  await kit.worker((n) => {
+    throw thrown[n];
+  });
+  for (const [n, words] of ["code: 7", "message", "message"].entries()) {
+    const { error } = await assertRejects(
+      () => kit.server.submit(n),
+      ItemFailure,
+    );
+    assert(error.message.includes(words), error.message);
+    assert(!/file:|\bat /.test(error.message), error.message);
+  }
+});

@@ -19,7 +19,7 @@ import {
   ScriptedPeer,
   T,
 } from "./_support/scripted_peer.ts";
-import { Gate, until } from "./_support/within.ts";
+import { Gate, moment, stateOf, until } from "./_support/within.ts";
 
 /** A server on TCP with one good worker, and what it tells. */
 async function pool(options: ServerOptions<number, number> = {}) {
@@ -272,7 +272,7 @@ Deno.test("hostile: what a HELLO holds beside its fields is never made of it", a
   assertEquals(welcome.signature, "distchan");
 });
 
-Deno.test("hostile: a server that cancels the same items on and on is soon answered", async () => {
+Deno.test("hostile: an item is answered once, however often a server cancels it", async () => {
   const [peer, conn] = ScriptedPeer.pair();
   const client = new Client(conn);
   await peer.greet();
@@ -294,4 +294,38 @@ Deno.test("hostile: a server that cancels the same items on and on is soon answe
   assertEquals(errors, 3999, "each is answered once");
   await client.abort();
   await peer[Symbol.asyncDispose]();
+});
+
+Deno.test("hostile: a server that reads none of the answers is read no further", async () => {
+  // Items that can't be decoded, and such as nobody waits for, are answered.
+  const bad = new Uint8Array([0xff]);
+  for (const isCancelled of [false, true]) {
+    const [peer, conn] = ScriptedPeer.pair();
+    const client = new Client(conn);
+    await peer.greet();
+    const gate = new Gate();
+    const working = client.work(() => gate.pass());
+    working.catch(() => {});
+    await peer.expect(T.CREDIT);
+    let delivery = 0, sent = 0;
+    const flood = (async () => {
+      for (; sent < 40; sent++) {
+        const first = delivery;
+        const items: unknown[] = [];
+        for (; delivery < first + 1000; delivery++) {
+          items.push(delivery, isCancelled ? payload(delivery) : bad);
+        }
+        if (!await peer.say(T.ITEM, 1, 0, first, ...items)) return;
+        if (!isCancelled) continue;
+        const numbers = items.filter((_, i) => i % 2 === 0);
+        if (!await peer.say(T.CANCEL, ...numbers)) return;
+      }
+    })();
+    await moment(1500);
+    assertEquals(await stateOf(flood), "pending", `${sent} were read`);
+    await client.abort();
+    peer.close();
+    await flood;
+    await peer[Symbol.asyncDispose]();
+  }
 });
