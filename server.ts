@@ -359,6 +359,7 @@ export class Server<Item = unknown, Result = unknown>
       isCrowded: () => this.#links.size > 1,
       onOpen: (link) => this.#onOpen(link),
       onError: (link, entry, error) => this.#retries.error(link, entry, error),
+      wantsValues: () => keepsResults && !this.#outlet.isClosed,
       onValue: (link, value, bytes) => this.#onValue(link, value, bytes),
       onInvalidValue: (link, error, bytes) =>
         this.#onInvalidValue(link, error, bytes),

@@ -436,6 +436,7 @@ export class Connection {
   }
 
   async #writeAll(bytes: Uint8Array): Promise<void> {
+    this.writingSince = performance.now();
     let done = 0;
     while (done < bytes.length) {
       done += await this.#duplex.write(
@@ -466,6 +467,7 @@ export class Connection {
     let size = at, sent = 0;
     while (at < plain.length) {
       const end = at + 4 + view.getUint32(at);
+      this.writingSince = 0; // it isn't the peer that takes its time
       const body = await this.#transforms!.encode(plain.subarray(at + 4, end));
       if (body.length > this.#wireLimit) {
         throw new TransformError(

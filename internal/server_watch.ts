@@ -62,7 +62,7 @@ export class ServerWatch {
   readonly #watchdog: Watchdog;
   #isStopped = false;
   /** Since when workers execute nothing that is needed, in ms. */
-  readonly #holding = new WeakMap<WorkerLink, number>();
+  readonly #holding = new WeakMap<WorkerLink, { item: Item; at: number }>();
   /** `Delivery.progress` at the last look. */
   #progress = -1;
   readonly #stall = new Standstill();
@@ -151,11 +151,11 @@ export class ServerWatch {
 
   /** What a worker would never begin may be begun by others. */
   #checkHolding(link: WorkerLink, now: number): void {
-    if (!link.isHolding || link.isSuspect) this.#holding.delete(link);
-    else {
-      const since = this.#holding.get(link) ?? now;
-      this.#holding.set(link, since);
-      if (now - since < this.#options.heartbeat.timeoutMs) return;
+    const item = link.held, last = this.#holding.get(link);
+    if (item === null || link.isSuspect || link.connection.isDeaf) {
+      this.#holding.delete(link);
+    } else if (last?.item !== item) this.#holding.set(link, { item, at: now });
+    else if (now - last.at >= this.#options.heartbeat.timeoutMs) {
       link.isStuck = true;
       this.#suspect(link);
     }
@@ -169,15 +169,18 @@ export class ServerWatch {
 
   /** Items that are executed for too long fail. */
   #checkItems(now: number): void {
-    const { delivery, itemTimeoutMs } = this.#options;
+    const { delivery, itemTimeoutMs, links } = this.#options;
     if (itemTimeoutMs === undefined) return;
     const { failed } = delivery;
-    for (const worker of delivery.workers) {
+    for (const worker of links) {
+      if (!worker.isWorker) continue;
       for (const entry of worker.inFlight.oldest(worker.concurrency)) {
         // Another worker's time counts, who was given it since.
         if (worker.isSuspect && isTrusted(entry as Item)) continue;
-        if (entry.startedAt === 0) entry.startedAt = now;
-        else if (now - entry.startedAt >= itemTimeoutMs) {
+        // Its result may be among what waits here.
+        if (worker.connection.isDeaf || entry.startedAt === 0) {
+          entry.startedAt = now;
+        } else if (now - entry.startedAt >= itemTimeoutMs) {
           delivery.fail(entry as Item, new ItemTimeoutError(itemTimeoutMs));
         }
       }

@@ -75,6 +75,8 @@ export interface LinkHost extends ServerHandshakeOptions {
   onOpen(link: WorkerLink): void;
   /** A handler failed. */
   onError(link: WorkerLink, entry: Item, error: RemoteError): void;
+  /** Whether anybody will read values. */
+  wantsValues(): boolean;
   /** A value came. */
   onValue(link: WorkerLink, value: unknown, bytes: number): void;
   /** A value didn't pass its schema. */
@@ -218,12 +220,19 @@ export class WorkerLink implements Worker {
     return this.heartbeat.suspect || this.isStuck;
   }
 
-  /** Whether all that it executes isn't needed any more. */
-  get isHolding(): boolean {
-    const { concurrency, inFlight } = this;
-    if (inFlight.count < concurrency) return false;
-    const executed = inFlight.oldest(concurrency);
-    return executed.every(({ state }) => state === SETTLED);
+  /**
+   * The oldest item that it holds, if nothing that it executes is needed any
+   * more and it can't begin anything else, or has nothing else to begin.
+   */
+  get held(): Item | null {
+    const { concurrency, inFlight } = this, { count } = inFlight;
+    const isFull = count >= Math.min(concurrency, this.#window) ||
+      this.isAlone || this.#ended;
+    if (count === 0 || !isFull) return null;
+    const executed = inFlight.oldest(concurrency) as Item[];
+    return executed.every(({ state }) => state === SETTLED)
+      ? executed[0]!
+      : null;
   }
 
   get isOpen(): boolean {
@@ -513,7 +522,7 @@ export class WorkerLink implements Worker {
       const bytes = reader.rangeSize;
       this.#use.sent(bytes);
       const value = payloads.readFrom(reader);
-      if (this.#results === null || !this.#host.keepsResults) {
+      if (this.#results === null || !this.#host.wantsValues()) {
         this.#host.onValue(this, value, bytes);
         continue;
       }
@@ -669,7 +678,7 @@ export class WorkerLink implements Worker {
 
   #heard(): void {
     this.heartbeat.suspect = false;
-    if (!this.isHolding) this.isStuck = false;
+    if (this.held === null) this.isStuck = false;
     if (!this.isStuck) this.#host.onHeard(this);
   }
 

@@ -452,3 +452,28 @@ both(
     stubborn.client.abort();
   },
 );
+
+both(
+  "A handler that never lets go doesn't hold up the end, whatever the concurrency",
+  async (net) => {
+    for (const [concurrency, prefetch] of [[4, 20], [4, 2], [1, 1]] as const) {
+      await using kit = new Kit<number, number>(net, {
+        heartbeat: { ...QUICK, dropMs: 60_000 },
+        itemTimeoutMs: 50,
+        onFailure: () => {},
+      });
+      const { server } = kit;
+      const { client } = await kit.worker(
+        (n) => n > 0 ? n : new Promise(() => {}),
+        { concurrency, client: { prefetch } },
+      );
+      // With one slot, what is behind it would wait for another worker.
+      for (const n of range(Math.min(2, concurrency))) server.send(n);
+      server.end();
+      const results = await within(Array.fromAsync(server), 5000, "the end");
+      assertEquals(results, concurrency === 1 ? [] : [1]);
+      await within(server.closed, 5000, "closed resolves");
+      await client.abort();
+    }
+  },
+);

@@ -550,3 +550,17 @@ for (const side of ["server", "worker"] as const) {
     },
   );
 }
+
+both("A result that waits for a slow schema hasn't timed out", async (net) => {
+  const slow = schema<number, number>(async (n) => {
+    await new Promise((resolve) => setTimeout(resolve, 250));
+    return n;
+  });
+  await using kit = new Kit<number, number>(net, {
+    resultSchema: slow,
+    itemTimeoutMs: 200,
+  });
+  await kit.worker(async (n) => (await moment(10 * n), n), { concurrency: 4 });
+  const results = range(4).map((n) => kit.server.submit(n));
+  assertEquals(await Promise.all(results), range(4));
+});
