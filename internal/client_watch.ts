@@ -103,7 +103,7 @@ export class ClientWatch {
     const stalledMs = connection.stalledMs(now);
     const verdict = stalledMs >= dropMs
       ? "drop"
-      : heartbeat.judge(connection.heardAt, now, connection.isDeaf);
+      : heartbeat.judge(connection.isDeaf ? null : connection.heardAt, now);
     if (verdict === "drop") {
       connection.end(
         new ConnectionLostError(

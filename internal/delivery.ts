@@ -20,6 +20,7 @@ import {
 import { ItemKind, Mode } from "./frame.ts";
 import { ItemFailure, PoisonItemError } from "./errors.ts";
 import type { Queue } from "./queue.ts";
+import { Reservation } from "./reservation.ts";
 import type { ItemSchema } from "./schema.ts";
 import { toError } from "./thrown.ts";
 
@@ -160,20 +161,14 @@ export class Delivery {
   /** Had room when it was last asked: the first to be asked again. */
   #roomy: Worker | null = null;
   /** Gets nothing new, so that it is soon empty for a blamed item. */
-  #reserved: Worker | null = null;
-  /** Was reserved before, and settled nothing for too long. */
-  #givenUp: Worker | null = null;
-  /** The oldest item of the reserved one, since when, and for how long at most. */
-  #reservedItem: Item | null = null;
-  #reservedAt = 0;
-  #patienceMs = PATIENCE_MS;
+  readonly #reservation = new Reservation<Worker>();
   #busy = false;
   #again = false;
   readonly #fits = (worker: Worker): boolean => {
     if (!worker.isOpen || !worker.hasRoom || worker.isAlone) return false;
     if ((this.#like & CALL) !== 0 && worker.mode !== Mode.WORK) return false;
     if ((this.#like & BLAMED) === 0) {
-      if (worker === this.#reserved) return false;
+      if (worker === this.#reservation.worker) return false;
     } else if (worker.inFlight.count > 0) return false;
     return this.#copied === null || !this.#copied.isAt(worker);
   };
@@ -288,7 +283,7 @@ export class Delivery {
 
   #isRoomy(worker: Worker, way: Way): boolean {
     return worker.isOpen && worker.hasRoom && !worker.isAlone &&
-      worker !== this.#reserved &&
+      worker !== this.#reservation.worker &&
       (way.kind !== ItemKind.CALL || worker.mode === Mode.WORK);
   }
 
@@ -303,33 +298,17 @@ export class Delivery {
       this.#again = false;
       this.#options.strategy.refresh?.();
       if (this.#returned.length > 0) this.#pumpReturned();
-      else if (this.#reserved !== null) this.#release();
+      else if (this.#reservation.worker !== null) this.#reservation.release();
       this.#pumpWays();
     } while (this.#again);
     this.#busy = false;
     for (const way of this.#ways) way.pumped();
   }
 
-  /**
-   * Another worker is reserved, if this one settles nothing: what it holds may
-   * take for ever. To be called from time to time.
-   *
-   * @param now The time, in ms.
-   */
-  checkReserved(now: number): void {
-    const worker = this.#reserved;
-    if (worker === null || this.#options.byItem) return;
-    const [oldest = null] = worker.inFlight.oldest(1) as Item[];
-    if (oldest !== this.#reservedItem) {
-      this.#reservedItem = oldest;
-      this.#reservedAt = now;
-    } else if (now - this.#reservedAt >= this.#patienceMs) {
-      // Twice as long for the next: in the end each can do what it has.
-      this.#patienceMs *= 2;
-      this.#givenUp = worker;
-      this.#reserved = null;
-      this.pump();
-    }
+  /** Looks after who is reserved; to be called from time to time, in ms. */
+  checkReservation(now: number): void {
+    // A strategy that chooses by the item has chosen for good.
+    if (!this.#options.byItem && this.#reservation.look(now)) this.pump();
   }
 
   /** A worker settled an item with a result. */
@@ -566,8 +545,9 @@ export class Delivery {
         if (entry.blames !== null && !isReserved) {
           // Others would keep every worker busy, and it would wait for ever.
           isReserved = true;
-          if (this.#reserved === null || !mayReserve(this.#reserved, entry)) {
-            this.#reserved = this.#reserve(entry);
+          const { worker } = this.#reservation;
+          if (worker === null || !mayReserve(worker, entry)) {
+            this.#reserve(entry);
           }
         }
         if (!this.#options.byItem && !entry.isHeld) full.add(like);
@@ -575,34 +555,23 @@ export class Delivery {
       if ((entry.state as number) === WAITING) kept.push(entry);
     }
     this.#returned = kept.reverse();
-    if (!isReserved) this.#release();
+    if (!isReserved) this.#reservation.release();
     this.#options.strategy.refresh?.();
   }
 
-  #reserve(entry: Item): Worker | null {
+  #reserve(entry: Item): void {
     const { byItem, strategy } = this.#options;
     const may = (worker: Worker): boolean => mayReserve(worker, entry);
+    if (!byItem) return this.#reservation.choose(this.#workers, may);
     try {
-      if (byItem) {
-        return strategy.pick(this.#candidates(entry), entry.item, may);
-      }
+      this.#reservation.worker = strategy.pick(
+        this.#candidates(entry),
+        entry.item,
+        may,
+      );
     } catch {
-      return null; // its dispatch will tell
+      this.#reservation.worker = null; // its dispatch will tell
     }
-    let best: Worker | null = null;
-    for (const worker of this.#workers) {
-      if (!may(worker) || worker === this.#givenUp) continue;
-      if (best === null || worker.inFlight.count < best.inFlight.count) {
-        best = worker;
-      }
-    }
-    const last = this.#givenUp;
-    return best ?? (last !== null && may(last) ? last : null);
-  }
-
-  #release(): void {
-    this.#reserved = this.#givenUp = null;
-    this.#patienceMs = PATIENCE_MS;
   }
 
   #pumpWays(): void {
@@ -711,9 +680,6 @@ export class Delivery {
 export function isTrusted(entry: Item): boolean {
   return entry.holder !== null && entry.holders().some((w) => !w.isSuspect);
 }
-
-/** So long a reserved worker may settle nothing, at first, in ms. */
-const PATIENCE_MS = 5000;
 
 /** What an item asks of a worker: to be in `work()`, to have nothing else. */
 const CALL = 1, BLAMED = 2;

@@ -39,13 +39,13 @@ export class Heartbeat {
   /**
    * What to do now.
    *
-   * @param heardAt When the peer was last heard, in ms.
+   * @param heardAt When the peer was last heard, in ms; null: this end doesn't
+   * listen now, so it can't judge, but it goes on to say something itself.
    * @param now The time, in ms.
-   * @param isDeaf Whether this end doesn't listen now: it can't judge then, but
-   * it goes on to say something itself.
    */
-  judge(heardAt: number, now: number, isDeaf = false): Verdict {
-    if (isDeaf) heardAt = now;
+  judge(heardAt: number | null, now: number): Verdict {
+    const isDeaf = heardAt === null;
+    heardAt ??= now;
     if (heardAt !== this.#heardAt) {
       this.#heardAt = heardAt;
       this.#askedAt = Infinity;

@@ -213,8 +213,7 @@ export class Isolate {
   }
 
   #settle(tell: (execution: Execution) => void): void {
-    const execution = this.#execution;
-    if (execution === null) return; // it was answered
+    const execution = this.#execution!;
     this.#execution = null;
     clearTimeout(this.#grace);
     this.#grace = undefined;
@@ -228,7 +227,7 @@ export class Isolate {
   }
 
   #value(payload: Uint8Array): void {
-    const room = this.#execution?.onValue(payload);
+    const room = this.#execution!.onValue(payload);
     if (room === undefined) this.#send({ type: "room", error: null });
     else {
       room.then(

@@ -61,8 +61,6 @@ export class ServerWatch {
   readonly #options: ServerWatchOptions;
   readonly #watchdog: Watchdog;
   #isStopped = false;
-  /** Since when workers execute nothing that is needed, in ms. */
-  readonly #holding = new WeakMap<WorkerLink, { item: Item; at: number }>();
   /** `Delivery.progress` at the last look. */
   #progress = -1;
   readonly #stall = new Standstill();
@@ -101,11 +99,11 @@ export class ServerWatch {
       else if (link.isWorker) {
         link.sample(now);
         this.#judge(link, now);
-        this.#checkHolding(link, now);
+        if (link.getsStuck(now)) this.#suspect(link);
       }
     }
     this.#checkItems(now);
-    delivery.checkReserved(now);
+    delivery.checkReservation(now);
     channel.checkReader(now);
     this.#checkStall(now);
     // Who waits for a reader is told so, also when the workers have gone.
@@ -131,7 +129,7 @@ export class ServerWatch {
     const stalledMs = connection.stalledMs(now);
     const verdict = stalledMs >= dropMs
       ? "drop"
-      : heartbeat.judge(connection.heardAt, now, connection.isDeaf);
+      : heartbeat.judge(connection.isDeaf ? null : connection.heardAt, now);
     if (stalledMs >= dropMs) {
       link.drop(
         `a frame was begun and not finished for ${Math.round(stalledMs)} ms`,
@@ -149,18 +147,7 @@ export class ServerWatch {
     } else if (verdict === "ping") link.ping(now);
   }
 
-  /** What a worker would never begin may be begun by others. */
-  #checkHolding(link: WorkerLink, now: number): void {
-    const item = link.held, last = this.#holding.get(link);
-    if (item === null || link.isSuspect || link.connection.isDeaf) {
-      this.#holding.delete(link);
-    } else if (last?.item !== item) this.#holding.set(link, { item, at: now });
-    else if (now - last.at >= this.#options.heartbeat.timeoutMs) {
-      link.isStuck = true;
-      this.#suspect(link);
-    }
-  }
-
+  /** What it holds, or would never begin, may be begun by others. */
   #suspect(link: WorkerLink): void {
     this.#options.onEvent({ type: "suspect", worker: { ...link.info } });
     this.#options.delivery.suspect(link);

@@ -112,8 +112,6 @@ export class WorkerLink implements Worker {
   instance = "";
   isAlone = false;
   hasMore = false;
-  /** Whether it holds on to items that nobody needs, and so begins no others. */
-  isStuck = false;
   /** The connection. */
   readonly connection: Connection;
   /** Judges its silence. */
@@ -152,6 +150,9 @@ export class WorkerLink implements Worker {
   /** The next item's bytes didn't fit. */
   #full = false;
   #settledInBatch = 0;
+  /** What it holds on to, and since when; see {@linkcode getsStuck}. */
+  #stuck: { item: Item; at: number } | null = null;
+  #isStuck = false;
   #settled = 0;
   #failed = 0;
   #sampled = 0;
@@ -217,14 +218,31 @@ export class WorkerLink implements Worker {
   }
 
   get isSuspect(): boolean {
-    return this.heartbeat.suspect || this.isStuck;
+    return this.heartbeat.suspect || this.#isStuck;
+  }
+
+  /**
+   * Whether it begins to be stuck: it has held on to items that nobody needs
+   * for so long, and what is behind them would never be begun.
+   *
+   * @param now The time, in ms.
+   */
+  getsStuck(now: number): boolean {
+    const item = this.#obstacle, last = this.#stuck;
+    if (item === null || this.isSuspect || this.connection.isDeaf) {
+      this.#stuck = null;
+    } else if (last?.item !== item) this.#stuck = { item, at: now };
+    else if (now - last.at >= this.#host.heartbeat.timeoutMs) {
+      return this.#isStuck = true;
+    }
+    return false;
   }
 
   /**
    * The oldest item that it holds, if nothing that it executes is needed any
    * more and it can't begin anything else, or has nothing else to begin.
    */
-  get held(): Item | null {
+  get #obstacle(): Item | null {
     const { concurrency, inFlight } = this, { count } = inFlight;
     const isFull = count >= Math.min(concurrency, this.#window) ||
       this.isAlone || this.#ended;
@@ -424,7 +442,7 @@ export class WorkerLink implements Worker {
   #onResult(reader: CborDecoder): void {
     this.#expectMode(Mode.WORK, "RESULT");
     const { delivery, payloads } = this.#host;
-    payloads.begin();
+    payloads.beginFrame();
     do {
       const number = reader.readUint();
       reader.readBytesRange();
@@ -513,7 +531,7 @@ export class WorkerLink implements Worker {
 
   #onValue(reader: CborDecoder): void {
     const { payloads } = this.#host;
-    payloads.begin();
+    payloads.beginFrame();
     do {
       reader.readBytesRange();
       if (!this.#use.open) {
@@ -678,8 +696,8 @@ export class WorkerLink implements Worker {
 
   #heard(): void {
     this.heartbeat.suspect = false;
-    if (this.held === null) this.isStuck = false;
-    if (!this.isStuck) this.#host.onHeard(this);
+    if (this.#obstacle === null) this.#isStuck = false;
+    if (!this.#isStuck) this.#host.onHeard(this);
   }
 
   #onViolation(error: Error): void {

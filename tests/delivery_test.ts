@@ -464,11 +464,11 @@ Deno.test("Delivery: a worker that is never empty doesn't keep a blamed item wai
     }
   };
   for (let now = 0; now < 5000; now += 250) {
-    scene.delivery.checkReserved(now);
+    scene.delivery.checkReservation(now);
     settle();
     assert(b.inFlight.count + c.inFlight.count > 6, "it alone is waited for");
   }
-  scene.delivery.checkReserved(5000);
+  scene.delivery.checkReservation(5000);
   for (let i = 0; i < 4; i++) settle();
   assertEquals(slow.inFlight.count, 1);
   assertEquals((b.isAlone ? b : c).holds, ["x"]);

@@ -112,10 +112,10 @@ Deno.test("resolveHeartbeat() has defaults that fit what is given", () => {
 Deno.test("Heartbeat judges nobody while its own end doesn't listen, and says something", () => {
   const heartbeat = new Heartbeat(OPTIONS, 1);
   silence(heartbeat, 19);
-  assertEquals(heartbeat.judge(0, 1000, true), "ping");
+  assertEquals(heartbeat.judge(null, 1000), "ping");
   heartbeat.ping(1000);
-  assertEquals(heartbeat.judge(0, 1009, true), "fine");
-  assertEquals(heartbeat.judge(0, 1010, true), "ping");
+  assertEquals(heartbeat.judge(null, 1009), "fine");
+  assertEquals(heartbeat.judge(null, 1010), "ping");
   heartbeat.ping(1010);
   // It listens again: silence counts from here.
   assertEquals(heartbeat.judge(1011, 1012), "fine");

@@ -1,0 +1,79 @@
+/**
+ * The worker that gets nothing new, so that it is soon empty for a blamed item:
+ * others would keep every worker busy, and the item would wait for ever.
+ *
+ * ```text
+ *                choose()               settled nothing for 5 s, then 10 s …
+ *   nobody ─────────────────► reserved ─────────────────────────► given up
+ *     ▲                           │        choose(): another          │
+ *     └───────── release() ───────┘ ◄─────────────────────────────────┘
+ * ```
+ *
+ * @module
+ */
+
+/** So long a reserved worker may settle nothing, at first, in ms. */
+const PATIENCE_MS = 5000;
+
+/** A worker as far as a reservation is concerned. */
+interface Reservable {
+  /** What it holds. */
+  readonly inFlight: {
+    readonly count: number;
+    oldest(count: number): unknown[];
+  };
+}
+
+/** At most one worker of many. */
+export class Reservation<Worker extends Reservable> {
+  /** The one that gets nothing new. */
+  worker: Worker | null = null;
+  /** Was reserved before, and settled nothing for too long. */
+  #givenUp: Worker | null = null;
+  /** What the reserved one had as its oldest item at the first of such looks. */
+  #seen: { worker: Worker; oldest: unknown; at: number } | null = null;
+  #patienceMs = PATIENCE_MS;
+
+  /** Reserves the one that holds the fewest items, of those that may be. */
+  choose(workers: readonly Worker[], may: (worker: Worker) => boolean): void {
+    const candidates = workers.filter(may);
+    const others = candidates.filter((worker) => worker !== this.#givenUp);
+    let best: Worker | null = null;
+    for (const worker of others.length > 0 ? others : candidates) {
+      if (best === null || worker.inFlight.count < best.inFlight.count) {
+        best = worker;
+      }
+    }
+    this.worker = best;
+  }
+
+  /** Nobody is needed. */
+  release(): void {
+    this.worker = this.#givenUp = this.#seen = null;
+    this.#patienceMs = PATIENCE_MS;
+  }
+
+  /**
+   * Gives a worker up that settles nothing: what it holds may take for ever.
+   * To be called from time to time.
+   *
+   * @param now The time, in ms.
+   * @returns Whether it was given up: another is to be chosen.
+   */
+  look(now: number): boolean {
+    const { worker } = this;
+    if (worker === null) return false;
+    const [oldest] = worker.inFlight.oldest(1);
+    const seen = this.#seen;
+    if (seen?.worker !== worker || seen.oldest !== oldest) {
+      this.#seen = { worker, oldest, at: now };
+      return false;
+    }
+    if (now - seen.at < this.#patienceMs) return false;
+    // Twice as long for the next: in the end each can do what it has.
+    this.#patienceMs *= 2;
+    this.#givenUp = worker;
+    this.worker = null;
+    return true;
+  }
+}
