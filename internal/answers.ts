@@ -11,7 +11,7 @@ import type { PayloadCodec } from "./payload.ts";
 import { writeError } from "./remote_error.ts";
 import { SchemaQueue, type StandardSchemaV1 } from "./schema.ts";
 import { toError } from "./thrown.ts";
-import type { WorkItem } from "./work_loop.ts";
+import type { WorkItem } from "./work_items.ts";
 import type { WorkSpans } from "./work_spans.ts";
 
 /** What answers need of their client. */

@@ -67,7 +67,7 @@ export class CborCodec<T = unknown> {
   constructor(options: CborOptions = {}) {
     const maxDepth = this.maxDepth = checkOptions(options);
     this.#encoder = new CborEncoder(maxDepth);
-    this.#decoder = new CborDecoder(maxDepth);
+    this.#decoder = new CborDecoder({ maxDepth });
   }
 
   /**
@@ -101,7 +101,7 @@ export class CborCodec<T = unknown> {
     if (!(payload instanceof Uint8Array)) {
       throw new TypeError("Cannot decode value: expected a Uint8Array");
     }
-    this.begin();
+    this.resetLimits();
     return this.#decoder.decode(payload, 0, payload.length) as T;
   }
 
@@ -119,9 +119,9 @@ export class CborCodec<T = unknown> {
     this.#encoder.encode(out, value, segmentThreshold);
   }
 
-  /** A frame of payloads comes: what is limited for all of them is counted. */
-  begin(): void {
-    this.#decoder.begin();
+  /** What is limited for several payloads together is counted from here. */
+  resetLimits(): void {
+    this.#decoder.resetLimits();
   }
 
   /**

@@ -12,11 +12,19 @@ import { CborReader, INDEFINITE } from "./cbor_reader.ts";
 import { CborSimple, isSimple } from "./cbor_simple.ts";
 import type { Aside } from "./long_string.ts";
 import { MAX_SHAPE_KEYS, ShapeCache } from "./shape_cache.ts";
-import { COLLIDING, decodeTagged } from "./cbor_tagged.ts";
-import { KeyBuckets } from "./key_buckets.ts";
+import { decodeTagged } from "./cbor_tagged.ts";
+import { COLLIDING, KeyBuckets } from "./key_buckets.ts";
 
 /** Arrays of more items than this grow while they are read. */
 const MAX_AHEAD = 1 << 16;
+
+/** Options of {@linkcode CborDecoder}. */
+export interface CborDecoderOptions {
+  /** How deep arrays, maps and tags may nest. @default {64} */
+  maxDepth?: number;
+  /** Whether tags stand for something; if not, each is a `CborTag`. @default {true} */
+  hasTags?: boolean;
+}
 
 /** Reads CBOR data items, one after another. */
 export class CborDecoder extends CborReader {
@@ -25,10 +33,11 @@ export class CborDecoder extends CborReader {
   #budget = 0;
   readonly #shapes = new ShapeCache();
 
-  /** @param maxDepth How deep arrays, maps and tags may nest. */
-  constructor(maxDepth = 64) {
+  /** @param options The options. */
+  constructor({ maxDepth = 64, hasTags = true }: CborDecoderOptions = {}) {
     super();
     this.#maxDepth = maxDepth;
+    this.hasTags = hasTags;
   }
 
   /**

@@ -50,17 +50,17 @@ export abstract class CborReader {
   rangeSize = 0;
   /** A byte string that isn't where it should be; null: there is none. */
   aside: Aside | null = null;
-  /** Whether tags become what they stand for; if not, a `CborTag` each. */
-  interpretsTags = true;
-  /** Escapes in the regular expressions so far: see {@linkcode begin}. */
+  /** Whether tags become what they stand for. */
+  hasTags = true;
+  /** Escapes in the regular expressions so far: see {@linkcode resetLimits}. */
   escapes = 0;
   /** These expressions: V8 knows what it has seen. */
   patterns: Set<string> | null = null;
   /** Where reading began: offsets in errors count from here. */
   protected start = 0;
 
-  /** What is limited for all values together is counted from here. */
-  begin(): void {
+  /** What is limited for several values together is counted from here. */
+  resetLimits(): void {
     this.escapes = 0;
     this.patterns = null;
   }

@@ -17,14 +17,11 @@ import {
   type TypedArray,
   type TypedArrayTag,
 } from "./cbor_tags.ts";
-import { KeyBuckets } from "./key_buckets.ts";
+import { COLLIDING, KeyBuckets } from "./key_buckets.ts";
 
 /** RFC 3339, as tag 0 has it. */
 const DATE_TEXT =
   /^(\d{4})-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d+)?(?:Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)$/i;
-
-/** What is wrong with keys that are chosen to be slow. */
-export const COLLIDING = "too many members of a set, or keys of a map, collide";
 
 /**
  * What the regular expressions of a frame may have in all, those of one kind
@@ -46,7 +43,7 @@ export function decodeTagged(
 ): unknown {
   const at = reader.pos - 1;
   const tag = reader.argument(info);
-  if (!reader.interpretsTags) return bare(reader, tag, depth, at);
+  if (!reader.hasTags) return bare(reader, tag, depth, at);
   switch (tag) {
     case Tag.DATE_TEXT:
       return dateText(reader, at);

@@ -24,7 +24,8 @@ import { DEFAULTS } from "./options.ts";
 import type { PayloadCodec } from "./payload.ts";
 import { SchemaQueue, type StandardSchemaV1 } from "./schema.ts";
 import { readTrace } from "./trace_context.ts";
-import type { Runner, WorkItem } from "./work_loop.ts";
+import type { WorkItem } from "./work_items.ts";
+import type { Runner } from "./work_loop.ts";
 
 /** Deliveries in a LEAVE: it is to fit into the smallest frame there may be. */
 const MAX_NAMED = 64;
@@ -173,7 +174,7 @@ export class Intake<Item> {
         `Cannot take ITEM: kind ${kind}, delivery ${delivery}, expected ${this.#nextDelivery}`,
       );
     }
-    this.#payloads.begin();
+    this.#payloads.beginFrame();
     const handedBack: number[] = [];
     let isAnswered = false;
     do {
@@ -190,6 +191,7 @@ export class Intake<Item> {
       const current = delivery++;
       if (this.#isLeaving || !this.#isOpen) {
         if (this.#isOpen) handedBack.push(current);
+        isAnswered = true;
         continue;
       }
       const bytes = reader.rangeSize;
@@ -217,8 +219,7 @@ export class Intake<Item> {
     } while (!reader.done);
     this.#nextDelivery = delivery;
     if (handedBack.length > 0) this.#handBack(handedBack);
-    else if (!isAnswered) return;
-    this.#connection.holdUntilRoom();
+    if (isAnswered) this.#connection.holdUntilRoom();
   }
 
   /** END came: there are no more items. */

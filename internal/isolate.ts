@@ -27,7 +27,7 @@ import {
 } from "./isolate_worker.ts";
 import { fromThrown, toThrown } from "./thrown.ts";
 import { timerMs } from "./timer.ts";
-import type { WorkItem } from "./work_loop.ts";
+import type { WorkItem } from "./work_items.ts";
 
 /**
  * The isolate's first code. A data: URL, so that whatever goes wrong with the

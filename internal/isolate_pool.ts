@@ -14,12 +14,8 @@ import { type Execution, Isolate, type IsolateEvents } from "./isolate.ts";
 import type { IsolateSetup } from "./isolate_worker.ts";
 import type { HandlerSource, IsolateSink } from "./runner.ts";
 import { toError } from "./thrown.ts";
-import {
-  cancelled,
-  type Runner,
-  WaitingItems,
-  type WorkItem,
-} from "./work_loop.ts";
+import { cancelled, WaitingItems, type WorkItem } from "./work_items.ts";
+import type { Runner } from "./work_loop.ts";
 
 /** Options of {@linkcode IsolatePool}. */
 export interface IsolatePoolOptions {

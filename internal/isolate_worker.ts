@@ -13,7 +13,8 @@ import { PayloadCodec } from "./payload.ts";
 import { fromThrown, type Thrown, toThrown } from "./thrown.ts";
 import { tracingOfProcess } from "./tracing.ts";
 import { RemoteScope } from "./work_spans.ts";
-import { type Handler, type WorkItem, WorkLoop } from "./work_loop.ts";
+import type { WorkItem } from "./work_items.ts";
+import { type Handler, WorkLoop } from "./work_loop.ts";
 
 /** Where this module is, for the isolate's first line of code. */
 export const ISOLATE_MODULE: string = import.meta.url;

@@ -9,6 +9,9 @@
  * @module
  */
 
+/** What is wrong with keys that {@linkcode KeyBuckets} doesn't accept. */
+export const COLLIDING = "too many members of a set, or keys of a map, collide";
+
 /** Buckets that are told apart. */
 const BUCKETS = 1 << 14;
 /** So few keys aren't counted. */

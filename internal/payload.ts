@@ -70,9 +70,9 @@ export class PayloadCodec {
     }
   }
 
-  /** A frame of payloads comes, which are read one by one. */
-  begin(): void {
-    this.#cbor?.begin();
+  /** The payloads of a frame come, to be read one by one. */
+  beginFrame(): void {
+    this.#cbor?.resetLimits();
   }
 
   /** Which byte strings may be read aside. */

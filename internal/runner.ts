@@ -4,7 +4,8 @@
  * @module
  */
 
-import type { Runner, WorkItem, WorkSink } from "./work_loop.ts";
+import type { WorkItem } from "./work_items.ts";
+import type { Runner, WorkSink } from "./work_loop.ts";
 
 /** Where outcomes go; those of isolates are payloads. */
 export interface IsolateSink extends WorkSink {

@@ -14,7 +14,8 @@ import {
   SpanKind,
   type Tracing,
 } from "./tracing.ts";
-import type { HandlerScope, WorkItem } from "./work_loop.ts";
+import type { WorkItem } from "./work_items.ts";
+import type { HandlerScope } from "./work_loop.ts";
 
 /** The spans of what a connection's runner has begun. */
 export class WorkSpans implements HandlerScope {

@@ -14,7 +14,14 @@ import {
 } from "../mod.ts";
 import { both, Kit, range } from "./_support/channel_kit.ts";
 import { MemoryListener } from "./_support/memory_pair.ts";
-import { Gate, moment, stateOf, until, within } from "./_support/within.ts";
+import {
+  Gate,
+  moment,
+  stateOf,
+  still,
+  until,
+  within,
+} from "./_support/within.ts";
 
 const forever = () => new Promise<never>(() => {});
 
@@ -465,12 +472,8 @@ both(
     const writing = (async () => {
       for (;; written++) await writer.write(new Uint8Array(100_000));
     })().catch((e) => e);
-    let before = -1;
-    await until(() => {
-      const isStill = written === before && written > 0;
-      before = written;
-      return isStill;
-    }, "a write is blocked");
+    await until(() => written > 0, "a write is done");
+    await still(() => written, "a write is blocked");
     await within(writer.abort(new Error("no more")), 1000, "abort()");
     await writing;
     await assertRejects(() => client.closed, ConnectionLostError);
@@ -536,12 +539,8 @@ both(
       const results = server[Symbol.asyncIterator]();
       server.send(1);
       await results.next();
-      let before = -1;
-      await until(() => {
-        const isStill = sent === before && server.stats().unread > 1;
-        before = sent;
-        return isStill;
-      }, "the worker waits");
+      await until(() => server.stats().unread > 1, "values come");
+      await still(() => sent, "the worker waits");
       assert(sent < count);
       await results.return!();
       await within(worker.done, 5000, "work() resolves");
@@ -929,7 +928,7 @@ both("DrainTimeoutError says what it was that held up the end", async (net) => {
       client[Symbol.asyncIterator]();
       await kit.active(1);
     }),
-    "Cannot finish in order: all items were settled, but this was not the end within 50 ms: no goodbye from forgetful",
+    "Cannot finish in order: the end was not reached within 50 ms: no goodbye from forgetful",
   );
   assertEquals(
     await message((kit) => void kit.server.send(1)),

@@ -39,6 +39,16 @@ export async function until(
   }
 }
 
+/** Waits until a number that grows by itself has come to a standstill. */
+export async function still(count: () => number, what: string): Promise<void> {
+  let before = NaN, looks = 0;
+  await until(() => {
+    looks = count() === before ? looks + 1 : 0;
+    before = count();
+    return looks >= 10;
+  }, what);
+}
+
 /** Gives what must not happen the time to happen. */
 export function moment(ms = 60): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
