@@ -136,8 +136,8 @@ export class Connection {
   /** When the peer was last heard, by `performance.now()`. */
   heardAt: number = performance.now();
   /**
-   * Whether this end doesn't listen now: what it has read waits for a promise.
-   * The peer's silence means nothing then.
+   * Whether this end doesn't listen now, since what it has read waits for a
+   * promise: the peer's silence means nothing then.
    */
   isDeaf = false;
   /** Since when a write waits for the peer, by `performance.now()`; 0: none. */
@@ -152,7 +152,8 @@ export class Connection {
   readonly #events: ConnectionEvents;
   readonly #isCrowded: () => boolean;
   readonly #decoder: FrameDecoder;
-  readonly #reader = new CborDecoder();
+  /** No tags: whoever is there may not even know the secret. */
+  readonly #reader = new CborDecoder({ hasTags: false });
   readonly #kick = () => this.flush();
   #transforms: TransformChain | null = null;
   #plainBytes = 0;
@@ -161,6 +162,9 @@ export class Connection {
   #held: Promise<void> | null = null;
   /** Who waits for the output to be written. */
   #room: PromiseWithResolvers<void> | null = null;
+  /** What was read in this turn, and the turns since the last pause. */
+  #work = 0;
+  #turns = 0;
   /** The timer that reading waits for. */
   #pause: { timer: ReturnType<typeof setTimeout>; wake: () => void } | null =
     null;
@@ -197,8 +201,6 @@ export class Connection {
     },
   ) {
     this.#duplex = duplex;
-    // Whoever is there may not even know the secret, and frames need no tags.
-    this.#reader.interpretsTags = false;
     this.#isCrowded = options.isCrowded ?? (() => false);
     this.#events = options.events;
     this.#decoder = options.isCrowded === undefined
@@ -396,11 +398,11 @@ export class Connection {
             if (!this.ended) this.#events.onDrain();
           });
         }
-        this.writingSince = performance.now();
         let sent = size;
         if (this.#transforms !== null) {
           sent = await this.#writeTransformed(bytes, length, segments);
         } else if (segments.length === 0) {
+          this.writingSince = performance.now();
           let done = 0;
           while (done < length) {
             done += await this.#duplex.write(bytes.subarray(done, length));
@@ -494,21 +496,16 @@ export class Connection {
   async #read(): Promise<void> {
     const decoder = this.#decoder, reader = this.#reader;
     try {
-      for (let work = 0, turns = 0;;) {
-        if (work >= WORK_A_TURN) {
-          // What a transform makes of a frame may be worth several.
-          turns += Math.floor(work / WORK_A_TURN);
-          work = 0;
-          const isPause = turns >= TURNS_A_PAUSE && this.#isCrowded();
-          if (turns >= TURNS_A_PAUSE) turns = 0;
-          await this.#nextTurn(isPause);
+      for (;;) {
+        if (this.#work >= WORK_A_TURN) {
+          await this.#nextTurn();
           if (this.#ended) return;
         }
         const count = await this.#duplex.read(decoder.space());
         if (this.#ended) return;
         if (count === null) break;
         this.heardAt = performance.now();
-        work += count;
+        this.#work += count;
         if (this.#finishing) {
           if ((this.#dropped += count) <= LINGER_BYTES) continue;
           break;
@@ -517,7 +514,12 @@ export class Connection {
         decoder.advance(count);
         while (decoder.next()) {
           this.partialSince = 0;
-          work += FRAME_WORK;
+          // What a transform makes of one frame may be worth a turn by itself.
+          if (this.#work >= WORK_A_TURN) {
+            await this.#nextTurn();
+            if (this.#ended || this.#finishing) break;
+          }
+          this.#work += FRAME_WORK;
           if (this.#transforms === null) {
             reader.set(decoder.bytes, decoder.start, decoder.end);
             reader.aside = decoder.aside;
@@ -529,7 +531,7 @@ export class Connection {
             );
             if (this.#ended || this.#finishing) break;
             reader.set(plain, 0, plain.length);
-            work += plain.length;
+            this.#work += plain.length;
           }
           this.#events.onFrame(reader.readUint(), reader);
           if (this.#held !== null) {
@@ -585,7 +587,11 @@ export class Connection {
     }
   }
 
-  async #nextTurn(isPause: boolean): Promise<void> {
+  async #nextTurn(): Promise<void> {
+    this.#turns += Math.floor(this.#work / WORK_A_TURN);
+    this.#work = 0;
+    const isPause = this.#turns >= TURNS_A_PAUSE && this.#isCrowded();
+    if (this.#turns >= TURNS_A_PAUSE) this.#turns = 0;
     await new Promise<void>((wake) => {
       if (isPause) this.#pause = { timer: setTimeout(wake, 0), wake };
       else setImmediate(wake);

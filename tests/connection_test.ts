@@ -1,8 +1,9 @@
 /** When a connection writes: one value at once, many together. */
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertLess } from "@std/assert";
 import { setImmediate } from "node:timers/promises";
 import { Connection } from "../internal/connection.ts";
 import { FrameType } from "../internal/frame.ts";
+import { TransformChain } from "../internal/transforms.ts";
 
 /** A socket that nothing comes from; it keeps the sizes of what is written. */
 function sink(): { connection: Connection; sizes: number[] } {
@@ -89,5 +90,49 @@ Deno.test("Connection doesn't hold back more than 1024 values or 64 KiB", async 
   connection.schedule();
   assertEquals(sizes.at(-1)! > 64 * 1024, true, "in the same turn");
   await turns();
+  connection.end();
+});
+
+Deno.test("Connection leaves the event loop its turns, whatever a transform makes of a frame", async () => {
+  const frames = new Uint8Array(5 * 200);
+  for (let i = 0; i < 200; i++) frames.set([0, 0, 0, 1, i], 5 * i);
+  const ended = Promise.withResolvers<null>();
+  const first = Promise.withResolvers<void>();
+  let told = 0;
+  let reads = 0;
+  const connection = new Connection({
+    read: (p) => {
+      if (reads++ > 0) return ended.promise;
+      p.set(frames);
+      return Promise.resolve(frames.length);
+    },
+    write: (bytes) => Promise.resolve(bytes.length),
+    close: () => ended.resolve(null),
+  }, {
+    limit: 1024,
+    events: {
+      onFrame: () => {
+        told++;
+        first.resolve();
+      },
+      onBatch: () => {},
+      onFlush: () => {},
+      onDrain: () => {},
+      onViolation: () => {},
+      onEnd: () => {},
+    },
+  });
+  const plain = new Uint8Array(512 * 1024);
+  connection.useTransforms(
+    new TransformChain([{
+      name: "grow",
+      open: () => ({ encode: (bytes) => bytes, decode: () => plain }),
+    }], { role: "server", sessionId: new Uint8Array(32), maxBytes: 2 ** 20 }),
+    2 ** 20,
+  );
+  connection.start();
+  await first.promise;
+  await setImmediate();
+  assertLess(told, 10, "two of them are a turn");
   connection.end();
 });

@@ -29,11 +29,11 @@ import {
   plainLimit,
   TransformChain,
 } from "../internal/transforms.ts";
-import { both, Kit } from "./_support/channel_kit.ts";
+import { both, Kit, range } from "./_support/channel_kit.ts";
 import { golden } from "./_support/golden.ts";
 import { relay } from "./_support/relay.ts";
 import { seeded } from "./_support/rng.ts";
-import { within } from "./_support/within.ts";
+import { moment, within } from "./_support/within.ts";
 
 const sessionId = new Uint8Array(32).fill(7);
 
@@ -724,3 +724,34 @@ Deno.test("transforms that leave no room in a frame are a RangeError", () => {
   );
   listen({ ...options, transforms: many.slice(1) }).abort();
 });
+
+for (const side of ["server", "worker"] as const) {
+  both(
+    `A transform that is slow to encode is nobody's silence: ${side}`,
+    async (net) => {
+      const heartbeat = { intervalMs: 20, timeoutMs: 100, dropMs: 200 };
+      const transform = (isSlow: boolean): Transform => ({
+        name: "slow",
+        open: () => ({
+          encode: async (bytes) => {
+            // In all it takes several times dropMs.
+            if (isSlow && bytes.length > 1000) await moment(100);
+            return bytes;
+          },
+          decode: (bytes) => bytes,
+        }),
+      });
+      await using kit = new Kit<Uint8Array, Uint8Array>(net, {
+        heartbeat,
+        transforms: [transform(side === "server")],
+      });
+      const items = range(8).map((n) => new Uint8Array(70_000).fill(n));
+      const results = items.map((item) => kit.server.submit(item));
+      await kit.worker((item) => item, {
+        client: { heartbeat, transforms: [transform(side === "worker")] },
+      });
+      assertEquals(await Promise.all(results), items);
+      assertEquals(kit.events.map(({ type }) => type), ["connected"]);
+    },
+  );
+}
