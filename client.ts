@@ -477,7 +477,8 @@ export class Client<Item = unknown, Result = unknown>
    * item's failure.
    * @param options How to work.
    * @returns Resolves when the server has no more work, or `signal` has aborted
-   * and what was begun is finished; rejects if the connection is lost.
+   * and what was begun is finished; rejects if the connection is lost, and with
+   * a TypeError if the module can't be used, which aborts the client.
    * @throws {TypeError} If another face was used before.
    */
   async work(

@@ -359,7 +359,7 @@ export class Server<Item = unknown, Result = unknown>
       isCrowded: () => this.#links.size > 1,
       onOpen: (link) => this.#onOpen(link),
       onError: (link, entry, error) => this.#retries.error(link, entry, error),
-      wantsValues: () => keepsResults && !this.#outlet.isClosed,
+      wantsValues: () => this.#wantsValues,
       onValue: (link, value, bytes) => this.#onValue(link, value, bytes),
       onInvalidValue: (link, error, bytes) =>
         this.#onInvalidValue(link, error, bytes),
@@ -762,11 +762,9 @@ export class Server<Item = unknown, Result = unknown>
     const unfinished = this.#delivery.unfinished().map((
       { id, item },
     ) => ({ id, item: item as Item }));
-    const error = new DrainTimeoutError<Item>(
-      drainMs,
-      unfinished,
-      this.#whatHoldsUp(),
-    );
+    const error = new DrainTimeoutError<Item>(drainMs, unfinished, {
+      why: this.#whatHoldsUp(),
+    });
     await this.abort(error);
     throw error;
   }
@@ -921,16 +919,19 @@ export class Server<Item = unknown, Result = unknown>
     this.#readiness.check();
   }
 
+  get #wantsValues(): boolean {
+    return this.#options.results !== "discard" && !this.#outlet.isClosed;
+  }
+
   #onValue(link: WorkerLink, value: unknown, bytes: number): void {
-    if (this.#options.results === "discard" || this.#outlet.isClosed) {
-      link.valueRead(bytes);
-    } else this.#outlet.push(value, bytes, link);
+    if (this.#wantsValues) this.#outlet.push(value, bytes, link);
+    else link.valueRead(bytes);
   }
 
   /** It is told as a failure of the item that the worker is at. */
   #onInvalidValue(link: WorkerLink, error: Error, bytes: number): void {
     link.valueRead(bytes);
-    if (this.#outlet.isClosed) return;
+    if (!this.#wantsValues) return;
     const [entry] = link.inFlight.oldest(1);
     this.#onChannelFailure(
       new ItemFailure(entry?.item as Item, {

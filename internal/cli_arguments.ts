@@ -132,7 +132,7 @@ export class Arguments {
 export function parseAddress(
   text: string,
   what: string,
-  minPort = 0,
+  { minPort = 0 }: { minPort?: number } = {},
 ): Address {
   const match = text.match(/^(?:(?:\[([^\]]+)\]|([^:[\]]*)):)?(\d{1,5})$/);
   const port = Number(match?.[3]);

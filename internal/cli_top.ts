@@ -67,7 +67,7 @@ interface Place {
 /** Reads HOST:PORT, or a URL: that of a proxy in front of it, perhaps. */
 function parsePlace(text: string, isTls: boolean): Place {
   if (!text.includes("://")) {
-    const name = formatAddress(parseAddress(text, "HOST:PORT", 1));
+    const name = formatAddress(parseAddress(text, "HOST:PORT", { minPort: 1 }));
     return { name, url: new URL(`${isTls ? "https" : "http"}://${name}/`) };
   }
   const url = URL.parse(text);

@@ -36,7 +36,7 @@ export async function work(args: Arguments): Promise<number> {
   if (connect === undefined) {
     throw new UsageError("which server? Give --connect HOST:PORT");
   }
-  const address = parseAddress(connect, "--connect", 1);
+  const address = parseAddress(connect, "--connect", { minPort: 1 });
   const jobs = args.count("jobs", 1, 4096);
   const giveUpMs = args.ms("give-up", true) ?? GIVE_UP_MS;
   const ca = await readAuthorities(args);

@@ -452,22 +452,19 @@ export class DrainTimeoutError<Item = unknown> extends Error {
    *
    * @param drainMs The time that ran out, in milliseconds.
    * @param unfinished The items that weren't settled.
-   * @param why What is known of why, in words for the message.
+   * @param options `why`: what is known of it, in words for the message.
    */
   constructor(
     drainMs: number,
     unfinished: { id: number; item: Item }[],
-    why: string = "",
+    { why = "" }: { why?: string } = {},
   ) {
     const { length } = unfinished;
     const what = length === 0
-      ? "all items were settled, but this was not the end"
+      ? "the end was not reached"
       : `${length} items were not settled`;
-    super(
-      `Cannot finish in order: ${what} within ${drainMs} ms${
-        why === "" ? "" : `: ${why}`
-      }`,
-    );
+    const because = why === "" ? "" : `: ${why}`;
+    super(`Cannot finish in order: ${what} within ${drainMs} ms${because}`);
     this.name = "DrainTimeoutError";
     this.unfinished = unfinished;
   }

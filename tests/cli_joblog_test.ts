@@ -175,6 +175,10 @@ Deno.test("map --resume-failed does again what failed, and only that", async () 
   assertEquals(first.lines, ["done 1", "done 3"]);
   const second = await run("--resume");
   assertEquals([second.code, second.stdout], [1, ""], "one has failed");
+  assertStringIncludes(
+    second.stderr,
+    "items that failed in earlier runs: 1 (--resume-failed does them again)",
+  );
   await folder.write("flag", "");
   const third = await run("--resume-failed");
   assertEquals([third.code, third.lines], [0, ["done 2"]]);

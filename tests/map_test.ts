@@ -616,7 +616,7 @@ both(
     await using kit = new Kit<unknown, unknown>(net);
     await kit.worker((n) => n);
     for (const isAsync of [false, true]) {
-      const source = new Source();
+      const source = new Source(100_000);
       const bad = function* () {
         for (const _ of source) yield () => {}; // can't be encoded
       };

@@ -564,3 +564,23 @@ both("A result that waits for a slow schema hasn't timed out", async (net) => {
   const results = range(4).map((n) => kit.server.submit(n));
   assertEquals(await Promise.all(results), range(4));
 });
+
+both("Values that nobody will read aren't checked", async (net) => {
+  let checked = 0;
+  const counting = schema<number, number>((n) => (checked++, n));
+  await using kit = new Kit<number, number>(net, { resultSchema: counting });
+  const { server } = kit;
+  const gate = new Gate();
+  const worker = await kit.worker(async function* (n) {
+    yield n;
+    await gate.pass();
+    for (let i = 0; i < 100; i++) yield i;
+  });
+  server.send(1);
+  for await (const _ of server) break;
+  assertEquals(checked, 1);
+  gate.open();
+  await worker.done;
+  await server.closed;
+  assertEquals(checked, 1);
+});
