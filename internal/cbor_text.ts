@@ -4,12 +4,15 @@
  * @module
  */
 
-import { Buffer, isAscii } from "node:buffer";
+import { Buffer } from "node:buffer";
 
 /** Text up to this size is made of its character codes if it is ASCII. */
 const TINY_BYTES = 8;
-/** From this size on it pays to ask first whether text is ASCII. */
+/** From this size on it pays to guess first whether text is ASCII. */
 const LONG_BYTES = 256;
+
+/** The guess: what the last long text was. */
+let isAscii = true;
 
 const lenient = new TextDecoder("utf-8", { ignoreBOM: true });
 const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
@@ -34,9 +37,12 @@ export function decodeText(
   let text: string;
   if (size < LONG_BYTES) text = utf8Slice.call(bytes, start, end);
   else {
-    const range = bytes.subarray(start, end);
-    if (isAscii(range)) return latin1Slice.call(bytes, start, end);
-    text = lenient.decode(range);
+    if (isAscii) {
+      text = latin1Slice.call(bytes, start, end);
+      if (Buffer.byteLength(text) === size) return text;
+    }
+    text = lenient.decode(bytes.subarray(start, end));
+    isAscii = text.length === size;
   }
   // Strict decoding is several times slower. What isn't valid shows as U+FFFD;
   // only then is it asked whether that was sent or stands for something else.

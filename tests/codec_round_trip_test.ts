@@ -196,6 +196,30 @@ const kept: Record<string, unknown[]> = {
 };
 
 for (const [what, values] of Object.entries(kept)) {
+  Deno.test("cbor() reads long text whatever the text before was", () => {
+    const long = "The quick brown fox. ".repeat(20);
+    const texts = [long, `${long}é`, `é${long}`, `${long}水`, `${long}\ufffd`];
+    const malformed = [0x80, 0xff, 0xc3].map((byte) => {
+      const payload = codec.encode(`${long}x`);
+      payload[payload.length - 1] = byte;
+      return payload;
+    });
+    for (const before of texts) {
+      for (const text of texts) {
+        codec.decode(codec.encode(before));
+        assertEquals(roundTrip(text), text);
+      }
+      for (const payload of malformed) {
+        codec.decode(codec.encode(before));
+        assertThrows(
+          () => codec.decode(payload),
+          DecodeError,
+          "not valid UTF-8",
+        );
+      }
+    }
+  });
+
   Deno.test(`cbor() keeps ${what}`, () => {
     for (const value of values) {
       assertSame(roundTrip(value), value);
