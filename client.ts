@@ -71,6 +71,7 @@ import { TransformError } from "./internal/transforms.ts";
 import { ValueSender } from "./internal/value_sender.ts";
 import type { Handler } from "./internal/work_loop.ts";
 import { WorkSpans } from "./internal/work_spans.ts";
+import { reasonOf } from "./internal/thrown.ts";
 
 export {
   ConnectionLostError,
@@ -228,14 +229,17 @@ export async function work<Item, Result>(
   }
   // Kept over reconnections, and gone when this function returns.
   await using _closing = { [Symbol.asyncDispose]: () => source.close() };
-  const reconnection = new Reconnection(options.reconnect, Math.random);
+  const reconnection = new Reconnection(options.reconnect, {
+    random: Math.random,
+    now: performance.now(),
+  });
   for (;;) {
     if (leave?.aborted) return;
     options.signal?.throwIfAborted();
     if (source.error !== null) throw source.error;
     try {
       const client = await attempt<Item, Result>({ ...options, signal });
-      reconnection.opened();
+      reconnection.opened(performance.now());
       try {
         return await workWith(client as Client, source, workOptions);
       } finally {
@@ -588,7 +592,7 @@ export class Client<Item = unknown, Result = unknown>
   async abort(
     reason: unknown = new DOMException("The client was aborted", "AbortError"),
   ): Promise<void> {
-    const text = reason instanceof Error ? reason.message : String(reason);
+    const text = reasonOf(reason);
     const error = new ConnectionLostError("aborted", text, { cause: reason });
     const wasHandshake = this.#phase === "handshake";
     this.#lose(error);
@@ -921,7 +925,7 @@ async function startTls(
     }
     if (cause instanceof Deno.errors.NotCapable) throw cause;
     // Nothing was sent yet: no other attempt would do better.
-    const reason = cause instanceof Error ? cause.message : String(cause);
+    const reason = reasonOf(cause);
     throw new TypeError(`Cannot use connect options: tls: ${reason}`, {
       cause,
     });

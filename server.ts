@@ -62,6 +62,7 @@ import { tracingOfProcess } from "./internal/tracing.ts";
 import type { Transform } from "./internal/transforms.ts";
 import { afterEnd, ChannelWay, SubmitWay } from "./internal/ways.ts";
 import type { LinkHost, WorkerLink } from "./internal/worker_link.ts";
+import { reasonOf } from "./internal/thrown.ts";
 
 export {
   ConnectionLostError,
@@ -161,7 +162,8 @@ export function listen<Item, Result>(
   if (hasTls && rest.dashboard !== undefined) {
     const { hostname = DEFAULTS.hostname } = rest.dashboard;
     if (!isLoopback(hostname)) {
-      rest.dashboard = { cert, key, ...rest.dashboard };
+      const own = rest.dashboard;
+      rest.dashboard = own.cert === undefined ? { ...own, cert, key } : own;
     }
   }
   const listener = hasTls
@@ -844,7 +846,7 @@ export class Server<Item = unknown, Result = unknown>
     }
     this.#shutDown(
       "aborted",
-      reason instanceof Error ? reason.message : String(reason),
+      reasonOf(reason),
     );
   }
 

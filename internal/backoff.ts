@@ -23,9 +23,14 @@ export class Backoff {
     this.#random = random;
   }
 
+  /** What the next delay is at most, in ms. */
+  get bound(): number {
+    return Math.min(this.#maxMs, this.#minMs * 2 ** this.attempts);
+  }
+
   /** The time until the next attempt, in ms. */
   next(): number {
-    const bound = Math.min(this.#maxMs, this.#minMs * 2 ** this.attempts);
+    const { bound } = this;
     this.attempts++;
     return bound * this.#random();
   }

@@ -6,6 +6,7 @@
 
 import { parseArgs } from "node:util";
 import type { CommandSpec } from "./cli_spec.ts";
+import { reasonOf } from "./thrown.ts";
 
 /** The command line, or something it names, can't be used: exit status 2. */
 export class UsageError extends Error {}
@@ -203,9 +204,4 @@ export async function readSecret(args: Arguments): Promise<string | undefined> {
   const line = text.replace(/\r?\n$/, "");
   if (line === "") throw new UsageError("--secret-file is empty");
   return line;
-}
-
-/** What there is to say of anything that was thrown. */
-export function reasonOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

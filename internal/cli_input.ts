@@ -210,12 +210,16 @@ function withoutCr(text: string | null): string | null {
   return text !== null && text.endsWith("\r") ? text.slice(0, -1) : text;
 }
 
-/** How many items a file has: for the progress bar, read beforehand. */
+/**
+ * How many items a file has: for the progress bar, read beforehand. NaN: that
+ * can't be known, since what is read from a pipe is gone.
+ */
 export async function countItems(
   path: string,
   format: Format,
   signal: AbortSignal,
 ): Promise<number> {
+  if (!(await Deno.stat(path)).isFile) return NaN;
   const separator = format === "null" ? 0 : 0x0a;
   let count = 0, last = separator;
   const file = await Deno.open(path);

@@ -5,9 +5,10 @@
  * @module
  */
 
-import { FatalError, reasonOf, UsageError } from "./cli_arguments.ts";
+import { FatalError, UsageError } from "./cli_arguments.ts";
 import type { InputItem } from "./cli_input.ts";
 import { excerpt, toJson } from "./cli_output.ts";
+import { reasonOf } from "./thrown.ts";
 
 /** What became of an item. */
 export type Settled =

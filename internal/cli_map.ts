@@ -21,7 +21,6 @@ import {
   parseAddress,
   readNamedFile,
   readSecret,
-  reasonOf,
   UsageError,
 } from "./cli_arguments.ts";
 import { countItems, type Format, ItemSource } from "./cli_input.ts";
@@ -32,6 +31,7 @@ import { readRunnable, type Runnable, toUsable } from "./cli_module.ts";
 import { Console } from "./cli_progress.ts";
 import { PipeClosedError, Reporter } from "./cli_reporter.ts";
 import { StopSignals } from "./cli_signals.ts";
+import { reasonOf } from "./thrown.ts";
 
 /** How often it is looked whether draining is of any use, in ms. */
 const DRAIN_TICK_MS = 50;
@@ -113,7 +113,7 @@ class MapCommand implements Disposable {
     if (console.showsBar && input !== undefined) {
       countItems(input, format, this.#counting.signal).then(
         (total) => this.#total = total,
-        () => {}, // a pipe, for example: then it isn't known
+        () => {}, // it has gone: then it isn't known
       );
     }
     if (settings.listenAt !== null && !isQuiet) {

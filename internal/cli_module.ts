@@ -6,8 +6,9 @@
 
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
-import { type Arguments, reasonOf, UsageError } from "./cli_arguments.ts";
+import { type Arguments, UsageError } from "./cli_arguments.ts";
 import { CommandRunner, MAX_OUTPUT_BYTES } from "./cli_command.ts";
+import { reasonOf } from "./thrown.ts";
 
 /** The most that a command may print: a result has to fit into a frame. */
 const MAX_MAX_OUTPUT = 4 * 1024 * 1024 - 4096;

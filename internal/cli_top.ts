@@ -13,10 +13,10 @@ import {
   parseAddress,
   readAuthorities,
   readSecret,
-  reasonOf,
   UsageError,
 } from "./cli_arguments.ts";
 import { excerpt } from "./cli_output.ts";
+import { reasonOf } from "./thrown.ts";
 
 /** What `/stats.json` has. */
 export interface Snapshot extends ServerStats {

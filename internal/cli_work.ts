@@ -18,12 +18,12 @@ import {
   parseAddress,
   readAuthorities,
   readSecret,
-  reasonOf,
   UsageError,
 } from "./cli_arguments.ts";
 import { readRunnable, type Runnable, toUsable } from "./cli_module.ts";
 import { excerpt } from "./cli_output.ts";
 import { StopSignals } from "./cli_signals.ts";
+import { reasonOf } from "./thrown.ts";
 
 const GIVE_UP_MS = 60_000;
 const STUCK_TICK_MS = 50;

@@ -95,28 +95,14 @@ export class ClientWatch {
   #judge(now: number): void {
     const heartbeat = this.#heartbeat;
     const { connection, control, onEvent } = this.#options;
-    const { dropMs, timeoutMs } = this.#options.heartbeat;
+    const { timeoutMs } = this.#options.heartbeat;
     if (heartbeat.suspect && now - connection.heardAt < timeoutMs) {
       heartbeat.suspect = false;
       onEvent({ type: "recovered" });
     }
-    const stalledMs = connection.stalledMs(now);
-    const verdict = stalledMs >= dropMs
-      ? "drop"
-      : heartbeat.judge(connection.isDeaf ? null : connection.heardAt, now);
+    const { verdict, reason } = heartbeat.judgePeer(connection, now);
     if (verdict === "drop") {
-      connection.end(
-        new ConnectionLostError(
-          "timeout",
-          stalledMs >= dropMs
-            ? `a frame was begun and not finished for ${
-              Math.round(stalledMs)
-            } ms`
-            : `nothing was heard for ${
-              Math.round(now - connection.heardAt)
-            } ms`,
-        ),
-      );
+      connection.end(new ConnectionLostError("timeout", reason));
     } else if (verdict !== "fine") {
       if (verdict === "suspect") {
         heartbeat.suspect = true;

@@ -30,6 +30,7 @@ import { ConnectionLostError, DecodeError, ProtocolError } from "./errors.ts";
 import { FrameWriter } from "./frame.ts";
 import { FrameDecoder, LONE_BYTES } from "./frame_decoder.ts";
 import { type TransformChain, TransformError } from "./transforms.ts";
+import { reasonOf } from "./thrown.ts";
 
 /** What a connection needs of a socket: a `Deno.Conn`, or two ends in memory. */
 export interface Duplex {
@@ -225,13 +226,13 @@ export class Connection {
     return this.#blocked = true;
   }
 
-  /** How long a write, or the rest of a frame, waits for the peer, in ms. */
-  stalledMs(now: number): number {
-    const { writingSince, partialSince } = this;
-    return Math.max(
-      writingSince > 0 ? now - writingSince : 0,
-      partialSince > 0 ? now - partialSince : 0,
-    );
+  /** What has waited for the peer longest, in words, and how long, in ms. */
+  stall(now: number): { what: string; ms: number } {
+    const writingMs = this.writingSince > 0 ? now - this.writingSince : 0;
+    const partialMs = this.partialSince > 0 ? now - this.partialSince : 0;
+    return writingMs > partialMs
+      ? { what: "nothing that was sent was read", ms: writingMs }
+      : { what: "a frame was begun and not finished", ms: partialMs };
   }
 
   /** This end stood still for so long, in ms: what waits has that much more. */
@@ -601,7 +602,7 @@ export class Connection {
 
   #lost(error: unknown): void {
     if (this.#ended) return;
-    const reason = error instanceof Error ? error.message : String(error);
+    const reason = reasonOf(error);
     const code = error instanceof TransformError ? "transforms" : "reset";
     this.end(new ConnectionLostError(code, reason, { cause: error }));
   }

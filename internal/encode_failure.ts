@@ -6,6 +6,7 @@
  */
 
 import { EncodeError } from "./errors.ts";
+import { reasonOf } from "./thrown.ts";
 
 /** What is thrown inside the encoder, until its outermost call. */
 export class EncodeFailure {
@@ -33,7 +34,7 @@ export class EncodeFailure {
   static at(error: unknown, holder: unknown, step: string): EncodeFailure {
     const failure = error instanceof EncodeFailure
       ? error
-      : new EncodeFailure(`can't be encoded: ${messageOf(error)}`, {
+      : new EncodeFailure(`can't be encoded: ${reasonOf(error)}`, {
         cause: error,
       });
     failure.steps.push(step);
@@ -45,7 +46,7 @@ export class EncodeFailure {
   static toError(error: unknown): EncodeError {
     const failure = error instanceof EncodeFailure
       ? error
-      : new EncodeFailure(`can't be encoded: ${messageOf(error)}`, {
+      : new EncodeFailure(`can't be encoded: ${reasonOf(error)}`, {
         cause: error,
       });
     return failure.#toError();
@@ -97,15 +98,6 @@ export function entryStep(key: unknown, index: number): string {
       return `.get(${key})`;
     default:
       return key === null ? ".get(null)" : `.values()[${index}]`;
-  }
-}
-
-/** The message of anything that was thrown. */
-function messageOf(error: unknown): string {
-  try {
-    return error instanceof Error ? error.message : String(error);
-  } catch {
-    return "an error without a message";
   }
 }
 

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { toError } from "./thrown.ts";
+import { reasonOf } from "./thrown.ts";
 import type { Handler } from "./work_loop.ts";
 
 /** A handler's module. */
@@ -29,7 +29,7 @@ export async function importHandler(
     exports = await import(url);
   } catch (error) {
     throw new TypeError(
-      `Cannot load the handler ${url}: ${toError(error).message}`,
+      `Cannot load the handler ${url}: ${reasonOf(error)}`,
       { cause: error },
     );
   }

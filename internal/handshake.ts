@@ -25,6 +25,7 @@ import {
 } from "./frame.ts";
 import { type ClientOptions, type CommonOptions, DEFAULTS } from "./options.ts";
 import { plainLimit } from "./transforms.ts";
+import { reasonOf } from "./thrown.ts";
 
 /** Bytes of a nonce, and of an instance id. */
 export const NONCE_BYTES = 16;
@@ -342,7 +343,7 @@ export class Transcript {
 /** The handshake fails because of the transforms: their keys, perhaps. */
 export function transformsError(error: unknown): HandshakeError {
   if (error instanceof HandshakeError) return error;
-  const reason = error instanceof Error ? error.message : String(error);
+  const reason = reasonOf(error);
   return new HandshakeError("transforms", `Handshake failed: ${reason}`, {
     cause: error,
   });

@@ -15,6 +15,16 @@ import type { HeartbeatOptions } from "./options.ts";
 /** What to do about a silent peer. */
 export type Verdict = "fine" | "ping" | "suspect" | "drop";
 
+/** A connection, as far as its peer's silence is concerned. */
+export interface Audible {
+  /** When the peer was last heard, in ms. */
+  readonly heardAt: number;
+  /** Whether this end doesn't listen now. */
+  readonly isDeaf: boolean;
+  /** What has waited for the peer longest, and how long, in ms. */
+  stall(now: number): { what: string; ms: number };
+}
+
 /** Judges the silence of one peer. */
 export class Heartbeat {
   /** Whether the peer is suspect now. */
@@ -64,6 +74,26 @@ export class Heartbeat {
       (silence >= interval || isDeaf) && now - this.#pingedAt >= interval
     ) return "ping";
     return "fine";
+  }
+
+  /**
+   * What to do now about the peer of a connection; `reason` is why it is
+   * dropped, if so. One that says something, and doesn't read or finish what it
+   * has begun, is dropped as late as one that is silent.
+   */
+  judgePeer(
+    connection: Audible,
+    now: number,
+  ): { verdict: Verdict; reason: string } {
+    const { what, ms } = connection.stall(now);
+    if (ms >= this.#options.dropMs) {
+      return { verdict: "drop", reason: `${what} for ${Math.round(ms)} ms` };
+    }
+    const { heardAt, isDeaf } = connection;
+    return {
+      verdict: this.judge(isDeaf ? null : heardAt, now),
+      reason: `nothing was heard for ${Math.round(now - heardAt)} ms`,
+    };
   }
 
   /** A ping is sent now; returns its token. */

@@ -298,6 +298,8 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
       }
       if (value === EMPTY) break;
       if (value instanceof Thrown) {
+        // It comes before whatever has ended the source.
+        this.#error = { reason: value.error };
         this.stop(value.error);
         return EMPTY;
       }

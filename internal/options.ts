@@ -96,7 +96,7 @@ export interface RetryOptions {
 
 /** Where a server's live page is. */
 export interface DashboardOptions {
-  /** The port; 0: any that is free, see `server.dashboardAddr`. */
+  /** The port, 0 to 65535; 0: any that is free, see `server.dashboardAddr`. */
   port: number;
   /**
    * The address. Any other than loopback needs the server's `secret`, which
@@ -105,7 +105,11 @@ export interface DashboardOptions {
    * @default {"127.0.0.1"}
    */
   hostname?: string;
-  /** The certificate, as PEM. With `key`: HTTPS. */
+  /**
+   * The certificate, as PEM. With `key`: HTTPS.
+   *
+   * @default {that of `listen()`; none where only this machine gets in}
+   */
   cert?: string;
   /** The private key, as PEM. */
   key?: string;
@@ -300,7 +304,7 @@ export interface ReconnectOptions {
   /**
    * The bound of the first delay, in ms. A delay is any time from 0 to its
    * bound, so that many workers don't come back at once, and the bound doubles
-   * with each attempt that fails.
+   * with each, until a connection has lasted as long as the bound.
    *
    * @default {100}
    */
@@ -312,7 +316,7 @@ export interface ReconnectOptions {
    */
   maxDelayMs?: number;
   /**
-   * Attempts in a row without a handshake before it gives up.
+   * Attempts in a row without a handshake before it gives up, from 1 on.
    *
    * @default {Infinity}
    */

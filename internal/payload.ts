@@ -12,6 +12,7 @@ import { CborCodec } from "./cbor_codec.ts";
 import type { CborReader } from "./cbor_reader.ts";
 import { DecodeError, EncodeError, FrameTooLargeError } from "./errors.ts";
 import type { FrameWriter } from "./frame.ts";
+import { reasonOf } from "./thrown.ts";
 
 /** A codec as frames use it. */
 export class PayloadCodec {
@@ -103,7 +104,9 @@ export class PayloadCodec {
     } catch (error) {
       if (error instanceof DecodeError) throw error;
       throw new DecodeError(
-        `Cannot decode payload: codec "${this.name}" failed: ${text(error)}`,
+        `Cannot decode payload: codec "${this.name}" failed: ${
+          reasonOf(error)
+        }`,
         { cause: error },
       );
     }
@@ -136,7 +139,7 @@ export class PayloadCodec {
     } catch (error) {
       if (error instanceof EncodeError) throw error;
       throw new EncodeError(
-        `Cannot encode value: codec "${this.name}" failed: ${text(error)}`,
+        `Cannot encode value: codec "${this.name}" failed: ${reasonOf(error)}`,
         { cause: error },
       );
     }
@@ -158,8 +161,4 @@ function writeBytes(frames: FrameWriter, bytes: Uint8Array): void {
     out.bytes.set(bytes, out.length);
     out.length += bytes.length;
   }
-}
-
-function text(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

@@ -22,16 +22,18 @@ export class Reconnection {
   readonly #maxElapsedMs: number;
   #failures = 0;
   #authFailures = 0;
-  #lostAt: number = performance.now();
+  #openedAt = 0;
+  #lostAt: number;
 
   /**
    * @param options How to reconnect; false: not at all.
-   * @param random A number from 0 to 1.
+   * @param rim `random`, a number from 0 to 1, and the time in ms.
    */
   constructor(
     options: ReconnectOptions | false | undefined,
-    random: () => number,
+    { random, now }: { random: () => number; now: number },
   ) {
+    this.#lostAt = now;
     const {
       minDelayMs = 100,
       maxDelayMs = 10_000,
@@ -44,20 +46,22 @@ export class Reconnection {
     this.#maxElapsedMs = maxElapsedMs;
   }
 
-  /** Attempts since the last handshake that was done. */
+  /** Attempts since the last connection that lasted. */
   get attempts(): number {
     return this.#backoff.attempts;
   }
 
   /** A handshake was done. */
-  opened(): void {
-    this.#backoff.reset();
+  opened(now: number): void {
+    this.#openedAt = now;
     this.#failures = this.#authFailures = 0;
   }
 
   /** A connection that had done its handshake was lost. */
   lost(now: number): void {
     this.#lostAt = now;
+    // Who is always sent away at once isn't to come back at once for ever.
+    if (now - this.#openedAt >= this.#backoff.bound) this.#backoff.reset();
     // This is no failed attempt yet: the next may be.
     this.#failures = -1;
   }

@@ -6,6 +6,7 @@
  */
 
 import { ValidationError, type ValidationIssue } from "./errors.ts";
+import { reasonOf } from "./thrown.ts";
 
 /**
  * A schema, as <https://standardschema.dev> has it.
@@ -163,7 +164,7 @@ function check(result: SchemaResult<unknown>): Checked {
 }
 
 function broken(cause: unknown): Checked {
-  const reason = cause instanceof Error ? cause.message : String(cause);
+  const reason = reasonOf(cause);
   return {
     error: new ValidationError([{ message: `the schema failed: ${reason}` }], {
       cause,

@@ -125,19 +125,10 @@ export class ServerWatch {
 
   #judge(link: WorkerLink, now: number): void {
     const { connection, heartbeat } = link;
-    const { dropMs } = this.#options.heartbeat;
-    const stalledMs = connection.stalledMs(now);
-    const verdict = stalledMs >= dropMs
-      ? "drop"
-      : heartbeat.judge(connection.isDeaf ? null : connection.heardAt, now);
-    if (stalledMs >= dropMs) {
+    const { verdict, reason } = heartbeat.judgePeer(connection, now);
+    if (verdict === "drop") {
       link.drop(
-        `a frame was begun and not finished for ${Math.round(stalledMs)} ms`,
-      );
-    } else if (verdict === "drop") {
-      link.drop(
-        `nothing was heard for ${Math.round(now - connection.heardAt)} ms; ` +
-          "if its handler blocks its event loop, use isolate or a larger heartbeat.dropMs",
+        `${reason}; if its handler blocks its event loop, use isolate or a larger heartbeat.dropMs`,
       );
     } else if (verdict === "suspect") {
       const isNews = !link.isSuspect;

@@ -43,6 +43,11 @@ export function toError(thrown: unknown): Error {
   return new Error(text);
 }
 
+/** Why, in words: the message of whatever was thrown. It throws nothing itself. */
+export function reasonOf(thrown: unknown): string {
+  return toError(thrown).message;
+}
+
 /** Turns what was thrown into plain data. */
 export function toThrown(thrown: unknown, depth: number = MAX_CAUSES): Thrown {
   const error = toError(thrown);

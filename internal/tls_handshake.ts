@@ -7,6 +7,7 @@
 
 import { HandshakeError } from "./errors.ts";
 import { timerMs } from "./timer.ts";
+import { reasonOf } from "./thrown.ts";
 
 /** Options of {@linkcode handshakeTls}. */
 export interface HandshakeTlsOptions {
@@ -64,7 +65,7 @@ function tlsError(cause: unknown, lateMs: number | null): HandshakeError {
       `Handshake failed: TLS was not done within ${lateMs} ms`,
     );
   }
-  const reason = cause instanceof Error ? cause.message : String(cause);
+  const reason = reasonOf(cause);
   // Whom the certificate doesn't vouch for isn't the server that was meant.
   return reason.startsWith("invalid peer certificate")
     ? new HandshakeError(

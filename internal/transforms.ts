@@ -6,6 +6,7 @@
  */
 
 import { ProtocolError } from "./errors.ts";
+import { reasonOf } from "./thrown.ts";
 
 /** The name of `aesGcm()`. */
 export const AES_GCM = "aes-256-gcm";
@@ -167,7 +168,7 @@ function check(bytes: Uint8Array): Uint8Array {
 }
 
 function failure(name: string, step: string, error: unknown): TransformError {
-  const reason = error instanceof Error ? error.message : String(error);
+  const reason = reasonOf(error);
   return new TransformError(
     step === "open"
       ? `Cannot open transform "${name}": ${reason}`

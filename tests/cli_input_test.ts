@@ -3,6 +3,7 @@ import { UsageError } from "../internal/cli_arguments.ts";
 import { countItems, type Format, ItemSource } from "../internal/cli_input.ts";
 import { Folder } from "./_support/folder.ts";
 import { Rng } from "./_support/rng.ts";
+import { within } from "./_support/within.ts";
 
 const seed = crypto.getRandomValues(new Uint32Array(1))[0]!;
 
@@ -126,6 +127,17 @@ Deno.test("ItemSource refuses what never ends a line", async () => {
     UsageError,
     "longer than",
   );
+});
+
+Deno.test("countItems() leaves a pipe alone", async () => {
+  await using folder = await Folder.make();
+  const path = `${folder.path}/pipe`;
+  const { success } = await new Deno.Command("mkfifo", { args: [path] })
+    .output();
+  assertEquals(success, true);
+  // Whoever opens one waits for its other end.
+  const counted = countItems(path, "lines", new AbortController().signal);
+  assertEquals(await within(counted, 5000, "it is told"), NaN);
 });
 
 Deno.test("countItems() counts as ItemSource reads", async () => {

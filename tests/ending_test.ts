@@ -432,6 +432,24 @@ both("abort() without a reason is an AbortError", async (net) => {
   assertEquals(error.name, "AbortError");
 });
 
+both("abort(r) works whatever r is, on both ends", async (net) => {
+  const reasons = [
+    Object.create(null),
+    Object.assign(new Error(), { message: {} }),
+    { toString: () => assert(false) },
+    Symbol("r"),
+    null,
+  ];
+  for (const reason of reasons) {
+    await using kit = new Kit<number, number>(net);
+    const { server } = kit;
+    const { client } = await kit.worker(forever);
+    await within(client.abort(reason), 1000, "the client is aborted");
+    await within(server.abort(reason), 1000, "the server is aborted");
+    assertStrictEquals(await server.closed.catch((e) => e), reason);
+  }
+});
+
 both("writable.abort(r) errors readable with r", async (net) => {
   await using kit = new Kit<number, number>(net);
   const { server } = kit;

@@ -333,6 +333,38 @@ both(
 );
 
 both(
+  "map() throws a failure that is before the end of its source",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const gate = new Gate();
+    await kit.worker(async (n) => {
+      await gate.pass();
+      if (n === 2) throw new RangeError("two");
+      return n;
+    }, { concurrency: 3 });
+    const broken = function* () {
+      yield* [1, 2, 3];
+      throw new Error("the source broke");
+    };
+    for (const isClosed of [false, true]) {
+      const results = kit.server.map(isClosed ? [1, 2, 3] : broken());
+      const first = results.next();
+      await until(
+        () => kit.server.stats().inFlight === 3,
+        "the source has ended, and nothing is settled",
+      );
+      const closing = isClosed ? kit.server.close() : null;
+      gate.open();
+      assertEquals((await first).value, 1);
+      const failure = await assertRejects(() => results.next(), ItemFailure);
+      assertEquals(failure.item, 2);
+      assertEquals((await results.next()).done, true);
+      await closing;
+    }
+  },
+);
+
+both(
   "map({ signal }) throws the signal's reason and closes the source",
   async (net) => {
     await using kit = new Kit<number, number>(net);

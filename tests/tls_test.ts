@@ -50,6 +50,20 @@ Deno.test("TLS: listen() with cert and key, work() and connect() with caCerts", 
   await done;
 });
 
+Deno.test("TLS: a dashboard off loopback has the server's certificate", async () => {
+  const absent: object = { cert: undefined, key: undefined };
+  await using server = listen({
+    port: 0,
+    ...certificate,
+    secret: "of the page",
+    dashboard: { port: 0, hostname: "0.0.0.0", ...absent },
+  });
+  using client = Deno.createHttpClient({ caCerts });
+  const { port } = server.dashboardAddr!;
+  const response = await fetch(`https://localhost:${port}/healthz`, { client });
+  assertEquals([response.status, await response.text()], [200, "open\n"]);
+});
+
 Deno.test("TLS: a listener and a connection that are handed in", async () => {
   const listener = Deno.listenTls({
     hostname: "127.0.0.1",

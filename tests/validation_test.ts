@@ -280,6 +280,31 @@ for (const [name, numbers] of [["", even], [", async", evenLater]] as const) {
   );
 }
 
+both("schemas may throw anything, at once and later", async (net) => {
+  const bare = () => Object.create(null);
+  for (const isLater of [false, true]) {
+    const itemSchema: StandardSchemaV1<number, number> = {
+      "~standard": {
+        version: 1,
+        vendor: "tests",
+        validate() {
+          if (isLater) return Promise.reject(bare());
+          throw bare();
+        },
+      },
+    };
+    await using kit = new Kit<number, number>(net, { itemSchema });
+    await kit.worker((n) => n);
+    const failure = await within(
+      assertRejects(() => kit.server.submit(1), ItemFailure),
+      1000,
+      "it is settled",
+    );
+    assertInstanceOf(failure.cause, ValidationError);
+    assertStringIncludes(failure.cause.message, "the schema failed");
+  }
+});
+
 both("itemSchema: what comes out of it is what is sent again", async (net) => {
   let checks = 0;
   const counting = schema<number, string>((n) => `${n}:${++checks}`);
