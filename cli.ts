@@ -24,7 +24,7 @@ import config from "./deno.json" with { type: "json" };
 import { Arguments, FatalError, UsageError } from "./internal/cli_arguments.ts";
 import { completions, type Shell } from "./internal/cli_completions.ts";
 import { commandHelp, generalHelp } from "./internal/cli_help.ts";
-import { printable } from "./internal/cli_output.ts";
+import { PipeClosedError, print, printable } from "./internal/cli_output.ts";
 import { COMMANDS, type CommandSpec, SHELLS } from "./internal/cli_spec.ts";
 
 /**
@@ -48,6 +48,7 @@ export async function main(args: readonly string[]): Promise<number> {
   try {
     return await dispatch(args);
   } catch (error) {
+    if (error instanceof PipeClosedError) return 141;
     const isUsage = error instanceof UsageError;
     if (!isUsage && !(error instanceof FatalError)) throw error;
     console.error(`distchan: ${printable(error.message)}`);
@@ -63,18 +64,18 @@ async function dispatch(args: readonly string[]): Promise<number> {
       return 2;
     case "-h":
     case "--help":
-      return print(generalHelp());
+      return tell(generalHelp());
     case "-V":
     case "--version":
-      return print(`distchan ${config.version}\n`);
+      return tell(`distchan ${config.version}\n`);
   }
   const spec = commandNamed(name);
   const read = new Arguments(spec, rest);
-  if (read.has("help")) return print(commandHelp(spec));
+  if (read.has("help")) return tell(commandHelp(spec));
   switch (spec.name) {
     case "help": {
       const [topic] = read.operands;
-      return print(
+      return tell(
         topic === undefined ? generalHelp() : commandHelp(commandNamed(topic)),
       );
     }
@@ -83,7 +84,7 @@ async function dispatch(args: readonly string[]): Promise<number> {
       if (!SHELLS.includes(shell as Shell)) {
         throw new UsageError(`which shell? Give one of ${SHELLS.join(", ")}`);
       }
-      return print(completions(shell as Shell));
+      return tell(completions(shell as Shell));
     }
     // Loaded only when needed: help and completions are quick.
     case "map":
@@ -105,16 +106,8 @@ function commandNamed(name: string): CommandSpec {
   );
 }
 
-function print(text: string): number {
-  const bytes = new TextEncoder().encode(text);
-  try {
-    for (let at = 0; at < bytes.length;) {
-      at += Deno.stdout.writeSync(bytes.subarray(at));
-    }
-  } catch (error) {
-    if (error instanceof Deno.errors.BrokenPipe) return 141;
-    throw error;
-  }
+function tell(text: string): number {
+  print(text);
   return 0;
 }
 

@@ -708,6 +708,7 @@ export class Server<Item = unknown, Result = unknown>
    * and the workers end.
    *
    * @param options `drainMs`: how long it may take, in ms; 30,000 by default.
+   * If it is called again, the first call's counts.
    * @returns Resolves when all is closed. It rejects with a
    * {@linkcode DrainTimeoutError} if time ran out, and with the reason if the
    * server was aborted.

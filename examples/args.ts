@@ -50,7 +50,7 @@ export function readArguments(...own: string[]): Arguments {
   }
 }
 
-/** Reads a whole number from 0 to `max`; throws a `RangeError` for anything else. */
+/** Reads a whole number from 0 to `max`; anything else is a usage error. */
 export function wholeNumber(
   name: string,
   text: string,
@@ -58,9 +58,7 @@ export function wholeNumber(
 ): number {
   const value = Number(text);
   if (/^\d+$/.test(text) && value <= max) return value;
-  throw new RangeError(
-    `${name} takes a whole number from 0 to ${max}, not "${text}"`,
-  );
+  usageError(`${name} takes a whole number from 0 to ${max}, not "${text}"`);
 }
 
 /** Says what is wrong with the command line, and ends the process with status 2. */

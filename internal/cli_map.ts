@@ -24,12 +24,12 @@ import {
   UsageError,
 } from "./cli_arguments.ts";
 import { countItems, type Format, ItemSource } from "./cli_input.ts";
-import { excerpt } from "./cli_output.ts";
+import { excerpt, PipeClosedError } from "./cli_output.ts";
 import { Joblog } from "./cli_joblog.ts";
 import { LocalPool } from "./cli_local_pool.ts";
 import { readRunnable, type Runnable, toUsable } from "./cli_module.ts";
 import { Console } from "./cli_progress.ts";
-import { PipeClosedError, Reporter } from "./cli_reporter.ts";
+import { Reporter } from "./cli_reporter.ts";
 import { StopSignals } from "./cli_signals.ts";
 import { reasonOf } from "./thrown.ts";
 
@@ -275,7 +275,7 @@ class MapCommand implements Disposable {
   }
 
   #fail(error: unknown): number {
-    if (error instanceof PipeClosedError) return 141;
+    if (error instanceof PipeClosedError) throw error;
     this.#console.clear();
     const usable = toUsable(error);
     if (

@@ -1,10 +1,46 @@
 /**
- * Results as bytes, and text that a terminal can be shown.
+ * What is written: results as bytes, and text that a terminal can be shown.
  *
  * @module
  */
 
 import type { Format } from "./cli_input.ts";
+
+/** Nobody reads standard output any more. */
+export class PipeClosedError extends Error {}
+
+/**
+ * Writes text to standard output.
+ *
+ * @throws {PipeClosedError} If nobody reads it.
+ */
+export function print(text: string): void {
+  try {
+    writeSync(Deno.stdout, text);
+  } catch (error) {
+    if (error instanceof Deno.errors.BrokenPipe) throw new PipeClosedError();
+    throw error;
+  }
+}
+
+/** Writes text to standard error, if anybody is there to be told. */
+export function printError(text: string): void {
+  try {
+    writeSync(Deno.stderr, text);
+  } catch {
+    // Nobody is.
+  }
+}
+
+function writeSync(
+  stream: { writeSync(bytes: Uint8Array): number },
+  text: string,
+): void {
+  const bytes = new TextEncoder().encode(text);
+  for (let at = 0; at < bytes.length;) {
+    at += stream.writeSync(bytes.subarray(at));
+  }
+}
 
 /**
  * A result as it is printed; null: nothing is. Text and bytes are printed as

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { printable } from "./cli_output.ts";
+import { printable, printError } from "./cli_output.ts";
 
 /** What there is to show. */
 export interface Progress {
@@ -55,12 +55,12 @@ export class Console implements Disposable {
   print(line: string): void {
     this.clear();
     const text = this.#isTerminal ? printable(line) : line;
-    writeError(`${text}\n`);
+    printError(`${text}\n`);
   }
 
   /** Wipes the bar, so that what is printed next stands alone. */
   clear(): void {
-    if (this.#isDrawn) writeError("\r\x1b[K");
+    if (this.#isDrawn) printError("\r\x1b[K");
     this.#isDrawn = false;
   }
 
@@ -78,7 +78,7 @@ export class Console implements Disposable {
     const [oldest] = this.#history;
     const seconds = (now - oldest!.at) / 1000;
     const rate = seconds > 0 ? (progress.done - oldest!.done) / seconds : 0;
-    writeError(`\r${formatBar(progress, rate, columns())}\x1b[K`);
+    printError(`\r${formatBar(progress, rate, columns())}\x1b[K`);
     this.#isDrawn = true;
   }
 }
@@ -127,16 +127,5 @@ function columns(): number {
     return Deno.consoleSize().columns;
   } catch {
     return 80;
-  }
-}
-
-function writeError(text: string): void {
-  const bytes = new TextEncoder().encode(text);
-  try {
-    for (let at = 0; at < bytes.length;) {
-      at += Deno.stderr.writeSync(bytes.subarray(at));
-    }
-  } catch {
-    // Nobody is there to be told.
   }
 }

@@ -8,11 +8,8 @@
 
 import type { Format, InputItem } from "./cli_input.ts";
 import { formatEntry, type Joblog, type Settled } from "./cli_joblog.ts";
-import { excerpt, formatResult } from "./cli_output.ts";
+import { excerpt, formatResult, PipeClosedError } from "./cli_output.ts";
 import type { Console } from "./cli_progress.ts";
-
-/** Nobody reads standard output any more. */
-export class PipeClosedError extends Error {}
 
 /** Above so much that waits to be written, results aren't taken, in characters. */
 const MAX_WAITING = 8 * 1024 * 1024;

@@ -316,6 +316,6 @@ export const STATUSES: readonly (readonly [status: number, meaning: string])[] =
       130,
       "map: stopped by Ctrl-C (SIGINT) before all was done; work: by the second",
     ],
-    [141, "map: nobody reads its standard output any more"],
+    [141, "nobody reads its standard output any more"],
     [143, "the same as 130, by SIGTERM"],
   ];

@@ -15,7 +15,7 @@ import {
   readSecret,
   UsageError,
 } from "./cli_arguments.ts";
-import { excerpt } from "./cli_output.ts";
+import { excerpt, print } from "./cli_output.ts";
 import { reasonOf } from "./thrown.ts";
 
 /** What `/stats.json` has. */
@@ -291,12 +291,5 @@ function isSnapshot(body: unknown): body is Snapshot {
     return typeof (body as Snapshot).settled === "number";
   } catch {
     return false;
-  }
-}
-
-function print(text: string): void {
-  const bytes = new TextEncoder().encode(text);
-  for (let at = 0; at < bytes.length;) {
-    at += Deno.stdout.writeSync(bytes.subarray(at));
   }
 }

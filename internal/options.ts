@@ -87,7 +87,8 @@ export interface RetryOptions {
   /** How often an item may be tried in all. */
   attempts: number;
   /**
-   * The time before the first retry, in ms; it doubles with each.
+   * The time before the first retry, in ms; it doubles with each, up to an
+   * hour.
    *
    * @default {100}
    */

@@ -12,6 +12,8 @@ import { timerMs } from "./timer.ts";
 
 /** The time before the first retry, in ms. */
 const BACKOFF_MS = 100;
+/** The longest that doubling makes of it, in ms: an hour. */
+const MAX_DELAY_MS = 3_600_000;
 
 /** Options of {@linkcode Retries}. */
 export interface RetriesOptions {
@@ -48,7 +50,11 @@ export class Retries {
       return;
     }
     if (!delivery.hold(worker, entry)) return;
-    const delayMs = (retry.backoffMs ?? BACKOFF_MS) * 2 ** (entry.errors - 1);
+    const { backoffMs = BACKOFF_MS } = retry;
+    const delayMs = Math.min(
+      backoffMs * 2 ** (entry.errors - 1),
+      Math.max(backoffMs, MAX_DELAY_MS),
+    );
     spans?.retried(entry, error, delayMs);
     onRetry(entry.id, error, delayMs);
     const timer = setTimeout(() => {

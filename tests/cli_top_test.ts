@@ -86,6 +86,34 @@ Deno.test("top prints the table once where there is no terminal", async () => {
   assertEquals(authorization, "Bearer s3cret");
 });
 
+Deno.test("top ends with 141 when nobody reads its output", async () => {
+  const isUnread = Promise.withResolvers<void>();
+  await using server = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    async () => {
+      await isUnread.promise;
+      return Response.json(SNAPSHOT);
+    },
+  );
+  const top = new Deno.Command(Deno.execPath(), {
+    args: [
+      "run",
+      "-qA",
+      "--no-check",
+      ...stdArgs(),
+      `${ROOT}cli.ts`,
+      "top",
+      `:${server.addr.port}`,
+    ],
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+  await top.stdout.cancel();
+  isUnread.resolve();
+  const [{ code }, stderr] = await Promise.all([top.status, top.stderr.text()]);
+  assertEquals([code, stderr], [141, ""]);
+});
+
 Deno.test("top takes the URL of a proxy, and trusts --ca", async () => {
   await using folder = await Folder.make();
   const authority = await Authority.create("A test's authority");

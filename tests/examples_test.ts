@@ -1,4 +1,9 @@
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertMatch,
+  assertStringIncludes,
+} from "@std/assert";
 import mandelbrotRow from "../examples/mandelbrot/handler.ts";
 import { stdArgs } from "../tools/std.ts";
 import {
@@ -43,6 +48,27 @@ Deno.test("every example ends with status 2 on wrong arguments", async () => {
     const { code, stdout, stderr } = await wrong.exit;
     assertEquals({ code, stdout }, { code: 2, stdout: "" }, stderr);
     assertStringIncludes(stderr, "--nonsense");
+  }
+});
+
+Deno.test("examples end with status 2 on numbers that are none", async () => {
+  const wrong: [script: string, ...args: string[]][] = [
+    ["adder/server.ts", "--port", "70000"],
+    ["adder/server.ts", "--count", "many"],
+    ["mandelbrot/server.ts", "--width", "1.5"],
+    ["wordcount/server.ts", "--reduce-port", "99999"],
+  ];
+  for (const [script, name, value] of wrong) {
+    await using example = await startExample(script, {
+      dir: ROOT,
+      args: [name!, value!],
+    });
+    const { code, stdout, stderr } = await example.exit;
+    assertEquals({ code, stdout }, { code: 2, stdout: "" }, stderr);
+    assertMatch(
+      stderr,
+      /^error: --\S+ takes a whole number from 0 to \d+, not/,
+    );
   }
 });
 

@@ -1,28 +1,49 @@
 import { assertEquals, assertLess } from "@std/assert";
 import type { Delivery, Item, Worker } from "../internal/delivery.ts";
 import { Entry } from "../internal/in_flight.ts";
+import type { RetryOptions } from "../internal/options.ts";
 import { Retries } from "../internal/retries.ts";
 import { range } from "./_support/channel_kit.ts";
 import { until } from "./_support/within.ts";
 
 /** A delivery that keeps what comes back, and the retries at it. */
-function retriesOf() {
+function retriesOf(retry: RetryOptions = { attempts: 2, backoffMs: 1 }) {
   const requeued: number[][] = [];
+  const delays: number[] = [];
   const retries = new Retries({
-    retry: { attempts: 2, backoffMs: 1 },
+    retry,
     spans: null,
-    onRetry: () => {},
+    onRetry: (_id, _error, delayMs) => delays.push(delayMs),
     delivery: {
       hold: () => true,
       requeue: (entries: Item[]) => requeued.push(entries.map((e) => e.id)),
     } as unknown as Delivery,
   });
-  const fail = (id: number) => {
-    const entry: Item = new Entry(id, null, null as never, 0);
+  const newItem = (id: number): Item => new Entry(id, null, null as never, 0);
+  const fail = (id: number, entry: Item = newItem(id)) => {
     retries.error(null as unknown as Worker, entry, new Error("again"));
   };
-  return { retries, requeued, fail };
+  return { retries, requeued, delays, newItem, fail };
 }
+
+Deno.test("Retries: the time before each doubles, up to an hour", () => {
+  const { retries, delays, newItem, fail } = retriesOf({
+    attempts: Infinity,
+    backoffMs: 1000,
+  });
+  const item = newItem(0);
+  for (let i = 0; i < 2000; i++) fail(0, item);
+  retries.stop();
+  assertEquals(delays.slice(0, 3), [1000, 2000, 4000]);
+  assertEquals(delays.at(-1), 3_600_000);
+  const day = 86_400_000;
+  const slow = retriesOf({ attempts: 3, backoffMs: day });
+  const other = slow.newItem(0);
+  slow.fail(0, other);
+  slow.fail(0, other);
+  slow.retries.stop();
+  assertEquals(slow.delays, [day, day]);
+});
 
 Deno.test("Retries: what is due together goes back together", async () => {
   const { retries, requeued, fail } = retriesOf();

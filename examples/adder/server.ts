@@ -19,6 +19,7 @@ import {
 import type { Answer, Question } from "./types.ts";
 
 const { hostname, port, values } = readArguments("count");
+const count = values.count && wholeNumber("--count", values.count);
 await using server = listen<Question, Answer>({ hostname, port });
 const stopped = drainOnSignal(server);
 announce(server);
@@ -28,16 +29,15 @@ const open = new Map<number, Question>();
 
 async function* questions(): AsyncGenerator<Question> {
   let id = 0;
-  for await (const [a, b] of values.count ? madeUp(values.count) : typed()) {
+  for await (const [a, b] of count ? madeUp(count) : typed()) {
     const question = { id: id++, a, b };
     open.set(question.id, question);
     yield question;
   }
 }
 
-function* madeUp(count: string): Generator<[number, number]> {
-  const end = wholeNumber("--count", count);
-  for (let i = 0; i < end; i++) yield [i, i * i];
+function* madeUp(count: number): Generator<[number, number]> {
+  for (let i = 0; i < count; i++) yield [i, i * i];
 }
 
 async function* typed(): AsyncGenerator<[number, number]> {

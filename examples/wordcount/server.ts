@@ -25,6 +25,7 @@ const { hostname, port, values } = readArguments(
 const reducePort = wholeNumber(
   "--reduce-port",
   values["reduce-port"] ?? "5679",
+  65535,
 );
 const reducerCount = wholeNumber("--reducers", values.reducers ?? "1");
 
