@@ -117,8 +117,10 @@ export type { Handler, WorkContext } from "./internal/work_loop.ts";
  * @returns The client, once the handshake is done.
  * @throws {HandshakeError} If the two ends don't belong together.
  * @throws {Deno.errors.ConnectionRefused} If nobody listens there.
- * @throws {TypeError} If an option is unknown or of the wrong type.
+ * @throws {TypeError} If an option is unknown or of the wrong type, or
+ * `tls.caCerts` can't be read.
  * @throws {RangeError} If an option is out of range.
+ * @throws {unknown} The reason of `signal`, if it aborts.
  *
  * @example Read items, send values back
  * ```ts
@@ -388,7 +390,6 @@ export class Client<Item = unknown, Result = unknown>
       onDone: () => this.#finishSoon(),
     });
     this.#inlet = new Inlet<Result>({
-      onTaken: () => {},
       send: (value) => this.#refusal() ?? this.#values.send(value),
       write: (value) => this.#write(value),
       end: () => this.#endValues(),
@@ -413,8 +414,10 @@ export class Client<Item = unknown, Result = unknown>
   }
 
   /**
-   * Resolves when the handshake is done; rejects with a
-   * {@linkcode HandshakeError} if it fails. Ignoring it is allowed.
+   * Resolves when the handshake is done. It rejects with a
+   * {@linkcode HandshakeError} if it fails, and with a
+   * {@linkcode ConnectionLostError} if this client was aborted meanwhile.
+   * Ignoring it is allowed.
    */
   get opened(): Promise<void> {
     return this.#opened.promise;
@@ -445,8 +448,12 @@ export class Client<Item = unknown, Result = unknown>
    *
    * @param value The value.
    * @returns `undefined`: taken, and there is room for another. A promise:
-   * taken too, but wait for it before the next. It rejects if the value can't
-   * be sent, and the client goes on.
+   * taken too, but wait for it before the next. It rejects with an
+   * {@linkcode EncodeError}, a {@linkcode FrameTooLargeError} or a
+   * {@linkcode ValidationError} if the value can't be sent, and the client goes
+   * on; with a TypeError after the end, and with a
+   * {@linkcode ConnectionLostError} if the connection is lost. Ignoring that is
+   * allowed: `closed` tells whether all has arrived.
    * @throws {TypeError} If `writable` or `work()` was used before.
    */
   send(value: Result): Promise<void> | undefined {
@@ -457,7 +464,9 @@ export class Client<Item = unknown, Result = unknown>
    * No more values: what `writable.close()` is for those who use `send()`.
    *
    * @returns Resolves when all values have left. `closed` tells that they have
-   * arrived.
+   * arrived. It rejects with a {@linkcode ConnectionLostError} if the connection
+   * is lost before.
+   * @throws {TypeError} If `writable` or `work()` was used before.
    */
   end(): Promise<void> {
     return this.#inlet.end();

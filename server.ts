@@ -130,6 +130,9 @@ export type {
  * neither `secret` nor TLS is set, nor `insecure: true`.
  * @throws {TypeError} If an option is unknown or of the wrong type.
  * @throws {RangeError} If an option is out of range.
+ * @throws {Deno.errors.AddrInUse} If somebody else listens there, or where the
+ * dashboard is to be.
+ * @throws {Deno.errors.InvalidData} If `cert` or `key` can't be read.
  *
  * @example Send items and iterate over the results
  * ```ts
@@ -289,14 +292,11 @@ export class Server<Item = unknown, Result = unknown>
       DEFAULTS.maxBufferedBytes;
     const keepsResults = options.results !== "discard";
     this.#outlet = new Outlet({
-      onTaken: () => {},
-      onAsk: () => {},
       onRead: (bytes, link) => {
         if (link === null) return this.#channel.resultRead();
         link.valueRead(bytes);
         this.#channel.valueRead();
       },
-      onReachedEnd: () => {},
       onCancel: (reason, unread) => {
         this.#onCancel(reason);
         // Whoever waits to send more must come to its end.
@@ -336,7 +336,6 @@ export class Server<Item = unknown, Result = unknown>
         this.#emit({ type: "retry", id, error, delayMs }),
     });
     this.#inlet = new Inlet<Item>({
-      onTaken: () => {},
       send: (item) => this.#take(this.#channel.send(item)),
       write: (item) => this.#take(this.#channel.write(item)),
       end: () => this.#end(),
@@ -481,6 +480,7 @@ export class Server<Item = unknown, Result = unknown>
    * @returns Resolves when at least `count` workers are connected. It rejects
    * with the signal's reason, with a TypeError once the server is closed, and
    * with the reason if it was aborted.
+   * @throws {TypeError} If an option is unknown, or something of the wrong type.
    * @throws {RangeError} If `count` isn't an integer from 0 on.
    */
   ready(
@@ -488,6 +488,11 @@ export class Server<Item = unknown, Result = unknown>
     options: { signal?: AbortSignal } = {},
   ): Promise<void> {
     validate(options, "ready");
+    if (typeof count !== "number") {
+      throw new TypeError(
+        `Cannot wait for workers: count is a ${typeof count}, expected a number`,
+      );
+    }
     if (!Number.isInteger(count) || count < 0) {
       throw new RangeError(
         `Cannot wait for workers: count is ${count}, expected an integer from 0 on`,
@@ -570,7 +575,11 @@ export class Server<Item = unknown, Result = unknown>
       !(Symbol.iterator in Object(items)) &&
         !(Symbol.asyncIterator in Object(items))
     ) {
-      throw new TypeError("Cannot map: expected an iterable of items");
+      throw new TypeError(
+        `Cannot map: items is ${
+          items === null ? "null" : typeof items
+        }, expected an iterable of them`,
+      );
     }
     const run = new MapRun(items, options as MapOptions, {
       delivery: this.#delivery,
@@ -712,6 +721,8 @@ export class Server<Item = unknown, Result = unknown>
    * @returns Resolves when all is closed. It rejects with a
    * {@linkcode DrainTimeoutError} if time ran out, and with the reason if the
    * server was aborted.
+   * @throws {TypeError} If an option is unknown or of the wrong type.
+   * @throws {RangeError} If `drainMs` is below 0.
    */
   close(options: { drainMs?: number } = {}): Promise<void> {
     validate(options, "close");

@@ -10,13 +10,13 @@ import { Queue, SizedQueue } from "./queue.ts";
 /** Where the values of an {@linkcode Outlet} come from. */
 export interface OutletSource<From> {
   /** The reader has chosen a face: values may come. */
-  onTaken(): void;
+  onTaken?(): void;
   /** The reader asks for the next value. */
-  onAsk(): void;
+  onAsk?(): void;
   /** A value was handed to the reader. */
   onRead(bytes: number, from: From): void;
   /** The reader has reached the end. */
-  onReachedEnd(): void;
+  onReachedEnd?(): void;
   /** The reader wants no more; what it didn't read. */
   onCancel(reason: unknown, unread: { from: From; bytes: number }[]): void;
 }
@@ -152,7 +152,7 @@ export class Outlet<T, From = null> {
       pull: (controller) => this.#pull(controller),
       cancel: (reason) => this.#cancel(reason),
     }, { highWaterMark: counted ? 0 : 1 });
-    this.#source.onTaken();
+    this.#source.onTaken?.();
     return this.#stream;
   }
 
@@ -169,7 +169,7 @@ export class Outlet<T, From = null> {
       [Symbol.asyncIterator]: () => iterator,
     };
     this.#iterator = iterator;
-    this.#source.onTaken();
+    this.#source.onTaken?.();
     return iterator;
   }
 
@@ -185,7 +185,7 @@ export class Outlet<T, From = null> {
   }
 
   #next(): Promise<IteratorResult<T, undefined>> {
-    this.#source.onAsk();
+    this.#source.onAsk?.();
     if (this.#unread.length > 0) {
       const { bytes, from } = this.#unread;
       this.bytes -= bytes;
@@ -206,7 +206,7 @@ export class Outlet<T, From = null> {
   #pull(
     controller: ReadableStreamDefaultController<T>,
   ): Promise<void> | undefined {
-    this.#source.onAsk();
+    this.#source.onAsk?.();
     if (this.#fill(controller)) return;
     return new Promise((resolve) => this.#pulled = resolve);
   }
@@ -246,7 +246,7 @@ export class Outlet<T, From = null> {
   #reachEnd(): void {
     if (this.#atEnd) return;
     this.#atEnd = true;
-    this.#source.onReachedEnd();
+    this.#source.onReachedEnd?.();
   }
 
   #cancel(reason: unknown): void {
@@ -273,8 +273,6 @@ export class Outlet<T, From = null> {
 
 /** Where the values of an {@linkcode Inlet} go. */
 export interface InletSink<T> {
-  /** The writer has chosen a face. */
-  onTaken(): void;
   /** Takes a value; a promise if there is no room for another. */
   send(value: T): Promise<void> | undefined;
   /** Takes a value; a promise until it has left. */
@@ -364,7 +362,6 @@ export class Inlet<T> {
     if (this.#face === face) return;
     if (this.#face !== null) this.#conflict(face);
     this.#face = face;
-    this.#sink.onTaken();
   }
 
   #conflict(face: string): never {

@@ -112,7 +112,7 @@ export class Arguments {
       return value * 1000;
     }
     throw this.#error(
-      `--${name} is "${text}", expected seconds above 0${
+      `--${name} is "${text}", expected seconds above 0, up to 2000000${
         never ? ', or "never"' : ""
       }`,
     );

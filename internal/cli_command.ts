@@ -104,8 +104,8 @@ export class CommandRunner {
   }
 
   /** Ends everything at once. */
-  kill(): void {
-    for (const { child } of this.#running) killTree(child.pid, "SIGKILL");
+  terminate(): void {
+    for (const { child } of this.#running) signalTree(child.pid, "SIGKILL");
   }
 
   async #run(
@@ -130,13 +130,13 @@ export class CommandRunner {
     let isTooLong = false;
     const stdout = new Collector(child.stdout, max, "head", () => {
       isTooLong = true;
-      killTree(child.pid, "SIGKILL");
+      signalTree(child.pid, "SIGKILL");
     });
     const stderr = new Collector(child.stderr, MAX_STDERR, "tail");
     let timer: ReturnType<typeof setTimeout> | undefined;
     const onAbort = () => {
-      killTree(child.pid, "SIGTERM");
-      timer = setTimeout(() => killTree(child.pid, "SIGKILL"), GRACE_MS);
+      signalTree(child.pid, "SIGTERM");
+      timer = setTimeout(() => signalTree(child.pid, "SIGKILL"), GRACE_MS);
     };
     signal.addEventListener("abort", onAbort);
     if (signal.aborted) onAbort();
@@ -171,7 +171,7 @@ export class CommandRunner {
       }
       const why = status.signal === null
         ? `exit status ${status.code}`
-        : `killed by ${status.signal}`;
+        : `ended by ${status.signal}`;
       const said = new TextDecoder().decode(stderr.bytes()).trimEnd();
       throw new CommandError(said === "" ? why : `${why}: ${said}`);
     }
@@ -278,7 +278,7 @@ class Collector {
 }
 
 /** Signals a process and, where that can be known, all that came of it. */
-function killTree(pid: number, signal: Deno.Signal): void {
+function signalTree(pid: number, signal: Deno.Signal): void {
   const pids = [pid];
   for (const parent of pids) pids.push(...childrenOf(parent)); // grows meanwhile
   for (const each of pids) {

@@ -63,11 +63,6 @@ export class ItemSource implements AsyncIterableIterator<unknown, undefined> {
     this.#separator = options.format === "null" ? 0 : 0x0a;
   }
 
-  /** Whether it was stopped before the end of the input. */
-  get isStopped(): boolean {
-    return this.#isStopped && !this.hasEnded;
-  }
-
   /** No more items, not even those that are read. */
   stop(): void {
     this.#isStopped = true;

@@ -68,7 +68,7 @@ export class LocalPool {
   /** Ends what would outlive the server. */
   end(): void {
     const { runnable } = this.#options;
-    if (runnable.kind === "command") runnable.runner.kill();
+    if (runnable.kind === "command") runnable.runner.terminate();
     this.#leave.abort();
   }
 

@@ -97,7 +97,7 @@ class MapCommand implements Disposable {
     const { format, input } = settings;
     this.#settings = settings;
     this.#joblog = joblog;
-    this.#server = listenAt(settings, (event) => this.#onEvent(event));
+    this.#server = openServer(settings, (event) => this.#onEvent(event));
     this.#source = new ItemSource(stream, {
       format,
       isSettled: (item) => joblog !== null && joblog.has(item),
@@ -394,7 +394,7 @@ async function openInput(
   throw new UsageError(`can't read --input ${path}: it is a directory`);
 }
 
-function listenAt(
+function openServer(
   { options, dashboardAt }: Settings,
   onEvent: (event: ServerEvent) => void,
 ): Server<unknown, unknown> {

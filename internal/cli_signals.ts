@@ -36,11 +36,6 @@ export class StopSignals implements Disposable {
     return this.#status;
   }
 
-  /** Whether a second one has come. */
-  get isUrgent(): boolean {
-    return this.#count > 1;
-  }
-
   /** Listens no more. */
   [Symbol.dispose](): void {
     for (const [name, listener] of this.#listeners) {

@@ -163,7 +163,7 @@ function stopSignals(
       if (runner.isStuck) Deno.exit(signals.status!);
     }, STUCK_TICK_MS);
   }, () => {
-    runner?.kill();
+    runner?.terminate();
     Deno.exit(signals.status!);
   });
   return {

@@ -37,7 +37,7 @@ export interface WorkerInfo {
  * @example The worker with the shortest round trip
  * ```ts
  * import { assertEquals } from "@std/assert";
- * import type { Dispatcher } from "@distchan/distchan";
+ * import { type Dispatcher, listen, work } from "@distchan/distchan";
  *
  * const nearest: Dispatcher = {
  *   pick(free) {
@@ -48,7 +48,11 @@ export interface WorkerInfo {
  *     return best;
  *   },
  * };
- * assertEquals(typeof nearest.pick, "function");
+ *
+ * await using server = listen<number, number>({ port: 0, dispatch: nearest });
+ * const { port } = server.addr as Deno.NetAddr;
+ * work<number, number>({ port }, (n) => n + 1);
+ * assertEquals(await server.submit(1), 2);
  * ```
  */
 export interface Dispatcher {

@@ -11,14 +11,12 @@
  *
  * @example Find the part of a value that can't be sent
  * ```ts
- * import { assertEquals } from "@std/assert";
+ * import { assertEquals, assertThrows } from "@std/assert";
  * import { cbor, EncodeError } from "@distchan/distchan/codec";
  *
- * try {
- *   cbor().encode({ jobs: [{ fn() {} }] });
- * } catch (error) {
- *   assertEquals((error as EncodeError).path, "$.jobs[0].fn");
- * }
+ * const jobs = [{ fn() {} }];
+ * const error = assertThrows(() => cbor().encode({ jobs }), EncodeError);
+ * assertEquals(error.path, "$.jobs[0].fn");
  * ```
  */
 export class EncodeError extends Error {
@@ -43,14 +41,12 @@ export class EncodeError extends Error {
  *
  * @example Decode bytes that end too early
  * ```ts
- * import { assertEquals } from "@std/assert";
+ * import { assertEquals, assertThrows } from "@std/assert";
  * import { cbor, DecodeError } from "@distchan/distchan/codec";
  *
- * try {
- *   cbor().decode(new Uint8Array([0x19, 0x01]));
- * } catch (error) {
- *   assertEquals(error instanceof DecodeError, true);
- * }
+ * const bytes = new Uint8Array([0x19, 0x01]);
+ * const error = assertThrows(() => cbor().decode(bytes), DecodeError);
+ * assertEquals(error.offset, 2);
  * ```
  */
 export class DecodeError extends Error {
@@ -269,9 +265,12 @@ export class FrameTooLargeError extends RangeError {
  * ```
  */
 export class ItemFailure<Item = unknown> extends Error {
-  /** The item itself. */
+  /**
+   * The item itself; undefined for a value that doesn't pass `resultSchema`,
+   * of a worker that holds no item.
+   */
   readonly item: Item;
-  /** The item's id. */
+  /** The item's id, from 0 on; -1 for such a value. */
   readonly id: number;
   /** Why it failed. */
   readonly error: Error;
@@ -289,7 +288,10 @@ export class ItemFailure<Item = unknown> extends Error {
     details: { id: number; error: Error; attempts: number },
   ) {
     const { id, error, attempts } = details;
-    super(`Item ${id} failed: ${error.message}`, { cause: error });
+    super(
+      `${id < 0 ? "A value" : `Item ${id}`} failed: ${error.message}`,
+      { cause: error },
+    );
     this.name = "ItemFailure";
     this.item = item;
     this.id = id;

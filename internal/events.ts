@@ -7,74 +7,82 @@
 import type { WorkerInfo } from "./dispatcher.ts";
 import type { HandshakeErrorCode, ItemFailure } from "./errors.ts";
 
-/** Why items wait though nothing moves. */
+/**
+ * Why items wait though nothing moves.
+ *
+ * | reason             | meaning                                                        |
+ * | ------------------ | -------------------------------------------------------------- |
+ * | `"no-workers"`     | no worker is connected                                         |
+ * | `"no-work-mode"`   | items of `submit()` or `map()` wait, and nobody is in `work()` |
+ * | `"results-unread"` | results aren't read, so nothing is dispatched                  |
+ * | `"workers-full"`   | every worker has all that it takes, and settles nothing        |
+ */
 export type StallReason =
-  /** No worker is connected. */
   | "no-workers"
-  /** Items of `submit()` or `map()` wait, and no worker is in `work()`. */
   | "no-work-mode"
-  /** Results aren't read, so nothing is dispatched. */
   | "results-unread"
-  /** Every worker has all that it takes, and settles nothing. */
   | "workers-full";
 
-/** What a server tells `onEvent`. */
+/**
+ * What a server tells `onEvent`, by `type`.
+ *
+ * | type             | what has happened                                                                                                      |
+ * | ---------------- | ---------------------------------------------------------------------------------------------------------------------- |
+ * | `"connected"`    | a worker has done its handshake                                                                                        |
+ * | `"disconnected"` | a worker is gone; `code` is that of a {@linkcode ConnectionLostError}, or `"normal"` after an orderly goodbye          |
+ * | `"rejected"`     | a connection failed its handshake                                                                                      |
+ * | `"suspect"`      | nothing was heard of a worker for `heartbeat.timeoutMs`, or it doesn't let go of a cancelled item: others get its items |
+ * | `"recovered"`    | a suspect was heard again                                                                                              |
+ * | `"redelivered"`  | items went back to the queue                                                                                           |
+ * | `"duplicate"`    | a late duplicate of a result was dropped                                                                               |
+ * | `"failed"`       | an item failed                                                                                                         |
+ * | `"retry"`        | a handler failed, and the item will be tried again in `delayMs`                                                        |
+ * | `"stalled"`      | items wait, and nothing has moved for a second                                                                         |
+ * | `"crashed"`      | a thread of `spawn()` crashed, and will be started again                                                               |
+ * | `"accept-error"` | a connection couldn't be accepted; the server goes on                                                                  |
+ */
 export type ServerEvent<Item = unknown> =
-  /** A worker has done its handshake. */
   | { type: "connected"; worker: WorkerInfo }
-  /**
-   * A worker is gone; `code` is that of a {@linkcode ConnectionLostError}, and
-   * `"normal"` after an orderly goodbye.
-   */
   | { type: "disconnected"; worker: WorkerInfo; code: string; reason: string }
-  /** A connection failed its handshake. */
   | {
     type: "rejected";
     addr: Deno.Addr;
     code: HandshakeErrorCode;
     reason: string;
   }
-  /** Nothing was heard of a worker for `heartbeat.timeoutMs`. */
   | { type: "suspect"; worker: WorkerInfo }
-  /** A suspect was heard again. */
   | { type: "recovered"; worker: WorkerInfo }
-  /** Items went back to the queue. */
   | {
     type: "redelivered";
     worker: WorkerInfo;
     ids: readonly number[];
     cause: "lost" | "left" | "suspect";
   }
-  /** A late duplicate of a result was dropped. */
   | { type: "duplicate"; worker: WorkerInfo; id: number }
-  /** An item failed. */
   | { type: "failed"; failure: ItemFailure<Item> }
-  /** A handler failed, and the item will be tried again in `delayMs`. */
   | { type: "retry"; id: number; error: Error; delayMs: number }
-  /** Items wait and nothing has moved for a second. */
   | { type: "stalled"; reason: StallReason; waiting: number }
-  /** A thread of `spawn()` crashed, and will be started again. */
   | { type: "crashed"; name: string; error: Error }
-  /** A connection couldn't be accepted; the server goes on. */
   | { type: "accept-error"; error: Error };
 
-/** What a client, and the function `work()`, tells `onEvent`. */
+/**
+ * What a client, and the function `work()`, tells `onEvent`, by `type`.
+ *
+ * | type             | what has happened                                                                                                                                                             |
+ * | ---------------- | ----------------------------------------------------------------------------------------------------------------------------------------------------------------------------- |
+ * | `"connected"`    | the handshake is done                                                                                                                                                         |
+ * | `"disconnected"` | the connection has ended; `code` is that of a {@linkcode ConnectionLostError}, `"normal"` after an orderly goodbye, or `"handshake"` if it ended before the handshake was done |
+ * | `"reconnecting"` | `work()` tries again in `delayMs`; `attempt` counts from 1                                                                                                                    |
+ * | `"failed"`       | a handler failed, or an item or value couldn't be encoded or decoded                                                                                                          |
+ * | `"suspect"`      | nothing was heard of the server for `heartbeat.timeoutMs`                                                                                                                     |
+ * | `"recovered"`    | the server was heard again                                                                                                                                                    |
+ */
 export type ClientEvent =
-  /** The handshake is done. */
   | { type: "connected" }
-  /**
-   * The connection has ended; `code` is that of a
-   * {@linkcode ConnectionLostError}, `"normal"` after an orderly goodbye, and
-   * `"handshake"` if it ended before the handshake was done.
-   */
   | { type: "disconnected"; code: string; reason: string }
-  /** `work()` tries again in `delayMs`. */
   | { type: "reconnecting"; attempt: number; delayMs: number; error: Error }
-  /** A handler failed, or an item or value couldn't be encoded or decoded. */
   | { type: "failed"; id: number | undefined; error: Error }
-  /** Nothing was heard of the server for `heartbeat.timeoutMs`. */
   | { type: "suspect" }
-  /** The server was heard again. */
   | { type: "recovered" };
 
 /** Tells `onEvent`, if there is one. */

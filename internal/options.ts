@@ -63,7 +63,7 @@ export interface CommonOptions {
    */
   secret?: string | Uint8Array;
   /**
-   * The largest frame that this end receives, in bytes.
+   * The largest frame that this end receives, in bytes: 1,024 to 2^32 - 1.
    *
    * @default {4 * 1024 * 1024}
    */
@@ -129,7 +129,8 @@ export interface ServerOptions<Item = any, Result = any> extends CommonOptions {
   /**
    * What results, and values that workers write, must pass when they come in.
    * What comes out of it is read. A result that doesn't pass is the failure of
-   * its item; a value, of the item that its worker is at, which itself goes on.
+   * its item; a value, of the item that its worker is at, which itself goes on
+   * (of none, with the id -1, if it holds none).
    */
   // deno-lint-ignore no-explicit-any
   resultSchema?: StandardSchemaV1<any, Result>;
@@ -222,13 +223,13 @@ export interface ServerOptions<Item = any, Result = any> extends CommonOptions {
 /** Options of `server.spawn()`. */
 export interface SpawnOptions {
   /**
-   * How many threads.
+   * How many threads, 1 to 1,024.
    *
    * @default {navigator.hardwareConcurrency}
    */
   count?: number;
   /**
-   * Items that each of them executes at once.
+   * Items that each of them executes at once, 1 to 4,096.
    *
    * @default {1}
    */
@@ -284,7 +285,7 @@ export interface ClientOptions<Item = any, Result = any> extends CommonOptions {
   // deno-lint-ignore no-explicit-any
   resultSchema?: StandardSchemaV1<Result, any>;
   /**
-   * Items that may be at this client. `"auto"`: adapted under `work()`, 64 for
+   * Items that may be at this client, 1 to 1,000,000. `"auto"`: adapted under `work()`, 64 for
    * `readable` and iteration. A server with several workers keeps no more than
    * 768 to 1,536 at each, or what it executes at once.
    *
@@ -357,7 +358,7 @@ export interface ConnectOptions<Item = any, Result = any>
 /** Options of `work()`. */
 export interface WorkOptions {
   /**
-   * Items that are executed at once.
+   * Items that are executed at once, 1 to 4,096.
    *
    * @default {1}
    */
@@ -407,7 +408,7 @@ export interface MapOptions<Item = unknown> {
   signal?: AbortSignal;
   /**
    * How many items may be under way, counted from the oldest whose result
-   * wasn't taken.
+   * wasn't taken: 1 to 1,000,000.
    *
    * @default {4096}
    */
@@ -448,8 +449,18 @@ export type MapOutcome<Item, Result> =
     failure: ItemFailure<Item>;
   };
 
-/** Checks one option. Returns what was expected, or null if all is well. */
-type Check = (value: unknown) => string | null;
+/**
+ * Checks one option. Returns what was expected, of one of its elements perhaps,
+ * or null if all is well.
+ */
+type Check = (value: unknown) => string | WrongElement | null;
+
+/** An element that can't be used. */
+interface WrongElement {
+  readonly index: number;
+  readonly value: unknown;
+  readonly expected: string;
+}
 
 /** What {@linkcode checkOptions} throws: wrong type, or wrong value. */
 const VALUE = "!";
@@ -490,7 +501,19 @@ function oneOf(...values: string[]): Check {
       : expected;
 }
 
-function record(checks: Record<string, Check>, name: string): Check {
+/** An array in which each element is something. */
+function arrayOf(is: (value: unknown) => boolean, expected: string): Check {
+  return (v) => {
+    if (!Array.isArray(v)) return `an array, each ${expected}`;
+    const index = v.findIndex((value) => !is(value));
+    return index < 0 ? null : { index, value: v[index], expected };
+  };
+}
+
+function record(
+  checks: Record<string, Check>,
+  name: string,
+): (value: unknown) => string | null {
   return (v) => {
     if (typeof v !== "object" || v === null) return "an object";
     checkOptions(v, checks, name);
@@ -514,6 +537,11 @@ const schema: Check = (v) => {
     : "a Standard Schema v1";
 };
 
+const transforms = arrayOf(
+  (v) => isObjectWith(v, "open") && typeof (v as Transform).name === "string",
+  "a Transform: { name, open(context) }",
+);
+
 const COMMON: Record<string, Check> = {
   itemSchema: schema,
   resultSchema: schema,
@@ -523,14 +551,14 @@ const COMMON: Record<string, Check> = {
       typeof (v as { name?: unknown }).name === "string"
       ? null
       : "a Codec: { name, encode(value), decode(payload) }",
-  transforms: (v) =>
-    Array.isArray(v) &&
-      v.every((t) => isObjectWith(t, "open") && typeof t.name === "string")
-      // One key twice makes one key stream twice: plain text again.
-      ? v.filter(({ name }) => name === AES_GCM).length <= 1
-        ? null
-        : `${VALUE}${AES_GCM} at most once`
-      : "an array of Transforms: { name, open(context) }",
+  transforms: (v) => {
+    const wrong = transforms(v);
+    if (wrong !== null) return wrong;
+    // One key twice makes one key stream twice: plain text again.
+    return (v as Transform[]).filter(({ name }) => name === AES_GCM).length > 1
+      ? `${VALUE}${AES_GCM} at most once`
+      : null;
+  },
   secret: (v) =>
     typeof v !== "string" && !(v instanceof Uint8Array)
       ? "a string or a Uint8Array"
@@ -594,19 +622,21 @@ const SERVER: Record<string, Check> = {
 
 const CLIENT: Record<string, Check> = {
   ...COMMON,
-  prefetch: (v) => v === "auto" ? null : integer(1, 1_000_000)(v),
+  prefetch: (v) =>
+    v === "auto"
+      ? null
+      : typeof v === "number"
+      ? integer(1, 1_000_000)(v)
+      : 'a number, or "auto"',
   name: text,
   onEvent: callback,
 };
 
-const caCerts: Check = (v) =>
+const caCerts = arrayOf(
   // What isn't PEM would be passed over in silence.
-  Array.isArray(v) &&
-    v.every((cert) =>
-      typeof cert === "string" && cert.includes("-----BEGIN CERTIFICATE-----")
-    )
-    ? null
-    : "an array of certificates, as PEM";
+  (v) => typeof v === "string" && v.includes("-----BEGIN CERTIFICATE-----"),
+  "a certificate, as PEM",
+);
 
 const SPAWN: Record<string, Check> = {
   count: integer(1, 1024),
@@ -629,6 +659,13 @@ const LISTEN: Record<string, Check> = {
   },
 };
 
+const reconnect = record({
+  minDelayMs: ms,
+  maxDelayMs: ms,
+  maxAttempts: integer(1, Number.MAX_SAFE_INTEGER, true),
+  maxElapsedMs: ms,
+}, "reconnect");
+
 const CONNECT: Record<string, Check> = {
   ...CLIENT,
   port: integer(1, 65535),
@@ -638,13 +675,7 @@ const CONNECT: Record<string, Check> = {
       ? null
       : record({ caCerts }, "tls")(v) && "a boolean or { caCerts }",
   signal,
-  reconnect: (v) =>
-    v === false ? null : record({
-      minDelayMs: ms,
-      maxDelayMs: ms,
-      maxAttempts: integer(1, Number.MAX_SAFE_INTEGER, true),
-      maxElapsedMs: ms,
-    }, "reconnect")(v),
+  reconnect: (v) => v === false ? null : reconnect(v) && "false, or an object",
 };
 
 const WORK: Record<string, Check> = {
@@ -748,12 +779,20 @@ function checkOptions(
       );
     }
     if (value === undefined) continue;
-    const expected = check(value);
-    if (expected === null) continue;
-    const isRange = expected.startsWith(VALUE);
+    const wrong = check(value);
+    if (wrong === null) continue;
+    if (typeof wrong === "object") {
+      const { index, value, expected } = wrong;
+      throw new TypeError(
+        `Cannot use ${of} options: ${key}[${index}] is ${
+          show(value)
+        }, expected ${expected}`,
+      );
+    }
+    const isRange = wrong.startsWith(VALUE);
     const message = `Cannot use ${of} options: ${key} is ${
       show(value)
-    }, expected ${isRange ? expected.slice(VALUE.length) : expected}`;
+    }, expected ${isRange ? wrong.slice(VALUE.length) : wrong}`;
     throw isRange ? new RangeError(message) : new TypeError(message);
   }
 }

@@ -138,7 +138,7 @@ Deno.test("map fails an item with its command's status and standard error", asyn
   assertEquals([code, lines], [1, ["ok", "ok"]]);
   assertEquals(stderr.split("\n"), [
     "distchan: item 2 (2) failed: exit status 4: bad 2",
-    "distchan: item 3 (3) failed: killed by SIGKILL",
+    "distchan: item 3 (3) failed: ended by SIGKILL",
     "distchan: item 4 (4) failed: exit status 5",
     "",
   ]);

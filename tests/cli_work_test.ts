@@ -251,7 +251,7 @@ Deno.test("work refuses command lines that make no sense", async () => {
       [["--connect=:0", "x.ts"], '--connect is ":0", expected HOST:PORT'],
       [
         ["--connect=:1", "--give-up=0", "x.ts"],
-        'expected seconds above 0, or "never"',
+        'expected seconds above 0, up to 2000000, or "never"',
       ],
       [
         ["--connect=:1", `--ca=${notPem}`, "x.ts"],

@@ -85,6 +85,7 @@ Deno.test("submit(), map(), ready() and close() check their options", async () =
   assertThrows(() => server.map([], { window: 0 }), RangeError);
   assertThrows(() => server.ready(-1), RangeError);
   assertThrows(() => server.ready(1.5), RangeError);
+  assertThrows(() => server.ready("2" as never), TypeError, "is a string");
   assertThrows(() => server.close({ drainMs: -1 }), RangeError);
 });
 

@@ -924,10 +924,7 @@ Deno.test("ChannelWay.send() waits for a place, however much room a worker has",
   const { delivery } = scene;
   const worker = scene.worker("a", { window: Infinity });
   const outlet = new Outlet<unknown, unknown>({
-    onTaken: () => {},
-    onAsk: () => {},
     onRead: () => {},
-    onReachedEnd: () => {},
     onCancel: () => {},
   }, { name: "results", burst: 1 });
   const way = new ChannelWay({

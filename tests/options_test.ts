@@ -399,6 +399,22 @@ Deno.test("validate() says what was given and what was expected", () => {
     TypeError,
     '"interval" is unknown, expected intervalMs, timeoutMs, dropMs',
   );
+  const first = { name: "one", open: () => {} };
+  assertThrows(
+    () => validate({ transforms: [first, "gzip"] }, "client"),
+    TypeError,
+    'transforms[1] is "gzip", expected a Transform: { name, open(context) }',
+  );
+  assertThrows(
+    () => validate({ prefetch: "all" }, "client"),
+    TypeError,
+    'prefetch is "all", expected a number, or "auto"',
+  );
+  assertThrows(
+    () => validate({ port: 1, reconnect: true }, "connect"),
+    TypeError,
+    "reconnect is true, expected false, or an object",
+  );
 });
 
 Deno.test("validate() says what it expected inside of dashboard and local", () => {
