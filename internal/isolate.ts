@@ -25,26 +25,12 @@ import {
   type IsolateSetup,
   type ToIsolate,
 } from "./isolate_worker.ts";
+import { bootstrapOf } from "./thread.ts";
 import { fromThrown, toThrown } from "./thrown.ts";
 import { timerMs } from "./timer.ts";
 import type { WorkItem } from "./work_items.ts";
 
-/**
- * The isolate's first code. A data: URL, so that whatever goes wrong with the
- * rest is told and not printed; and `self`, because many libraries know a
- * worker by it.
- */
-const BOOTSTRAP = new URL(
-  "data:text/javascript," + encodeURIComponent(
-    'import { workerData } from "node:worker_threads";' +
-      "globalThis.self ??= globalThis;" +
-      `import(${JSON.stringify(ISOLATE_MODULE)}).then(` +
-      "({ serve }) => serve(workerData)," +
-      "({ name, message }) => workerData.port.postMessage(" +
-      '{ type: "unusable", error: { name, ' +
-      'message: "Cannot start an isolate: " + message } }));',
-  ),
-);
+const BOOTSTRAP = bootstrapOf(ISOLATE_MODULE, "an isolate");
 
 /** Who waits for an item. */
 export interface Execution {

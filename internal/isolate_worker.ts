@@ -10,6 +10,7 @@ import { cbor, type Codec } from "../codec.ts";
 import type { CborOptions } from "./cbor_codec.ts";
 import { importHandler } from "./handler_module.ts";
 import { PayloadCodec } from "./payload.ts";
+import { tellUncaught } from "./thread.ts";
 import { fromThrown, type Thrown, toThrown } from "./thrown.ts";
 import { tracingOfProcess } from "./tracing.ts";
 import { RemoteScope } from "./work_spans.ts";
@@ -67,12 +68,6 @@ export async function serve(setup: IsolateSetup): Promise<void> {
   const { port } = setup;
   const send = (told: FromIsolate, transfer: Transferable[] = []) =>
     port.postMessage(told, transfer);
-  // Caught here, Deno doesn't print it.
-  const onCrash = (event: ErrorEvent | PromiseRejectionEvent) => {
-    event.preventDefault();
-    const thrown = event instanceof ErrorEvent ? event.error : event.reason;
-    send({ type: "crash", error: toThrown(thrown) });
-  };
   // By itself it returns, and what called it goes on for a while.
   const { exit } = Deno;
   Object.assign(Deno, {
@@ -81,8 +76,7 @@ export async function serve(setup: IsolateSetup): Promise<void> {
       for (;;);
     },
   });
-  globalThis.addEventListener("error", onCrash);
-  globalThis.addEventListener("unhandledrejection", onCrash);
+  tellUncaught((error) => send({ type: "crash", error }));
   try {
     const { handler, codec } = await load(setup);
     const inside = new Inside(handler, new PayloadCodec(codec), send);

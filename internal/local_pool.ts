@@ -17,20 +17,10 @@ import {
   type LocalSetup,
   type ToLocal,
 } from "./local_worker.ts";
+import { bootstrapOf } from "./thread.ts";
 import { fromThrown } from "./thrown.ts";
 
-/** See isolate.ts: what goes wrong with the rest is told, and not printed. */
-const BOOTSTRAP = new URL(
-  "data:text/javascript," + encodeURIComponent(
-    'import { workerData } from "node:worker_threads";' +
-      "globalThis.self ??= globalThis;" +
-      `import(${JSON.stringify(LOCAL_WORKER_MODULE)}).then(` +
-      "({ serveLocal }) => serveLocal(workerData)," +
-      "({ name, message }) => workerData.port.postMessage(" +
-      '{ type: "unusable", error: { name, ' +
-      'message: "Cannot start a thread: " + message } }));',
-  ),
-);
+const BOOTSTRAP = bootstrapOf(LOCAL_WORKER_MODULE, "a thread");
 
 /** A thread gives up after so many crashes in a row, no item settled between. */
 const MAX_CRASHES = 10;

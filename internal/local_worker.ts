@@ -9,6 +9,7 @@ import { cbor, type Codec } from "../codec.ts";
 import type { CborOptions } from "./cbor_codec.ts";
 import { importHandler } from "./handler_module.ts";
 import type { ConnectOptions, WorkOptions } from "./options.ts";
+import { tellUncaught } from "./thread.ts";
 import { type Thrown, toThrown } from "./thrown.ts";
 import type { Transform } from "./transforms.ts";
 import type { Handler } from "./work_loop.ts";
@@ -60,17 +61,10 @@ interface ClientModule {
 }
 
 /** Works until the server has no more work. */
-export async function serveLocal(setup: LocalSetup): Promise<void> {
+export async function serve(setup: LocalSetup): Promise<void> {
   const { url, port, connect, concurrency } = setup;
   const send = (told: FromLocal) => port.postMessage(told);
-  // Caught here, Deno doesn't print it.
-  const onCrash = (event: ErrorEvent | PromiseRejectionEvent) => {
-    event.preventDefault();
-    const thrown = event instanceof ErrorEvent ? event.error : event.reason;
-    send({ type: "crash", error: toThrown(thrown) });
-  };
-  globalThis.addEventListener("error", onCrash);
-  globalThis.addEventListener("unhandledrejection", onCrash);
+  tellUncaught((error) => send({ type: "crash", error }));
   const leave = new AbortController();
   port.onmessage = () => leave.abort();
   try {

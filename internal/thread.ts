@@ -1,0 +1,42 @@
+/**
+ * What both kinds of threads have in common: isolates, and those of a local
+ * pool. Each is a `Worker` of `node:worker_threads`, for the reasons in
+ * isolate.ts.
+ *
+ * @module
+ */
+
+import { type Thrown, toThrown } from "./thrown.ts";
+
+/**
+ * A thread's first code: it hands its `workerData` to the `serve()` of a module,
+ * or says through the `port` in it that it is unusable. A data: URL, so that
+ * whatever goes wrong with the rest is told and not printed; and `self`, because
+ * many libraries know a worker by it.
+ *
+ * @param module The module's URL.
+ * @param what What can't be started then, in words.
+ */
+export function bootstrapOf(module: string, what: string): URL {
+  return new URL(
+    "data:text/javascript," + encodeURIComponent(
+      'import { workerData } from "node:worker_threads";' +
+        "globalThis.self ??= globalThis;" +
+        `import(${JSON.stringify(module)}).then(` +
+        "({ serve }) => serve(workerData)," +
+        "({ name, message }) => workerData.port.postMessage(" +
+        '{ type: "unusable", error: { name, ' +
+        `message: ${JSON.stringify(`Cannot start ${what}: `)} + message } }));`,
+    ),
+  );
+}
+
+/** Inside of a thread: what nobody catches is told, and Deno doesn't print it. */
+export function tellUncaught(tell: (error: Thrown) => void): void {
+  const onUncaught = (event: ErrorEvent | PromiseRejectionEvent) => {
+    event.preventDefault();
+    tell(toThrown(event instanceof ErrorEvent ? event.error : event.reason));
+  };
+  globalThis.addEventListener("error", onUncaught);
+  globalThis.addEventListener("unhandledrejection", onUncaught);
+}
