@@ -22,7 +22,7 @@
 import { cbor } from "./codec.ts";
 import { Answers } from "./internal/answers.ts";
 import type { CborDecoder } from "./internal/cbor_decoder.ts";
-import { deferred, Inlet, rejected } from "./internal/channel.ts";
+import { Inlet } from "./internal/channel.ts";
 import { ClientControl } from "./internal/client_control.ts";
 import { ClientHandshake } from "./internal/client_handshake.ts";
 import { type ClientPhase, ClientWatch } from "./internal/client_watch.ts";
@@ -62,7 +62,8 @@ import {
   type WorkOptions,
 } from "./internal/options.ts";
 import { PayloadCodec } from "./internal/payload.ts";
-import { orAbort, Reconnection } from "./internal/reconnection.ts";
+import { deferred, orAbort, rejected } from "./internal/promises.ts";
+import { Reconnection } from "./internal/reconnection.ts";
 import type { HandlerSource } from "./internal/runner.ts";
 import { timerMs } from "./internal/timer.ts";
 import { handshakeTls } from "./internal/tls_handshake.ts";

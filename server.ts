@@ -24,7 +24,7 @@
 import { cbor } from "./codec.ts";
 import { Acceptor } from "./internal/acceptor.ts";
 import { checkBind, checkListener, isLoopback } from "./internal/bind.ts";
-import { deferred, Inlet, Outlet } from "./internal/channel.ts";
+import { Inlet, Outlet } from "./internal/channel.ts";
 import { Dashboard } from "./internal/dashboard.ts";
 import { defined } from "./internal/defined.ts";
 import { Delivery, type Item as Entry } from "./internal/delivery.ts";
@@ -53,6 +53,7 @@ import {
   validate,
 } from "./internal/options.ts";
 import { PayloadCodec } from "./internal/payload.ts";
+import { deferred } from "./internal/promises.ts";
 import { Readiness } from "./internal/readiness.ts";
 import { Retries } from "./internal/retries.ts";
 import { ItemSchema } from "./internal/schema.ts";

@@ -5,6 +5,7 @@
  * @module
  */
 
+import { rejected } from "./promises.ts";
 import { Queue, SizedQueue } from "./queue.ts";
 
 /** Where the values of an {@linkcode Outlet} come from. */
@@ -369,18 +370,4 @@ export class Inlet<T> {
       `Cannot use ${face}: ${this.#name} is in use through ${this.#face} already`,
     );
   }
-}
-
-/** A promise with its ends; ignoring its rejection is allowed. */
-export function deferred<T>(): PromiseWithResolvers<T> {
-  const deferred = Promise.withResolvers<T>();
-  deferred.promise.catch(() => {});
-  return deferred;
-}
-
-/** A rejected promise; ignoring it is allowed. */
-export function rejected(error: unknown): Promise<never> {
-  const promise = Promise.reject(error);
-  promise.catch(() => {});
-  return promise;
 }

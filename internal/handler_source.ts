@@ -7,8 +7,8 @@
 import { cbor, type Codec } from "../codec.ts";
 import { importHandler } from "./handler_module.ts";
 import { validate, type WorkOptions } from "./options.ts";
-import type { HandlerSource, IsolateSink } from "./runner.ts";
-import { type Handler, type Runner, WorkLoop } from "./work_loop.ts";
+import type { HandlerSource, IsolateSink, Runner } from "./runner.ts";
+import { type Handler, WorkLoop } from "./work_loop.ts";
 
 /** Runs a function in this event loop. */
 export class FunctionSource implements HandlerSource {

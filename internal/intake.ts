@@ -22,10 +22,10 @@ import { ProtocolError } from "./errors.ts";
 import { FrameType, ItemKind, Mode } from "./frame.ts";
 import { DEFAULTS } from "./options.ts";
 import type { PayloadCodec } from "./payload.ts";
+import type { Runner } from "./runner.ts";
 import { SchemaQueue, type StandardSchemaV1 } from "./schema.ts";
 import { readTrace } from "./trace_context.ts";
 import type { WorkItem } from "./work_items.ts";
-import type { Runner } from "./work_loop.ts";
 
 /** Deliveries in a LEAVE: it is to fit into the smallest frame there may be. */
 const MAX_NAMED = 64;

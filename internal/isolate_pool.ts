@@ -12,10 +12,9 @@ import type { Codec } from "../codec.ts";
 import { CborCodec } from "./cbor_codec.ts";
 import { type Execution, Isolate, type IsolateEvents } from "./isolate.ts";
 import type { IsolateSetup } from "./isolate_worker.ts";
-import type { HandlerSource, IsolateSink } from "./runner.ts";
+import type { HandlerSource, IsolateSink, Runner } from "./runner.ts";
 import { toError } from "./thrown.ts";
 import { cancelled, WaitingItems, type WorkItem } from "./work_items.ts";
-import type { Runner } from "./work_loop.ts";
 
 /** Options of {@linkcode IsolatePool}. */
 export interface IsolatePoolOptions {

@@ -6,7 +6,6 @@
  */
 
 import { Backoff } from "./backoff.ts";
-import { deferred } from "./channel.ts";
 import { ConnectionLostError, HandshakeError } from "./errors.ts";
 import type { ReconnectOptions } from "./options.ts";
 import { timerMs } from "./timer.ts";
@@ -107,29 +106,5 @@ export class Reconnection {
     if (error.code === "auth") return this.#authFailures < MAX_AUTH_FAILURES;
     return error.code === "full" || error.code === "timeout" ||
       error.code === "protocol";
-  }
-}
-
-/** Waits for a promise or a signal; what comes too late is disposed of. */
-export async function orAbort<T>(
-  promise: Promise<T>,
-  signal: AbortSignal | undefined,
-  dispose: (value: T) => void,
-  onAbort: () => unknown = () => {},
-): Promise<T> {
-  if (signal === undefined) return await promise;
-  const aborted = deferred<never>();
-  const listener = () => aborted.reject(signal.reason);
-  signal.addEventListener("abort", listener);
-  try {
-    return await Promise.race([promise, aborted.promise]);
-  } catch (error) {
-    if (signal.aborted) {
-      promise.then(dispose, () => {});
-      await onAbort();
-    }
-    throw error;
-  } finally {
-    signal.removeEventListener("abort", listener);
   }
 }

@@ -6,7 +6,7 @@
  * @module
  */
 
-import { deferred, rejected } from "./channel.ts";
+import { deferred, rejected } from "./promises.ts";
 import type { Connection } from "./connection.ts";
 import { CreditUse } from "./credit.ts";
 import { FrameType } from "./frame.ts";

@@ -5,7 +5,8 @@
  * @module
  */
 
-import { deferred, type Outlet, rejected } from "./channel.ts";
+import type { Outlet } from "./channel.ts";
+import { deferred, rejected } from "./promises.ts";
 import type { Delivery, Item, Way } from "./delivery.ts";
 import { type ItemFailure, ItemTimeoutError } from "./errors.ts";
 import { ItemKind } from "./frame.ts";

@@ -8,6 +8,7 @@
 
 import { setImmediate } from "node:timers";
 import { ItemKind } from "./frame.ts";
+import type { HandlerScope, Runner, WorkSink } from "./runner.ts";
 import { cancelled, WaitingItems, type WorkItem } from "./work_items.ts";
 
 /** What a handler is told beside the item. */
@@ -33,48 +34,6 @@ export type Handler<Item, Result> = (
   item: Item,
   context: WorkContext,
 ) => Result | Promise<Result> | AsyncIterable<Result>;
-
-/** What handlers run in, where tracing is on. */
-export interface HandlerScope {
-  /** Calls a function that belongs to the execution of an item. */
-  run<T>(item: WorkItem, call: () => T): T;
-}
-
-/** Where outcomes go. */
-export interface WorkSink {
-  /** What handlers run in; null: tracing is off. */
-  readonly scope: HandlerScope | null;
-  /** Whether output waits for the peer, so that nothing should be begun. */
-  isBusy(): boolean;
-  /** An item has a result. */
-  result(item: WorkItem, value: unknown): void;
-  /** An item is done and has no result of its own. */
-  done(item: WorkItem): void;
-  /** An item failed. */
-  error(item: WorkItem, error: unknown): void;
-  /** A handler yields a value; a promise until there is room for the next. */
-  value(value: unknown): Promise<void> | undefined;
-  /** Nothing waits and nothing runs. */
-  onIdle(): void;
-}
-
-/** Runs items; the plain loop's and an isolate pool's common face. */
-export interface Runner {
-  /** Adds an item; {@linkcode run} begins it. */
-  push(item: WorkItem): void;
-  /** Begins what can be begun. */
-  run(): void;
-  /** An item isn't needed any more. */
-  cancel(delivery: number): void;
-  /** Takes out what isn't begun. */
-  takeWaiting(): WorkItem[];
-  /** Everything that runs is told to stop, with a reason. */
-  abort(reason: unknown): void;
-  /** Whether nothing waits and nothing runs. */
-  readonly isIdle: boolean;
-  /** Frees what it holds. */
-  close(): void;
-}
 
 /** How long a plain loop of synchronous handlers goes on, in ms. */
 const SLICE_MS = 8;

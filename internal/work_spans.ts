@@ -15,7 +15,7 @@ import {
   type Tracing,
 } from "./tracing.ts";
 import type { WorkItem } from "./work_items.ts";
-import type { HandlerScope } from "./work_loop.ts";
+import type { HandlerScope } from "./runner.ts";
 
 /** The spans of what a connection's runner has begun. */
 export class WorkSpans implements HandlerScope {

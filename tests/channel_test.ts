@@ -8,13 +8,8 @@ import {
   assertRejects,
   assertThrows,
 } from "@std/assert";
-import {
-  deferred,
-  Inlet,
-  type InletSink,
-  Outlet,
-  rejected,
-} from "../internal/channel.ts";
+import { Inlet, type InletSink, Outlet } from "../internal/channel.ts";
+import { deferred, rejected } from "../internal/promises.ts";
 import { moment, stateOf } from "./_support/within.ts";
 
 /** An outlet, and all that it told its source. */

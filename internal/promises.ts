@@ -1,0 +1,43 @@
+/**
+ * Promises that may be ignored, and waiting that can be given up.
+ *
+ * @module
+ */
+
+/** A promise with its ends; ignoring its rejection is allowed. */
+export function deferred<T>(): PromiseWithResolvers<T> {
+  const deferred = Promise.withResolvers<T>();
+  deferred.promise.catch(() => {});
+  return deferred;
+}
+
+/** A rejected promise; ignoring it is allowed. */
+export function rejected(error: unknown): Promise<never> {
+  const promise = Promise.reject(error);
+  promise.catch(() => {});
+  return promise;
+}
+
+/** Waits for a promise or a signal; what comes too late is disposed of. */
+export async function orAbort<T>(
+  promise: Promise<T>,
+  signal: AbortSignal | undefined,
+  dispose: (value: T) => void,
+  onAbort: () => unknown = () => {},
+): Promise<T> {
+  if (signal === undefined) return await promise;
+  const aborted = deferred<never>();
+  const listener = () => aborted.reject(signal.reason);
+  signal.addEventListener("abort", listener);
+  try {
+    return await Promise.race([promise, aborted.promise]);
+  } catch (error) {
+    if (signal.aborted) {
+      promise.then(dispose, () => {});
+      await onAbort();
+    }
+    throw error;
+  } finally {
+    signal.removeEventListener("abort", listener);
+  }
+}
