@@ -60,7 +60,6 @@ import { ItemSchema } from "./internal/schema.ts";
 import { ServerWatch } from "./internal/server_watch.ts";
 import { timerMs } from "./internal/timer.ts";
 import { tracingOfProcess } from "./internal/tracing.ts";
-import type { Transform } from "./internal/transforms.ts";
 import { afterEnd, ChannelWay, SubmitWay } from "./internal/ways.ts";
 import type { LinkHost, WorkerLink } from "./internal/worker_link.ts";
 import { reasonOf } from "./internal/thrown.ts";
@@ -259,51 +258,13 @@ export class Server<Item = unknown, Result = unknown>
     checkListener(listener, options);
     this.#listener = listener;
     this.#options = options;
-    const { dispatch } = options;
     const itemSchema = options.itemSchema === undefined
       ? null
       : new ItemSchema<Entry>(options.itemSchema);
     const tracing = tracingOfProcess();
     this.#spans = tracing === null ? null : new ItemSpans(tracing);
-    this.#delivery = new Delivery({
-      strategy: strategyOf(dispatch),
-      byItem: typeof dispatch === "object",
-      maxDeliveries: options.maxDeliveries ?? DEFAULTS.maxDeliveries,
-      schema: itemSchema,
-      tracer: this.#spans,
-      events: {
-        onRedelivered: (worker, ids, cause) =>
-          this.#emit({
-            type: "redelivered",
-            worker: { ...worker.info },
-            ids,
-            cause,
-          }),
-        onFailed: (failure) =>
-          this.#emit({
-            type: "failed",
-            failure: failure as ItemFailure<Item>,
-          }),
-        onDuplicate: (worker, id) =>
-          this.#emit({ type: "duplicate", worker: { ...worker.info }, id }),
-        onIdle: () => this.#checkEnd(),
-      },
-    });
-    const maxBufferedBytes = options.maxBufferedBytes ??
-      DEFAULTS.maxBufferedBytes;
-    const keepsResults = options.results !== "discard";
-    this.#outlet = new Outlet({
-      onRead: (bytes, link) => {
-        if (link === null) return this.#channel.resultRead();
-        link.valueRead(bytes);
-        this.#channel.valueRead();
-      },
-      onCancel: (reason, unread) => {
-        this.#onCancel(reason);
-        // Whoever waits to send more must come to its end.
-        for (const { from, bytes } of unread) from?.valueRead(bytes);
-      },
-    }, { name: "server.readable", burst: 64 });
+    this.#delivery = this.#makeDelivery(itemSchema);
+    this.#outlet = this.#makeOutlet();
     const host = {
       delivery: this.#delivery,
       maxQueued: options.maxQueued ?? Infinity,
@@ -311,24 +272,16 @@ export class Server<Item = unknown, Result = unknown>
         this.#onChannelFailure(failure as ItemFailure<Item>),
     };
     this.#channel = new ChannelWay(host, {
-      outlet: keepsResults ? this.#outlet as Outlet<unknown, unknown> : null,
-      maxBufferedBytes,
+      outlet: options.results === "discard"
+        ? null
+        : this.#outlet as Outlet<unknown, unknown>,
+      maxBufferedBytes: options.maxBufferedBytes ?? DEFAULTS.maxBufferedBytes,
     });
     this.#submits = new SubmitWay(host);
     this.#delivery.addWay(this.#channel);
     this.#delivery.addWay(this.#submits);
     const heartbeat = resolveHeartbeat(options.heartbeat);
-    this.#watch = new ServerWatch({
-      links: this.#links,
-      delivery: this.#delivery,
-      channel: this.#channel,
-      handshakeTimeoutMs: options.handshakeTimeoutMs ??
-        DEFAULTS.handshakeTimeoutMs,
-      heartbeat,
-      itemTimeoutMs: options.itemTimeoutMs,
-      onEvent: (event) => this.#emit(event),
-      onSuspect: () => this.#checkEnd(),
-    });
+    this.#watch = this.#makeWatch(heartbeat);
     this.#retries = new Retries({
       retry: options.retry,
       delivery: this.#delivery,
@@ -342,35 +295,7 @@ export class Server<Item = unknown, Result = unknown>
       end: () => this.#end(),
       onAbort: (reason) => void this.abort(reason),
     }, "server.writable");
-    const codec = options.codec ?? cbor();
-    const transforms: readonly Transform[] = options.transforms ?? [];
-    this.#host = {
-      terms: termsOf(options),
-      transforms,
-      secret: secretBytes(options.secret),
-      payloads: new PayloadCodec(codec),
-      maxFrameBytes: options.maxFrameBytes ?? DEFAULTS.maxFrameBytes,
-      maxInFlightBytes: options.maxInFlightBytes ?? DEFAULTS.maxInFlightBytes,
-      keepsResults,
-      hasTraces: this.#spans !== null,
-      spans: this.#spans,
-      heartbeat,
-      itemSchema,
-      resultSchema: options.resultSchema ?? null,
-      delivery: this.#delivery,
-      isCrowded: () => this.#links.size > 1,
-      onOpen: (link) => this.#onOpen(link),
-      onError: (link, entry, error) => this.#retries.error(link, entry, error),
-      wantsValues: () => this.#wantsValues,
-      onValue: (link, value, bytes) => this.#onValue(link, value, bytes),
-      onInvalidValue: (link, error, bytes) =>
-        this.#onInvalidValue(link, error, bytes),
-      onRejected: ({ addr }, code, reason) =>
-        this.#emit({ type: "rejected", addr, code, reason }),
-      onGone: (link, code, reason) => this.#onGone(link, code, reason),
-      onHeard: (link) => this.#onHeard(link),
-      onClosed: (link) => this.#onLinkClosed(link),
-    };
+    this.#host = this.#makeHost({ itemSchema, heartbeat });
     this.#dashboard = options.dashboard === undefined
       ? null
       : this.#openDashboard(options.dashboard);
@@ -756,6 +681,96 @@ export class Server<Item = unknown, Result = unknown>
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#phase === "aborted") await this.abort();
     else await this.close();
+  }
+
+  #makeDelivery(schema: ItemSchema<Entry> | null): Delivery {
+    const { dispatch, maxDeliveries } = this.#options;
+    return new Delivery({
+      strategy: strategyOf(dispatch),
+      byItem: typeof dispatch === "object",
+      maxDeliveries: maxDeliveries ?? DEFAULTS.maxDeliveries,
+      schema,
+      tracer: this.#spans,
+      events: {
+        onRedelivered: (worker, ids, cause) =>
+          this.#emit({
+            type: "redelivered",
+            worker: { ...worker.info },
+            ids,
+            cause,
+          }),
+        onFailed: (failure) =>
+          this.#emit({
+            type: "failed",
+            failure: failure as ItemFailure<Item>,
+          }),
+        onDuplicate: (worker, id) =>
+          this.#emit({ type: "duplicate", worker: { ...worker.info }, id }),
+        onIdle: () => this.#checkEnd(),
+      },
+    });
+  }
+
+  #makeOutlet(): Outlet<unknown, WorkerLink | null> {
+    return new Outlet({
+      onRead: (bytes, link) => {
+        if (link === null) return this.#channel.resultRead();
+        link.valueRead(bytes);
+        this.#channel.valueRead();
+      },
+      onCancel: (reason, unread) => {
+        this.#onCancel(reason);
+        // Whoever waits to send more must come to its end.
+        for (const { from, bytes } of unread) from?.valueRead(bytes);
+      },
+    }, { name: "server.readable", burst: 64 });
+  }
+
+  #makeWatch(heartbeat: LinkHost["heartbeat"]): ServerWatch {
+    const { handshakeTimeoutMs, itemTimeoutMs } = this.#options;
+    return new ServerWatch({
+      links: this.#links,
+      delivery: this.#delivery,
+      channel: this.#channel,
+      handshakeTimeoutMs: handshakeTimeoutMs ?? DEFAULTS.handshakeTimeoutMs,
+      heartbeat,
+      itemTimeoutMs,
+      onEvent: (event) => this.#emit(event),
+      onSuspect: () => this.#checkEnd(),
+    });
+  }
+
+  #makeHost(
+    { itemSchema, heartbeat }: Pick<LinkHost, "itemSchema" | "heartbeat">,
+  ): LinkHost {
+    const options = this.#options;
+    return {
+      terms: termsOf(options),
+      transforms: options.transforms ?? [],
+      secret: secretBytes(options.secret),
+      payloads: new PayloadCodec(options.codec ?? cbor()),
+      maxFrameBytes: options.maxFrameBytes ?? DEFAULTS.maxFrameBytes,
+      maxInFlightBytes: options.maxInFlightBytes ?? DEFAULTS.maxInFlightBytes,
+      keepsResults: options.results !== "discard",
+      hasTraces: this.#spans !== null,
+      spans: this.#spans,
+      heartbeat,
+      itemSchema,
+      resultSchema: options.resultSchema ?? null,
+      delivery: this.#delivery,
+      isCrowded: () => this.#links.size > 1,
+      onOpen: (link) => this.#onOpen(link),
+      onError: (link, entry, error) => this.#retries.error(link, entry, error),
+      wantsValues: () => this.#wantsValues,
+      onValue: (link, value, bytes) => this.#onValue(link, value, bytes),
+      onInvalidValue: (link, error, bytes) =>
+        this.#onInvalidValue(link, error, bytes),
+      onRejected: ({ addr }, code, reason) =>
+        this.#emit({ type: "rejected", addr, code, reason }),
+      onGone: (link, code, reason) => this.#onGone(link, code, reason),
+      onHeard: (link) => this.#onHeard(link),
+      onClosed: (link) => this.#onLinkClosed(link),
+    };
   }
 
   async #close(drainMs: number): Promise<void> {
