@@ -35,6 +35,7 @@ import { checkHandshake, termsOf } from "./internal/handshake.ts";
 import { ItemSpans } from "./internal/item_spans.ts";
 import { LocalPools, type LocalWorkers } from "./internal/local_pools.ts";
 import { Loopback } from "./internal/loopback.ts";
+import { Mode } from "./internal/frame.ts";
 import { MapRun } from "./internal/map_run.ts";
 import type { ServerStats } from "./internal/metrics.ts";
 import {
@@ -788,7 +789,8 @@ export class Server<Item = unknown, Result = unknown>
       late,
       this.#closed.promise.then(() => false),
     ]).finally(() => clearTimeout(timer));
-    if (!isLate) return;
+    // What is left then is only the other ends' closing.
+    if (!isLate || this.#phase === "finished") return this.#closed.promise;
     const unfinished = this.#delivery.unfinished().map((
       { id, item },
     ) => ({ id, item: item as Item }));
@@ -883,7 +885,12 @@ export class Server<Item = unknown, Result = unknown>
     this.#retries.stop();
     this.#acceptor.stop();
     if (code === "aborted") this.#pools.terminate();
-    for (const link of [...this.#links]) link.goodbye(code, reason);
+    for (const link of [...this.#links]) {
+      // A suspect that may have values under way isn't told that all is well.
+      const isUnheard = code === "normal" && link.isWorker &&
+        link.mode === Mode.STREAM;
+      link.goodbye(isUnheard ? "timeout" : code, reason);
+    }
     this.#readiness.check();
     this.#checkClosed();
   }
@@ -975,7 +982,7 @@ export class Server<Item = unknown, Result = unknown>
   #onGone(link: WorkerLink, code: string, reason: string): void {
     const info = { ...link.info };
     const isBlamed = code !== "normal" && code !== "aborted" &&
-      !link.isLeaving;
+      !this.#isOver && !link.isLeaving;
     this.#emit({ type: "disconnected", worker: info, code, reason });
     this.#delivery.removeWorker(
       link,

@@ -201,6 +201,12 @@ export async function readSecret(args: Arguments): Promise<string | undefined> {
   }
   const text = await readNamedFile(args, "secret-file");
   if (text === undefined) return secret;
+  // Bytes that aren't text would all read the same.
+  if (text.includes("\ufffd")) {
+    throw new UsageError(
+      "--secret-file isn't UTF-8, expected text: random bytes in hex or Base64",
+    );
+  }
   const line = text.replace(/\r?\n$/, "");
   if (line === "") throw new UsageError("--secret-file is empty");
   return line;

@@ -105,7 +105,7 @@ export class CommandRunner {
 
   /** Ends everything at once. */
   terminate(): void {
-    for (const { child } of this.#running) signalTree(child.pid, "SIGKILL");
+    for (const { child } of this.#running) signalTree(child, "SIGKILL");
   }
 
   async #run(
@@ -130,13 +130,13 @@ export class CommandRunner {
     let isTooLong = false;
     const stdout = new Collector(child.stdout, max, "head", () => {
       isTooLong = true;
-      signalTree(child.pid, "SIGKILL");
+      signalTree(child, "SIGKILL");
     });
     const stderr = new Collector(child.stderr, MAX_STDERR, "tail");
     let timer: ReturnType<typeof setTimeout> | undefined;
     const onAbort = () => {
-      signalTree(child.pid, "SIGTERM");
-      timer = setTimeout(() => signalTree(child.pid, "SIGKILL"), GRACE_MS);
+      signalTree(child, "SIGTERM");
+      timer = setTimeout(() => signalTree(child, "SIGKILL"), GRACE_MS);
     };
     signal.addEventListener("abort", onAbort);
     if (signal.aborted) onAbort();
@@ -278,14 +278,19 @@ class Collector {
 }
 
 /** Signals a process and, where that can be known, all that came of it. */
-function signalTree(pid: number, signal: Deno.Signal): void {
-  const pids = [pid];
+function signalTree(child: Deno.ChildProcess, signal: Deno.Signal): void {
+  const pids = [child.pid];
   for (const parent of pids) pids.push(...childrenOf(parent)); // grows meanwhile
-  for (const each of pids) {
+  try {
+    child.kill(signal); // needs no permission beyond that to start it
+  } catch {
+    // It has ended by itself.
+  }
+  for (const pid of pids.slice(1)) {
     try {
-      Deno.kill(each, signal);
+      Deno.kill(pid, signal);
     } catch {
-      // It has ended by itself.
+      // So has this one, or it may not be signalled.
     }
   }
 }

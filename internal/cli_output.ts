@@ -52,6 +52,7 @@ export function formatResult(
 ): string | Uint8Array | null {
   if (format === "jsonl") return toJson(result);
   if (result === undefined) return null;
+  if (result instanceof ArrayBuffer) return new Uint8Array(result);
   if (typeof result === "string" || result instanceof Uint8Array) return result;
   return toJson(result);
 }
@@ -70,6 +71,7 @@ function replacer(_key: string, value: unknown): unknown {
     }
     if (value instanceof Set) return [...value];
     if (value instanceof Uint8Array) return value.toBase64();
+    if (value instanceof ArrayBuffer) return new Uint8Array(value).toBase64();
     if (ArrayBuffer.isView(value) && !(value instanceof DataView)) {
       return [...value as unknown as Iterable<unknown>];
     }

@@ -164,6 +164,7 @@ export class Delivery {
   readonly #reservation = new Reservation<Worker>();
   #busy = false;
   #again = false;
+  #isPumpDue = false;
   readonly #fits = (worker: Worker): boolean => {
     if (!worker.isOpen || !worker.hasRoom || worker.isAlone) return false;
     if ((this.#like & CALL) !== 0 && worker.mode !== Mode.WORK) return false;
@@ -382,7 +383,8 @@ export class Delivery {
     const blamed = death === null
       ? []
       : worker.inFlight.oldest(worker.concurrency).filter((e) =>
-        e.state !== SETTLED
+        // Only the first blame may be mistaken.
+        e.state !== SETTLED && (e.blames === null || worker.isAlone)
       );
     if (blamed.length > 0) {
       this.#deaths.blame(blamed, { ...death!, instance: worker.instance });
@@ -424,6 +426,7 @@ export class Delivery {
       if (entry.state === WAITING && entry.isAt(worker)) {
         entry.state = IN_FLIGHT;
         this.waiting--;
+        this.#held.delete(entry);
       }
     }
     this.#returned = this.#returned.filter((e) => e.state === WAITING);
@@ -492,6 +495,8 @@ export class Delivery {
     if (entry.state === WAITING) {
       this.waiting--;
       this.#held.delete(entry);
+      // What it held up may go now.
+      this.#pumpSoon();
     }
     entry.state = SETTLED;
     this.alive--;
@@ -501,6 +506,16 @@ export class Delivery {
         worker.cancel(delivery);
       }
     }
+  }
+
+  /** Pumps once for all items of this turn that don't wait any more. */
+  #pumpSoon(): void {
+    if (this.#isPumpDue) return;
+    this.#isPumpDue = true;
+    queueMicrotask(() => {
+      this.#isPumpDue = false;
+      this.pump();
+    });
   }
 
   #failed(entry: Item, error: Error): void {

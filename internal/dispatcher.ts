@@ -217,7 +217,9 @@ export function strategyOf<Worker extends { readonly info: WorkerInfo }>(
 ): Strategy<Worker> {
   if (dispatch === "round-robin") return new RoundRobin();
   if (dispatch === "least-loaded") return new Custom(new LeastLoaded());
-  return "pick" in dispatch ? new Custom(dispatch) : new ByKey(dispatch.key);
+  return "pick" in dispatch
+    ? new Custom(dispatch)
+    : new ByKey((item) => dispatch.key(item));
 }
 
 /** FNV-1a over UTF-16 units. */

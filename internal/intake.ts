@@ -307,7 +307,9 @@ export class Intake<Item> {
 
   /** The reader wants no more: what it has not settled goes back. */
   #onCancel(unread: number[]): void {
-    if (this.#handed > this.#settled) unread.unshift(this.#handed);
+    const handed: number[] = [];
+    for (let i = this.#settled + 1; i <= this.#handed; i++) handed.push(i);
+    unread.unshift(...handed);
     this.#isLeaving = true;
     this.#isDone = true;
     if (this.#isOpen) this.#handBack(unread);

@@ -74,7 +74,13 @@ export class ServerWatch {
       tickMs(handshakeTimeoutMs, heartbeat.intervalMs, itemTimeoutMs),
       {
         excuse: (lateMs) => {
-          for (const { connection } of links) connection.excuse(lateMs);
+          for (const { connection, inFlight, concurrency } of links) {
+            connection.excuse(lateMs);
+            // Their results may be here, and not read yet.
+            for (const entry of inFlight.oldest(concurrency)) {
+              if (entry.startedAt > 0) entry.startedAt += lateMs;
+            }
+          }
         },
         check: (now) => this.#check(now),
       },

@@ -255,7 +255,7 @@ export class WorkerLink implements Worker {
 
   get isOpen(): boolean {
     return this.#isWorker && this.#granted && !this.isLeaving &&
-      !this.isSuspect && !this.#ended;
+      !this.isSuspect && !this.#ended && !this.connection.ended;
   }
 
   get hasRoom(): boolean {
