@@ -346,3 +346,20 @@ test("spawn() and local check what they are given", async () => {
   assertThrows(() => unix.spawn(SQUARE), TypeError, "expected TCP");
   assertThrows(() => unix.loopback(), TypeError, "expected TCP");
 });
+
+test("spawn(): many crashes at once start one thread again", async () => {
+  const server = listen<number, number>({ port: 0 });
+  server.spawn(
+    module(`export default (n) => {
+      for (let i = 0; i < 3; i++) Promise.reject(new Error("crash " + i));
+      return new Promise(() => {});
+    }`),
+    { count: 1 },
+  );
+  const failure = await assertRejects(() => server.submit(1), ItemFailure);
+  assert(failure.error instanceof PoisonItemError, failure.message);
+  assertEquals(failure.error.attempts.length, 3);
+  await server.ready();
+  assertEquals(server.workers.length, 1);
+  await server.abort();
+});

@@ -4,7 +4,7 @@
  */
 import { assertEquals } from "@std/assert";
 import { both, Kit, range } from "./_support/channel_kit.ts";
-import { Gate, moment, until } from "./_support/within.ts";
+import { Gate, moment, until, within } from "./_support/within.ts";
 
 const forever = () => new Promise<never>(() => {});
 
@@ -169,6 +169,29 @@ both(
       if (rest.length === 4) break;
     }
     assertEquals(rest, [1, 2, 3, 4]);
+  },
+);
+
+both(
+  "Leaving with two items asked for at once hands back both",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const first = await kit.client({ prefetch: 4 });
+    for (const n of range(4)) kit.server.send(n);
+    await first.send(7); // its writing face is taken: it stays
+    const items = first[Symbol.asyncIterator]();
+    const [a, b] = await Promise.all([items.next(), items.next()]);
+    assertEquals([a.value, b.value], [0, 1]);
+    await items.return!();
+    const again: number[] = [];
+    kit.server.end();
+    const reading = (async () => {
+      for await (const n of await kit.client()) again.push(n);
+    })();
+    await within(reading, 2000, "nothing is held for good");
+    assertEquals(again.slice(-3), [1, 2, 3]);
+    await first.end();
+    await kit.server.close();
   },
 );
 

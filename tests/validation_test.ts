@@ -280,6 +280,20 @@ for (const [name, numbers] of [["", even], [", async", evenLater]] as const) {
   );
 }
 
+both("an item that expires in its schema holds up nobody", async (net) => {
+  const slow = schema<string, string>((text) =>
+    text === "slow" ? new Promise(() => {}) : text
+  );
+  await using kit = new Kit<string, string>(net, { itemSchema: slow });
+  await kit.worker((text) => text);
+  await kit.server.submit("first");
+  const expired = kit.server.submit("slow", { timeoutMs: 20 }).catch((e) => e);
+  const behind = kit.server.submit("behind");
+  assertInstanceOf(await expired, ItemFailure);
+  // Nothing else happens that would let it go: no heartbeat for 10 s.
+  assertEquals(await within(behind, 2000, "it goes"), "behind");
+});
+
 both("schemas may throw anything, at once and later", async (net) => {
   const bare = () => Object.create(null);
   for (const isLater of [false, true]) {
