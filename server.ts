@@ -984,9 +984,15 @@ export class Server<Item = unknown, Result = unknown>
     const isBlamed = code !== "normal" && code !== "aborted" &&
       !this.#isOver && !link.isLeaving;
     this.#emit({ type: "disconnected", worker: info, code, reason });
+    const death = { worker: link.label, at: Date.now(), reason };
     this.#delivery.removeWorker(
       link,
-      isBlamed ? { worker: link.label, at: Date.now(), reason } : null,
+      !isBlamed
+        ? null
+        // The same item would break the same transform again.
+        : code === "transforms"
+        ? death
+        : { ...death, instance: link.instance },
     );
     this.#checkEnd();
   }

@@ -10,6 +10,7 @@ import { placesFor, shareOf } from "./credit.ts";
 import { Deaths } from "./deaths.ts";
 import type { Strategy, WorkerInfo } from "./dispatcher.ts";
 import {
+  type Blame,
   Entry,
   IN_FLIGHT,
   type InFlight,
@@ -368,11 +369,12 @@ export class Delivery {
    * A worker is gone: what it held goes back to the front of the queue.
    *
    * @param worker The worker.
-   * @param death How it died, if it is to be blamed.
+   * @param death How it died, if it is to be blamed; `instance` as long as the
+   * blame may be taken back.
    */
   removeWorker(
     worker: Worker,
-    death: { worker: string; at: number; reason: string } | null,
+    death: Omit<Blame, "instance"> & { instance?: string } | null,
   ): void {
     const i = this.#workers.indexOf(worker);
     if (i < 0) return;
@@ -387,7 +389,7 @@ export class Delivery {
         e.state !== SETTLED && (e.blames === null || worker.isAlone)
       );
     if (blamed.length > 0) {
-      this.#deaths.blame(blamed, { ...death!, instance: worker.instance });
+      this.#deaths.blame(blamed, { instance: "", ...death! });
     }
     const poison = blamed.filter((e) =>
       e.blames!.length >= this.#options.maxDeliveries

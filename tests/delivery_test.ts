@@ -218,6 +218,7 @@ class Scene {
     this.delivery.removeWorker(worker, {
       worker: worker.name,
       at: 1,
+      instance: worker.instance,
       reason: "reset",
     });
   }

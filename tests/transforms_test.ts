@@ -17,8 +17,9 @@ import {
   fromTransformStream,
   gzip,
   HandshakeError,
-  type ItemFailure,
+  ItemFailure,
   listen,
+  PoisonItemError,
   type Transform,
   work,
 } from "../mod.ts";
@@ -695,6 +696,42 @@ both(
   },
 );
 
+Deno.test("an item that a transform of the server can't encode becomes poison", async () => {
+  const picky: Transform = {
+    name: "picky",
+    open: ({ role }) => ({
+      encode(bytes) {
+        if (role === "server" && Buffer.from(bytes).includes("bad item")) {
+          throw new Error("not this one");
+        }
+        return bytes;
+      },
+      decode: (bytes) => bytes,
+    }),
+  };
+  const transforms = [picky];
+  const server = listen<string, string>({ port: 0, transforms });
+  const { port } = server.addr as Deno.NetAddr;
+  const reconnect = { minDelayMs: 1, maxDelayMs: 10 };
+  // The same process each time: its blame isn't taken back.
+  const working = work<string, string>(
+    { port, transforms, reconnect },
+    (text) => text.toUpperCase(),
+  );
+  const results = Promise.all([1, 2, 3].map((n) => server.submit(`item ${n}`)));
+  const failure = await within(
+    assertRejects(() => server.submit("bad item"), ItemFailure),
+    20_000,
+    "it fails by itself",
+  );
+  assert(failure.error instanceof PoisonItemError, failure.message);
+  assertStringIncludes(failure.error.attempts[0]!.reason, "not this one");
+  assertEquals(await results, ["ITEM 1", "ITEM 2", "ITEM 3"]);
+  assertEquals(await server.submit("another"), "ANOTHER");
+  await server.close();
+  await working;
+});
+
 /** A gzip of so many MiB of zeros. */
 async function bombOf(mebibytes: number): Promise<Uint8Array<ArrayBuffer>> {
   const zeros = new Uint8Array(1 << 20);
@@ -729,13 +766,13 @@ for (const side of ["server", "worker"] as const) {
   both(
     `A transform that is slow to encode is nobody's silence: ${side}`,
     async (net) => {
-      const heartbeat = { intervalMs: 20, timeoutMs: 100, dropMs: 200 };
+      const heartbeat = { intervalMs: 20, timeoutMs: 250, dropMs: 300 };
       const transform = (isSlow: boolean): Transform => ({
         name: "slow",
         open: () => ({
           encode: async (bytes) => {
-            // In all it takes several times dropMs.
-            if (isSlow && bytes.length > 1000) await moment(100);
+            // In all it takes longer than dropMs, each less than timeoutMs.
+            if (isSlow && bytes.length > 1000) await moment(80);
             return bytes;
           },
           decode: (bytes) => bytes,
