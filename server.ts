@@ -688,7 +688,7 @@ export class Server<Item = unknown, Result = unknown>
     const { dispatch, maxDeliveries } = this.#options;
     return new Delivery({
       strategy: strategyOf(dispatch),
-      byItem: typeof dispatch === "object",
+      byItem: typeof dispatch === "object" && !("pick" in dispatch),
       maxDeliveries: maxDeliveries ?? DEFAULTS.maxDeliveries,
       schema,
       tracer: this.#spans,
@@ -736,6 +736,7 @@ export class Server<Item = unknown, Result = unknown>
       handshakeTimeoutMs: handshakeTimeoutMs ?? DEFAULTS.handshakeTimeoutMs,
       heartbeat,
       itemTimeoutMs,
+      expectsItems: () => this.#maps.values().some((map) => !map.isNew),
       onEvent: (event) => this.#emit(event),
       onSuspect: () => this.#checkEnd(),
     });
@@ -982,17 +983,20 @@ export class Server<Item = unknown, Result = unknown>
   #onGone(link: WorkerLink, code: string, reason: string): void {
     const info = { ...link.info };
     const isBlamed = code !== "normal" && code !== "aborted" &&
-      !this.#isOver && !link.isLeaving;
+      !link.isLeaving;
     this.#emit({ type: "disconnected", worker: info, code, reason });
-    const death = { worker: link.label, at: Date.now(), reason };
     this.#delivery.removeWorker(
       link,
-      !isBlamed
-        ? null
-        // The same item would break the same transform again.
-        : code === "transforms"
-        ? death
-        : { ...death, instance: link.instance },
+      isBlamed
+        ? {
+          worker: link.label,
+          at: Date.now(),
+          reason,
+          // The same item would break the same transform again, though the
+          // process has not died.
+          instance: code === "transforms" ? null : link.instance,
+        }
+        : null,
     );
     this.#checkEnd();
   }

@@ -18,6 +18,7 @@ export class Deaths {
   blame(entries: readonly Entry<unknown>[], death: Blame): void {
     for (const entry of entries) (entry.blames ??= []).push(death);
     const { instance } = death;
+    if (instance === null) return;
     const before = this.#blamed.get(instance) ?? [];
     this.#blamed.delete(instance);
     for (const [other, entries] of this.#blamed) {

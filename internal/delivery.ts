@@ -22,6 +22,7 @@ import { ItemKind, Mode } from "./frame.ts";
 import { ItemFailure, PoisonItemError } from "./errors.ts";
 import type { Queue } from "./queue.ts";
 import { Reservation } from "./reservation.ts";
+import { ReturnedItems } from "./returned_items.ts";
 import type { ItemSchema } from "./schema.ts";
 import { toError } from "./thrown.ts";
 
@@ -47,6 +48,8 @@ export interface Worker {
   readonly hasMore: boolean;
   /** Whether it holds a blamed item, and must get nothing else. */
   isAlone: boolean;
+  /** Whether it gets nothing new, so that it is soon empty for a blamed item. */
+  isReserved: boolean;
   /**
    * Sends it an item; false if the item's bytes don't fit just now.
    *
@@ -144,8 +147,10 @@ export class Delivery {
   readonly #tracer: ItemTracer | null;
   readonly #workers: Worker[] = [];
   readonly #ways: Way[] = [];
-  /** Items to be dispatched again, the lowest id last. */
-  #returned: Item[] = [];
+  /** Items to be dispatched again. */
+  readonly #returned = new ReturnedItems<Item>(LIKES, likeOf);
+  /** Those of them that are being asked for, or had no room just now. */
+  readonly #passed: Item[] = [];
   /** Items that wait for their time to be tried again. */
   readonly #held = new Set<Item>();
   readonly #deaths = new Deaths();
@@ -161,8 +166,10 @@ export class Delivery {
   #copied: Item | null = null;
   /** Had room when it was last asked: the first to be asked again. */
   #roomy: Worker | null = null;
-  /** Gets nothing new, so that it is soon empty for a blamed item. */
+  /** Who is to be empty for a blamed item that any worker may get. */
   readonly #reservation = new Reservation<Worker>();
+  /** Who is to be empty for those that the strategy chose them for. */
+  readonly #chosen = new Set<Worker>();
   #busy = false;
   #again = false;
   #isPumpDue = false;
@@ -170,7 +177,7 @@ export class Delivery {
     if (!worker.isOpen || !worker.hasRoom || worker.isAlone) return false;
     if ((this.#like & CALL) !== 0 && worker.mode !== Mode.WORK) return false;
     if ((this.#like & BLAMED) === 0) {
-      if (worker === this.#reservation.worker) return false;
+      if (worker.isReserved) return false;
     } else if (worker.inFlight.count > 0) return false;
     return this.#copied === null || !this.#copied.isAt(worker);
   };
@@ -208,7 +215,7 @@ export class Delivery {
     const isDue = ({ state, way }: Item) =>
       state === WAITING && way.kind === ItemKind.CALL;
     // Of the channel's queue, which may be long, none is one.
-    return this.#returned.some(isDue) ||
+    return this.#returned[Symbol.iterator]().some(isDue) ||
       this.#ways.some(({ kind, queue }) =>
         kind === ItemKind.CALL && queue[Symbol.iterator]().some(isDue)
       );
@@ -231,6 +238,7 @@ export class Delivery {
     this.places = placesFor(this.#workers.length);
     this.#options.strategy.refresh?.();
     this.#deaths.takeBack(worker.instance);
+    this.#tidyReturned();
   }
 
   /**
@@ -260,7 +268,7 @@ export class Delivery {
       }
     }
     if (
-      this.#busy || way.queue.length > 0 || this.#returned.length > 0 ||
+      this.#busy || way.queue.length > 0 || !this.#returned.isEmpty ||
       !way.hasPlace()
     ) {
       way.queue.push(entry);
@@ -285,7 +293,7 @@ export class Delivery {
 
   #isRoomy(worker: Worker, way: Way): boolean {
     return worker.isOpen && worker.hasRoom && !worker.isAlone &&
-      worker !== this.#reservation.worker &&
+      !worker.isReserved &&
       (way.kind !== ItemKind.CALL || worker.mode === Mode.WORK);
   }
 
@@ -299,8 +307,8 @@ export class Delivery {
     do {
       this.#again = false;
       this.#options.strategy.refresh?.();
-      if (this.#returned.length > 0) this.#pumpReturned();
-      else if (this.#reservation.worker !== null) this.#reservation.release();
+      if (!this.#returned.isEmpty) this.#pumpReturned();
+      else this.#releaseAll();
       this.#pumpWays();
     } while (this.#again);
     this.#busy = false;
@@ -342,6 +350,7 @@ export class Delivery {
     if (entry.state === SETTLED) return;
     this.#close(entry);
     this.#failed(entry, error);
+    this.#pumpSoon();
   }
 
   /** An item isn't wanted any more; nobody is told but who holds it. */
@@ -350,6 +359,7 @@ export class Delivery {
     this.#close(entry);
     this.#tracer?.cancelled(entry);
     this.#checkIdle();
+    this.#pumpSoon();
   }
 
   /** A worker hands an item back that it has not begun. */
@@ -369,13 +379,9 @@ export class Delivery {
    * A worker is gone: what it held goes back to the front of the queue.
    *
    * @param worker The worker.
-   * @param death How it died, if it is to be blamed; `instance` as long as the
-   * blame may be taken back.
+   * @param death How it died, if it is to be blamed.
    */
-  removeWorker(
-    worker: Worker,
-    death: Omit<Blame, "instance"> & { instance?: string } | null,
-  ): void {
+  removeWorker(worker: Worker, death: Blame | null): void {
     const i = this.#workers.indexOf(worker);
     if (i < 0) return;
     this.#workers.splice(i, 1);
@@ -389,7 +395,8 @@ export class Delivery {
         e.state !== SETTLED && (e.blames === null || worker.isAlone)
       );
     if (blamed.length > 0) {
-      this.#deaths.blame(blamed, { instance: "", ...death! });
+      this.#deaths.blame(blamed, death!);
+      this.#tidyReturned(); // a suspect's may wait already
     }
     const poison = blamed.filter((e) =>
       e.blames!.length >= this.#options.maxDeliveries
@@ -431,7 +438,7 @@ export class Delivery {
         this.#held.delete(entry);
       }
     }
-    this.#returned = this.#returned.filter((e) => e.state === WAITING);
+    this.#tidyReturned();
     this.pump();
   }
 
@@ -453,11 +460,9 @@ export class Delivery {
 
   /** Items that waited apart go back to the queue. */
   requeue(entries: readonly Item[]): void {
-    for (const entry of entries) {
-      if (!this.#held.delete(entry) || entry.state !== WAITING) continue;
-      this.#returned.push(entry);
-    }
-    this.#returned.sort((a, b) => b.id - a.id);
+    this.#returned.add(
+      entries.filter((e) => this.#held.delete(e) && e.state === WAITING),
+    );
     this.pump();
   }
 
@@ -468,6 +473,7 @@ export class Delivery {
       for (const [, entry] of worker.inFlight.entries()) all.add(entry);
     }
     for (const entry of this.#returned) all.add(entry);
+    for (const entry of this.#passed) all.add(entry);
     for (const entry of this.#held) all.add(entry);
     for (const way of this.#ways) {
       for (const entry of way.queue) all.add(entry);
@@ -497,8 +503,6 @@ export class Delivery {
     if (entry.state === WAITING) {
       this.waiting--;
       this.#held.delete(entry);
-      // What it held up may go now.
-      this.#pumpSoon();
     }
     entry.state = SETTLED;
     this.alive--;
@@ -510,7 +514,7 @@ export class Delivery {
     }
   }
 
-  /** Pumps once for all items of this turn that don't wait any more. */
+  /** What items held up that are gone may go now: once for all of this turn. */
   #pumpSoon(): void {
     if (this.#isPumpDue) return;
     this.#isPumpDue = true;
@@ -542,53 +546,77 @@ export class Delivery {
       this.#tracer?.returned(entry, worker, cause);
     }
     this.waiting += entries.length;
-    this.#returned.push(...entries);
-    this.#returned.sort((a, b) => b.id - a.id);
+    this.#returned.add(entries);
     this.redelivered += entries.length;
     this.#options.events.onRedelivered(worker, entries.map((e) => e.id), cause);
   }
 
+  #tidyReturned(): void {
+    if (this.#returned.isEmpty) return;
+    this.#returned.tidy((entry) => entry.state === WAITING);
+  }
+
   #pumpReturned(): void {
-    const kept: Item[] = [];
-    // What didn't fit for one item doesn't fit for the next of its like.
-    const full = new Set<number>();
-    let isReserved = false;
-    for (let i = this.#returned.length - 1; i >= 0; i--) {
-      const entry = this.#returned[i]!;
-      if (entry.state !== WAITING) continue;
-      const like = likeOf(entry);
-      if (!full.has(like)) {
-        if (this.#dispatch(entry)) continue;
-        if (entry.blames !== null && !isReserved) {
-          // Others would keep every worker busy, and it would wait for ever.
-          isReserved = true;
-          const { worker } = this.#reservation;
-          if (worker === null || !mayReserve(worker, entry)) {
-            this.#reserve(entry);
-          }
-        }
-        if (!this.#options.byItem && !entry.isHeld) full.add(like);
+    const passed = this.#passed;
+    this.#releaseChosen();
+    let full = 0, isReserved = false;
+    for (;;) {
+      const entry = this.#returned.take(full);
+      if (entry === null) break;
+      passed.push(entry);
+      if (entry.state !== WAITING || this.#dispatch(entry)) {
+        passed.pop();
+        continue;
       }
-      if ((entry.state as number) === WAITING) kept.push(entry);
+      if (entry.blames !== null && !isReserved) {
+        isReserved = this.#reserve(entry);
+      }
+      // What doesn't fit for one item doesn't fit for the next of its like,
+      // unless it is one worker's alone: then, where nobody has any room.
+      if (!this.#options.byItem && !entry.isHeld) full |= 1 << likeOf(entry);
+      else if (!this.#workers.some(hasAnyRoom)) full |= UNBLAMED;
     }
-    this.#returned = kept.reverse();
+    // In the order in which they cost nothing to be put back.
+    const kept = passed.splice(0).reverse();
+    this.#returned.add(kept.filter((entry) => entry.state === WAITING));
     if (!isReserved) this.#reservation.release();
     this.#options.strategy.refresh?.();
   }
 
-  #reserve(entry: Item): void {
-    const { byItem, strategy } = this.#options;
+  /**
+   * Others would keep every worker busy, and a blamed item would wait for ever.
+   *
+   * @returns Whether no other can be reserved.
+   */
+  #reserve(entry: Item): boolean {
     const may = (worker: Worker): boolean => mayReserve(worker, entry);
-    if (!byItem) return this.#reservation.choose(this.#workers, may);
-    try {
-      this.#reservation.worker = strategy.pick(
-        this.#candidates(entry),
-        entry.item,
-        may,
-      );
-    } catch {
-      this.#reservation.worker = null; // its dispatch will tell
+    const { byItem, strategy } = this.#options;
+    if (byItem) {
+      try {
+        const worker = strategy.pick(this.#candidates(entry), entry.item, may);
+        if (worker !== null) {
+          worker.isReserved = true;
+          this.#chosen.add(worker);
+        }
+      } catch {
+        // Its dispatch will tell.
+      }
+      return false; // each has its own
     }
+    const { worker } = this.#reservation;
+    if (worker !== null && may(worker)) return true;
+    this.#reservation.choose(this.#workers, may);
+    return this.#reservation.worker !== null;
+  }
+
+  #releaseChosen(): void {
+    for (const worker of this.#chosen) worker.isReserved = false;
+    this.#chosen.clear();
+  }
+
+  #releaseAll(): void {
+    if (this.#reservation.worker !== null) this.#reservation.release();
+    if (this.#chosen.size > 0) this.#releaseChosen();
   }
 
   #pumpWays(): void {
@@ -699,11 +727,18 @@ export function isTrusted(entry: Item): boolean {
 }
 
 /** What an item asks of a worker: to be in `work()`, to have nothing else. */
-const CALL = 1, BLAMED = 2;
+const CALL = 1, BLAMED = 2, LIKES = 4;
+/** The likes without BLAMED, as bits. */
+const UNBLAMED = 1 << 0 | 1 << CALL;
 
 function likeOf(entry: Item): number {
   return (entry.way.kind === ItemKind.CALL ? CALL : 0) |
     (entry.blames === null ? 0 : BLAMED);
+}
+
+/** Whether a worker may have room for an item. */
+function hasAnyRoom(worker: Worker): boolean {
+  return worker.isOpen && !worker.isAlone && worker.hasRoom;
 }
 
 /** Whether a worker may soon be empty, and then take a blamed item. */

@@ -115,8 +115,8 @@ export class Entry<Worker> {
 
 /** A death that an item is blamed for. */
 export interface Blame extends PoisonAttempt {
-  /** The process that died, by its instance id. */
-  instance: string;
+  /** The process that died, by its instance id; null: that isn't the point. */
+  instance: string | null;
 }
 
 /**

@@ -17,6 +17,8 @@ const PATIENCE_MS = 5000;
 
 /** A worker as far as a reservation is concerned. */
 interface Reservable {
+  /** Whether it gets nothing new. */
+  isReserved: boolean;
   /** What it holds. */
   readonly inFlight: {
     readonly count: number;
@@ -26,13 +28,17 @@ interface Reservable {
 
 /** At most one worker of many. */
 export class Reservation<Worker extends Reservable> {
-  /** The one that gets nothing new. */
-  worker: Worker | null = null;
+  #worker: Worker | null = null;
   /** Was reserved before, and settled nothing for too long. */
   #givenUp: Worker | null = null;
   /** What the reserved one had as its oldest item at the first of such looks. */
   #seen: { worker: Worker; oldest: unknown; at: number } | null = null;
   #patienceMs = PATIENCE_MS;
+
+  /** The one that gets nothing new. */
+  get worker(): Worker | null {
+    return this.#worker;
+  }
 
   /** Reserves the one that holds the fewest items, of those that may be. */
   choose(workers: readonly Worker[], may: (worker: Worker) => boolean): void {
@@ -44,12 +50,13 @@ export class Reservation<Worker extends Reservable> {
         best = worker;
       }
     }
-    this.worker = best;
+    this.#set(best);
   }
 
   /** Nobody is needed. */
   release(): void {
-    this.worker = this.#givenUp = this.#seen = null;
+    this.#set(null);
+    this.#givenUp = this.#seen = null;
     this.#patienceMs = PATIENCE_MS;
   }
 
@@ -61,7 +68,7 @@ export class Reservation<Worker extends Reservable> {
    * @returns Whether it was given up: another is to be chosen.
    */
   look(now: number): boolean {
-    const { worker } = this;
+    const worker = this.#worker;
     if (worker === null) return false;
     const [oldest] = worker.inFlight.oldest(1);
     const seen = this.#seen;
@@ -73,7 +80,13 @@ export class Reservation<Worker extends Reservable> {
     // Twice as long for the next: in the end each can do what it has.
     this.#patienceMs *= 2;
     this.#givenUp = worker;
-    this.worker = null;
+    this.#set(null);
     return true;
+  }
+
+  #set(worker: Worker | null): void {
+    if (this.#worker !== null) this.#worker.isReserved = false;
+    this.#worker = worker;
+    if (worker !== null) worker.isReserved = true;
   }
 }

@@ -32,6 +32,8 @@ export interface ServerWatchOptions {
   readonly heartbeat: Required<HeartbeatOptions>;
   /** How long an item may be executed, in ms; undefined: for ever. */
   readonly itemTimeoutMs: number | undefined;
+  /** Whether items may still come by themselves. */
+  expectsItems(): boolean;
   /** A worker is suspect, or items are stalled. */
   onEvent(event: ServerEvent<never>): void;
   /** A worker is suspect, and its items are with others: nobody waits for it. */
@@ -113,9 +115,10 @@ export class ServerWatch {
     channel.checkReader(now);
     this.#checkStall(now);
     // Who waits for a reader is told so, also when the workers have gone.
-    if (links.size === 0 && delivery.alive === 0 && !channel.isUnread) {
-      this.#watchdog.stop();
-    }
+    if (
+      links.size === 0 && delivery.alive === 0 && !channel.isUnread &&
+      !this.#options.expectsItems()
+    ) this.#watchdog.stop();
   }
 
   #checkHandshake(link: WorkerLink, now: number): void {
@@ -155,7 +158,6 @@ export class ServerWatch {
   #checkItems(now: number): void {
     const { delivery, itemTimeoutMs, links } = this.#options;
     if (itemTimeoutMs === undefined) return;
-    const { failed } = delivery;
     for (const worker of links) {
       if (!worker.isWorker) continue;
       for (const entry of worker.inFlight.oldest(worker.concurrency)) {
@@ -169,8 +171,6 @@ export class ServerWatch {
         }
       }
     }
-    // Their places are free, though whoever holds them says nothing.
-    if (delivery.failed > failed) delivery.pump();
   }
 
   /** Items that wait though nothing has moved for a while: it is told why. */

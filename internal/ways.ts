@@ -263,12 +263,19 @@ interface Submitted {
   cleanUp: (() => void) | null;
 }
 
+interface Signalled {
+  readonly entries: Set<Item>;
+  readonly onAbort: () => void;
+}
+
 /** `submit()`: items whose result is their caller's. */
 export class SubmitWay implements Way {
   readonly kind: number = ItemKind.CALL;
   readonly queue: Queue<Item> = new Queue();
   readonly #host: WayHost;
   readonly #waiting = new Map<Item, Submitted>();
+  /** Items by their signals: a signal looks for its listeners one by one. */
+  readonly #signals = new Map<AbortSignal, Signalled>();
   /** Items in the queue that don't wait any more, perhaps. */
   #stale = 0;
   #closed: { error: unknown } | null = null;
@@ -305,20 +312,41 @@ export class SubmitWay implements Way {
         return;
       }
       if (signal === undefined && timeoutMs === undefined) return;
-      const onAbort = () => this.#cancel(entry, signal!.reason);
       const timer = timeoutMs === undefined || timeoutMs === Infinity
         ? undefined
         : setTimeout(
           () => delivery.fail(entry, new ItemTimeoutError(timeoutMs)),
           timerMs(timeoutMs),
         );
-      signal?.addEventListener("abort", onAbort);
+      if (signal !== undefined) this.#listen(signal, entry);
       submitted.cleanUp = () => {
         clearTimeout(timer);
-        signal?.removeEventListener("abort", onAbort);
+        if (signal !== undefined) this.#forget(signal, entry);
       };
-      if (signal?.aborted) onAbort(); // a getter of the item did it
+      // A getter of the item did it.
+      if (signal?.aborted) this.#cancel(entry, signal.reason);
     });
+  }
+
+  #listen(signal: AbortSignal, entry: Item): void {
+    let signalled = this.#signals.get(signal);
+    if (signalled === undefined) {
+      const entries = new Set<Item>();
+      const onAbort = () => {
+        for (const entry of entries) this.#cancel(entry, signal.reason);
+      };
+      signal.addEventListener("abort", onAbort);
+      this.#signals.set(signal, signalled = { entries, onAbort });
+    }
+    signalled.entries.add(entry);
+  }
+
+  #forget(signal: AbortSignal, entry: Item): void {
+    const { entries, onAbort } = this.#signals.get(signal)!;
+    entries.delete(entry);
+    if (entries.size > 0) return;
+    this.#signals.delete(signal);
+    signal.removeEventListener("abort", onAbort);
   }
 
   /** Items that come from now on are refused with an error. */

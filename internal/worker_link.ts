@@ -111,6 +111,7 @@ export class WorkerLink implements Worker {
   concurrency = 1;
   instance = "";
   isAlone = false;
+  isReserved = false;
   hasMore = false;
   /** The connection. */
   readonly connection: Connection;

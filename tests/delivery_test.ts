@@ -39,6 +39,7 @@ class FakeWorker implements Worker {
   isOpen = true;
   isSuspect = false;
   isAlone = false;
+  isReserved = false;
   window = 4;
   /** The items that it was given, by delivery number. */
   readonly given: Item[] = [];
@@ -555,6 +556,116 @@ Deno.test("Delivery: a worker isn't alone for ever when blame is taken back", ()
   scene.send("y");
   scene.result(b); // x, which nobody is blamed for any more
   assertEquals(b.holds, ["y"]);
+});
+
+Deno.test("Delivery blames nobody a second time who had company", () => {
+  const scene = new Scene({ maxDeliveries: 2 });
+  const a = scene.worker("a");
+  const [x] = scene.send("x");
+  scene.suspect(a);
+  const b = scene.worker("b", { concurrency: 2 });
+  scene.send("y");
+  assertEquals(b.holds, ["x", "y"]);
+  scene.lose(a);
+  assertEquals(x!.blames?.length, 1);
+  scene.lose(b); // with y beside it: it may have been y
+  assertEquals(scene.failures, []);
+  assertEquals(x!.blames?.length, 1);
+  const c = scene.worker("c");
+  assertEquals([c.holds, c.isAlone], [["x"], true]);
+  scene.lose(c);
+  assertEquals(scene.failures.map(({ item }) => item), ["x"]);
+});
+
+Deno.test("Delivery asks few workers, however many blamed items wait", () => {
+  let asked = 0;
+  const strategy = new RoundRobin<Worker>();
+  const counting: Strategy<Worker> = {
+    pick: (...args) => (asked++, strategy.pick(...args)),
+    refresh: () => strategy.refresh(),
+  };
+  const scene = new Scene({ strategy: counting });
+  const a = scene.worker("a", { window: 1000, concurrency: 1000 });
+  scene.send(...range(0, 1000));
+  scene.lose(a);
+  const b = scene.worker("b");
+  asked = 0;
+  for (let i = 0; i < 1000; i++) scene.result(b);
+  assert(asked < 5000, `asked ${asked} times`);
+  assertEquals(scene.delivery.alive, 0);
+});
+
+/** Items go to the worker that they name. */
+const byName: Strategy<Worker> = {
+  pick: (workers, item, hasRoom) =>
+    workers.find((w) => w.info.name === (item as string)[0] && hasRoom(w)) ??
+      null,
+};
+
+Deno.test("Delivery by key reserves the worker of each blamed item", () => {
+  const scene = new Scene({ strategy: byName, byItem: true });
+  const first = ["a", "b"].map((name) => scene.worker(name));
+  scene.send("a1", "b1");
+  const [a, b] = ["a", "b"].map((name) => new FakeWorker(name)) as [
+    FakeWorker,
+    FakeWorker,
+  ];
+  for (const worker of [a, b]) scene.delivery.addWorker(worker);
+  for (const worker of first) worker.isOpen = false;
+  scene.send("a2", "b2");
+  assertEquals([a.holds, b.holds], [["a2"], ["b2"]]);
+  for (const worker of first) scene.lose(worker);
+  assertEquals([a.isReserved, b.isReserved], [true, true]);
+  scene.send("a3", "b3");
+  scene.result(b);
+  assertEquals([a.holds, b.holds], [["a2"], ["b1"]]);
+  scene.result(b);
+  assertFalse(b.isReserved);
+  scene.result(a);
+  scene.result(a);
+  assertEquals([a.holds, b.holds], [["a3"], ["b3"]]);
+});
+
+Deno.test("Delivery: a blamed call that nobody can take holds up no other blamed item", () => {
+  const scene = new Scene();
+  const calls = new FakeWay(ItemKind.CALL);
+  scene.delivery.addWay(calls);
+  const worker = scene.worker("worker", { window: 1 });
+  scene.delivery.offer("call", calls, 0);
+  const reader = scene.worker("reader", { mode: Mode.STREAM, window: 2 });
+  const dying = scene.worker("dying", { mode: Mode.STREAM, window: 1 });
+  scene.send("r1", "x", "r2");
+  assertEquals([reader.holds, dying.holds], [["r1", "r2"], ["x"]]);
+  scene.lose(worker);
+  scene.lose(dying);
+  assertEquals(reader.isReserved, true);
+  scene.send("r3", "r4");
+  scene.result(reader);
+  scene.result(reader);
+  assertEquals(reader.holds, ["x"]);
+});
+
+Deno.test("Delivery: a suspect that is trusted again keeps an item that waited for its retry", () => {
+  const scene = new Scene();
+  const a = scene.worker("a");
+  scene.send("x");
+  scene.suspect(a);
+  const b = scene.worker("b");
+  assertEquals(b.holds, ["x"]);
+  // b's handler fails; a, which nobody trusts, holds its copy.
+  assert(scene.delivery.hold(b, b.take()));
+  scene.trust(a);
+  assertEquals([scene.delivery.waiting, scene.delivery.due], [0, 0]);
+});
+
+Deno.test("Delivery: what a failed item held up goes without another event", async () => {
+  const scene = new Scene({ strategy: byName, byItem: true });
+  const [head] = scene.send("a1", "b1");
+  const b = scene.worker("b");
+  assertEquals(b.holds, [], "its way is in order");
+  scene.delivery.discard(head!);
+  await Promise.resolve();
+  assertEquals(b.holds, ["b1"]);
 });
 
 // --- Suspicion ---

@@ -668,3 +668,21 @@ both(
     }
   },
 );
+
+both(
+  "map(): a first item that comes late with nobody there is stalled too",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const gate = new Gate();
+    const late = async function* () {
+      await gate.pass();
+      yield 1;
+    };
+    const first = kit.server.map(late()).next();
+    await moment(300); // several looks at deadlines: there are none
+    gate.open();
+    assertEquals((await kit.event("stalled")).reason, "no-workers");
+    await kit.worker((n) => n + 1);
+    assertEquals((await first).value, 2);
+  },
+);

@@ -4,6 +4,7 @@ import { Reservation } from "../internal/reservation.ts";
 /** A worker that holds items, the oldest first. */
 class Holder {
   readonly name: string;
+  isReserved = false;
   items: string[];
 
   constructor(name: string, ...items: string[]) {
@@ -31,6 +32,7 @@ Deno.test("Reservation chooses the one that holds the fewest, of those that may 
   assertEquals(reservation.worker, c);
   reservation.choose([a, b, c], (worker) => worker !== c);
   assertEquals(reservation.worker, b);
+  assertEquals([a, b, c].map((w) => w.isReserved), [false, true, false]);
   reservation.choose([a, b, c], () => false);
   assertEquals(reservation.worker, null);
 });

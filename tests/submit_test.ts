@@ -549,3 +549,30 @@ both(
     ]);
   },
 );
+
+both(
+  "submit() listens once to a signal, however many items share it",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const controller = new AbortController();
+    const { signal } = controller;
+    let added = 0, removed = 0;
+    const { addEventListener, removeEventListener } = signal;
+    signal.addEventListener = function (...args: unknown[]) {
+      added++;
+      return addEventListener.apply(this, args as never);
+    };
+    signal.removeEventListener = function (...args: unknown[]) {
+      removed++;
+      return removeEventListener.apply(this, args as never);
+    };
+    const first = range(100).map((n) => kit.server.submit(n, { signal }));
+    assertEquals([added, removed], [1, 0]);
+    controller.abort(new Error("no more"));
+    for (const result of await Promise.allSettled(first)) {
+      assertEquals(result.status, "rejected");
+    }
+    assertEquals([added, removed], [1, 1]);
+    assertEquals(kit.server.stats().pending, 0);
+  },
+);

@@ -11,7 +11,7 @@ import {
 } from "../mod.ts";
 import { Heartbeat } from "../internal/heartbeat.ts";
 import { both, Kit, range } from "./_support/channel_kit.ts";
-import { ScriptedPeer, T } from "./_support/scripted_peer.ts";
+import { payload, ScriptedPeer, T } from "./_support/scripted_peer.ts";
 import {
   answer,
   itemsOf,
@@ -475,5 +475,53 @@ both(
       await within(server.closed, 5000, "closed resolves");
       await client.abort();
     }
+  },
+);
+
+both(
+  "A suspect with values under way isn't told that they have arrived",
+  async (net) => {
+    await using kit = new Kit<number, number>(net, {
+      heartbeat: { intervalMs: 40, timeoutMs: 200, dropMs: 60_000 },
+    });
+    await using peer = await scripted(kit, { name: "away", mode: "stream" });
+    peer.answersPings = false;
+    await kit.event("suspect");
+    await kit.server.end();
+    const { fields } = await peer.until(T.GOODBYE);
+    assertEquals(fields[0], 3, "timeout");
+    assertEquals((await kit.event("disconnected")).code, "timeout");
+    await kit.server.closed;
+  },
+);
+
+both(
+  "close() resolves once all is settled, though a suspect's socket lingers",
+  async (net) => {
+    await using kit = new Kit<number, number>(net, {
+      heartbeat: { intervalMs: 40, timeoutMs: 120, dropMs: 60_000 },
+    });
+    await using peer = await scripted(kit, { name: "away" });
+    peer.answersPings = false;
+    await kit.event("suspect");
+    // It doesn't close its end: this one waits for that for a second.
+    await kit.server.close({ drainMs: 300 });
+  },
+);
+
+both(
+  "A server's own pause isn't taken off the time of its items",
+  async (net) => {
+    await using kit = new Kit<number, number>(net, { itemTimeoutMs: 300 });
+    await using peer = await scripted(kit, { name: "slow" });
+    const result = kit.server.submit(1);
+    await peer.until(T.ITEM);
+    await until(() => kit.server.workers[0]!.inFlight === 1, "it is there");
+    await moment(100); // its time runs
+    block(600);
+    // Its result comes a little after the pause, as if it had been on its way.
+    await moment(100);
+    await peer.say(T.RESULT, 0, payload(2));
+    assertEquals(await result, 2);
   },
 );

@@ -76,6 +76,7 @@ export class SimWorker implements Worker {
   readonly isOpen = true;
   isSuspect = false;
   isAlone = false;
+  isReserved = false;
   /** The window under test. */
   readonly window: AdaptiveWindow;
   /** What was executed here, in order. */
@@ -235,7 +236,12 @@ export class Sim {
 
   /** A worker dies. */
   kill(worker: SimWorker): void {
-    this.delivery.removeWorker(worker, { worker: "", at: 0, reason: "died" });
+    this.delivery.removeWorker(worker, {
+      worker: "",
+      at: 0,
+      reason: "died",
+      instance: worker.instance,
+    });
   }
 
   /** Takes an item. */

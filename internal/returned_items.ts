@@ -1,0 +1,70 @@
+/**
+ * Items to be dispatched again, by what they ask of a worker: where there is no
+ * room for one, there is none for its like, however many they are.
+ *
+ * @module
+ */
+
+/** An item as far as its place is concerned. */
+interface Returnable {
+  /** The lowest goes first. */
+  readonly id: number;
+}
+
+/** Items in as many lists as there are likes; in each the lowest id is last. */
+export class ReturnedItems<Item extends Returnable> implements Iterable<Item> {
+  readonly #likeOf: (item: Item) => number;
+  readonly #lists: Item[][];
+
+  /**
+   * @param likes How many likes there are.
+   * @param likeOf An item's like, from 0 on.
+   */
+  constructor(likes: number, likeOf: (item: Item) => number) {
+    this.#likeOf = likeOf;
+    this.#lists = Array.from({ length: likes }, () => []);
+  }
+
+  /** Whether there are none. */
+  get isEmpty(): boolean {
+    return this.#lists.every((list) => list.length === 0);
+  }
+
+  /** Adds items, in any order; the highest id first is cheapest. */
+  add(items: Iterable<Item>): void {
+    const unsorted = new Set<Item[]>();
+    for (const item of items) {
+      const list = this.#lists[this.#likeOf(item)]!;
+      const last = list.at(-1);
+      if (last !== undefined && last.id < item.id) unsorted.add(list);
+      list.push(item);
+    }
+    for (const list of unsorted) list.sort((a, b) => b.id - a.id);
+  }
+
+  /**
+   * Takes out the item with the lowest id; null: there is none.
+   *
+   * @param full The likes that aren't asked for, as bits.
+   */
+  take(full: number): Item | null {
+    let first: Item[] | null = null;
+    for (const [like, list] of this.#lists.entries()) {
+      if ((full >> like & 1) !== 0 || list.length === 0) continue;
+      if (first === null || list.at(-1)!.id < first.at(-1)!.id) first = list;
+    }
+    return first?.pop() ?? null;
+  }
+
+  /** Keeps those for which it is true. To be called too when likes change. */
+  tidy(keep: (item: Item) => boolean): void {
+    const kept = [...this].filter(keep);
+    for (const list of this.#lists) list.length = 0;
+    this.add(kept);
+  }
+
+  /** All of them, in no order. */
+  *[Symbol.iterator](): Generator<Item, void> {
+    for (const list of this.#lists) yield* list;
+  }
+}

@@ -1,0 +1,54 @@
+import { assert, assertEquals, assertFalse } from "@std/assert";
+import { ReturnedItems } from "../internal/returned_items.ts";
+import { seeded } from "./_support/rng.ts";
+
+/** An item that says itself what it is like. */
+interface Like {
+  id: number;
+  like: number;
+}
+
+const itemsOf = () => new ReturnedItems<Like>(4, (item) => item.like);
+
+Deno.test("ReturnedItems.take() has the lowest id first, of all likes", () => {
+  const rng = seeded("returned items");
+  const items = itemsOf();
+  const ids = Array.from({ length: 200 }, (_, id) => id);
+  for (const id of ids.toSorted(() => rng.float() - 0.5)) {
+    items.add([{ id, like: rng.int(0, 3) }]);
+  }
+  const taken: number[] = [];
+  for (let item = items.take(0); item !== null; item = items.take(0)) {
+    taken.push(item.id);
+  }
+  assertEquals(taken, ids);
+  assert(items.isEmpty);
+});
+
+Deno.test("ReturnedItems.take() passes over likes that are full", () => {
+  const items = itemsOf();
+  items.add([{ id: 1, like: 0 }, { id: 2, like: 3 }, { id: 3, like: 0 }]);
+  assertEquals(items.take(1 << 0)?.id, 2);
+  assertEquals(items.take(1 << 0), null);
+  assertFalse(items.isEmpty);
+  assertEquals(items.take(1 << 3)?.id, 1);
+});
+
+Deno.test("ReturnedItems.add() puts back what was taken", () => {
+  const items = itemsOf();
+  items.add([3, 1, 2].map((id) => ({ id, like: 1 })));
+  const taken = [items.take(0)!, items.take(0)!];
+  items.add(taken.reverse());
+  assertEquals([...items].map(({ id }) => id), [3, 2, 1]);
+});
+
+Deno.test("ReturnedItems.tidy() drops some, and sees that likes have changed", () => {
+  const items = itemsOf();
+  const all = [1, 2, 3].map((id) => ({ id, like: 0 }));
+  items.add(all);
+  all[2]!.like = 2;
+  items.tidy(({ id }) => id !== 1);
+  assertEquals(items.take(1 << 0)?.id, 3);
+  assertEquals(items.take(0)?.id, 2);
+  assert(items.isEmpty);
+});
