@@ -14,6 +14,8 @@ export class UsageError extends Error {}
 /** The work can't go on: exit status 3. */
 export class FatalError extends Error {}
 
+const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
 /** A host and a port. */
 export interface Address {
   readonly hostname: string;
@@ -158,14 +160,27 @@ export function formatAddress({ hostname, port }: Address): string {
 export async function readNamedFile(
   args: Arguments,
   name: string,
-): Promise<string | undefined> {
+): Promise<Uint8Array | undefined> {
   const path = args.text(name);
   if (path === undefined) return undefined;
   try {
-    return await Deno.readTextFile(path);
+    return await Deno.readFile(path);
   } catch (error) {
     throw new UsageError(`can't read --${name} ${path}: ${reasonOf(error)}`);
   }
+}
+
+/**
+ * Reads a file of PEM, in which only what is ASCII counts.
+ *
+ * @throws {UsageError} If it can't be read.
+ */
+export async function readPem(
+  args: Arguments,
+  name: string,
+): Promise<string | undefined> {
+  const bytes = await readNamedFile(args, name);
+  return bytes === undefined ? undefined : new TextDecoder().decode(bytes);
 }
 
 /**
@@ -176,7 +191,7 @@ export async function readNamedFile(
 export async function readAuthorities(
   args: Arguments,
 ): Promise<string | undefined> {
-  const text = await readNamedFile(args, "ca");
+  const text = await readPem(args, "ca");
   // What isn't PEM would be passed over in silence.
   if (text?.includes("-----BEGIN CERTIFICATE-----") === false) {
     throw new UsageError(
@@ -196,18 +211,29 @@ export async function readSecret(args: Arguments): Promise<string | undefined> {
   const { state } = Deno.permissions.querySync({ name: "env", variable });
   // Without the permission there is none: a worker isn't to ask for it.
   if (state === "granted") {
-    secret = Deno.env.get(variable) || undefined;
+    try {
+      secret = Deno.env.get(variable) || undefined;
+    } catch {
+      throw notText(variable); // the reason has the secret in it
+    }
     if (secret !== undefined) Deno.env.delete(variable);
   }
-  const text = await readNamedFile(args, "secret-file");
-  if (text === undefined) return secret;
-  // Bytes that aren't text would all read the same.
-  if (text.includes("\ufffd")) {
-    throw new UsageError(
-      "--secret-file isn't UTF-8, expected text: random bytes in hex or Base64",
-    );
+  const bytes = await readNamedFile(args, "secret-file");
+  if (bytes === undefined) return secret;
+  let text: string;
+  try {
+    text = UTF8.decode(bytes);
+  } catch {
+    throw notText("--secret-file");
   }
   const line = text.replace(/\r?\n$/, "");
   if (line === "") throw new UsageError("--secret-file is empty");
   return line;
+}
+
+/** Bytes that aren't text would all read the same. */
+function notText(what: string): UsageError {
+  return new UsageError(
+    `${what} isn't UTF-8, expected text: random bytes in hex or Base64`,
+  );
 }

@@ -26,6 +26,10 @@ export const MAX_OUTPUT_BYTES: number = 1024 * 1024;
 /** One command that runs. */
 interface Running {
   readonly child: Deno.ChildProcess;
+  /** Signals it; if it has ended, those who hold its output aren't waited for. */
+  readonly stop: (how: Deno.Signal) => void;
+  /** Asks it to end, by force if it won't. */
+  readonly cancel: () => void;
   /** It ran when this process was told to stop. */
   wasInterrupted: boolean;
 }
@@ -103,9 +107,17 @@ export class CommandRunner {
     for (const running of this.#running) running.wasInterrupted = true;
   }
 
+  /** Ends everything; resolves when it has ended, which may take a while. */
+  async end(): Promise<void> {
+    for (const { cancel } of this.#running) cancel();
+    await Promise.allSettled(
+      this.#running.values().map(({ child }) => child.status),
+    );
+  }
+
   /** Ends everything at once. */
   terminate(): void {
-    for (const { child } of this.#running) signalTree(child, "SIGKILL");
+    for (const { stop } of this.#running) stop("SIGKILL");
   }
 
   async #run(
@@ -124,37 +136,40 @@ export class CommandRunner {
       stdout: "piped",
       stderr: "piped",
     }).spawn();
-    const running: Running = { child, wasInterrupted: false };
-    this.#running.add(running);
     const max = this.#maxOutputBytes;
-    let isTooLong = false;
+    let isTooLong = false, hasEnded = false;
     const stdout = new Collector(child.stdout, max, "head", () => {
       isTooLong = true;
-      signalTree(child, "SIGKILL");
+      stop("SIGKILL");
     });
     const stderr = new Collector(child.stderr, MAX_STDERR, "tail");
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const onAbort = () => {
-      signalTree(child, "SIGTERM");
-      timer = setTimeout(() => signalTree(child, "SIGKILL"), GRACE_MS);
+    const stop = (how: Deno.Signal) => {
+      if (!hasEnded) return signalTree(child, how);
+      stdout.cancel();
+      stderr.cancel();
     };
-    signal.addEventListener("abort", onAbort);
-    if (signal.aborted) onAbort();
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const cancel = () => {
+      if (timer !== undefined) return;
+      stop("SIGTERM");
+      timer = setTimeout(() => stop("SIGKILL"), GRACE_MS);
+    };
+    const running: Running = { child, stop, cancel, wasInterrupted: false };
+    this.#running.add(running);
+    signal.addEventListener("abort", cancel);
+    if (signal.aborted) cancel();
     let status: Deno.CommandStatus;
     try {
       if (!this.#takesItem) await feed(child.stdin, text);
       status = await child.status;
-      // Whoever it left behind may hold its output open for ever.
-      if (signal.aborted || isTooLong) {
-        stdout.cancel();
-        stderr.cancel();
-      }
+      hasEnded = true;
+      if (signal.aborted || isTooLong) stop("SIGKILL");
       await Promise.all([stdout.done, stderr.done]);
       if (status.signal === "SIGINT" || status.code === 130) {
         await new Promise((resolve) => setTimeout(resolve, SIGNAL_MS));
       }
     } finally {
-      signal.removeEventListener("abort", onAbort);
+      signal.removeEventListener("abort", cancel);
       clearTimeout(timer);
       this.#running.delete(running);
     }
@@ -297,12 +312,18 @@ function signalTree(child: Deno.ChildProcess, signal: Deno.Signal): void {
 
 function childrenOf(pid: number): number[] {
   if (Deno.build.os !== "linux") return [];
+  const children: number[] = [];
   try {
-    return Deno.readTextFileSync(`/proc/${pid}/task/${pid}/children`)
-      .split(" ").filter((text) => text !== "").map(Number);
+    for (const { name: thread } of Deno.readDirSync(`/proc/${pid}/task`)) {
+      const text = Deno.readTextFileSync(
+        `/proc/${pid}/task/${thread}/children`,
+      );
+      children.push(...text.split(" ").filter((t) => t !== "").map(Number));
+    }
   } catch {
-    return [];
+    // It has ended meanwhile, or may not be looked at.
   }
+  return children;
 }
 
 function envPath(): string | undefined {

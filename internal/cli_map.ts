@@ -19,7 +19,7 @@ import {
   FatalError,
   formatAddress,
   parseAddress,
-  readNamedFile,
+  readPem,
   readSecret,
   UsageError,
 } from "./cli_arguments.ts";
@@ -331,8 +331,8 @@ async function readSettings(args: Arguments): Promise<Settings> {
       "who is to do the work? Give --listen for workers that connect, or MODULE.ts or -- COMMAND for workers on this machine",
     );
   }
-  const cert = await readNamedFile(args, "cert");
-  const key = await readNamedFile(args, "key");
+  const cert = await readPem(args, "cert");
+  const key = await readPem(args, "key");
   if ((cert === undefined) !== (key === undefined)) {
     throw new UsageError("--cert and --key: expected both, or none");
   }

@@ -4,7 +4,9 @@
  * @module
  */
 
+import { FatalError } from "./cli_arguments.ts";
 import type { Format } from "./cli_input.ts";
+import { reasonOf } from "./thrown.ts";
 
 /** Nobody reads standard output any more. */
 export class PipeClosedError extends Error {}
@@ -13,14 +15,21 @@ export class PipeClosedError extends Error {}
  * Writes text to standard output.
  *
  * @throws {PipeClosedError} If nobody reads it.
+ * @throws {FatalError} If it can't be written.
  */
 export function print(text: string): void {
   try {
     writeSync(Deno.stdout, text);
   } catch (error) {
-    if (error instanceof Deno.errors.BrokenPipe) throw new PipeClosedError();
-    throw error;
+    throw outputError(error);
   }
+}
+
+/** What to throw where standard output can't be written. */
+export function outputError(error: unknown): Error {
+  return error instanceof Deno.errors.BrokenPipe
+    ? new PipeClosedError()
+    : new FatalError(`can't write standard output: ${reasonOf(error)}`);
 }
 
 /** Writes text to standard error, if anybody is there to be told. */

@@ -8,7 +8,7 @@
 
 import type { Format, InputItem } from "./cli_input.ts";
 import { formatEntry, type Joblog, type Settled } from "./cli_joblog.ts";
-import { excerpt, formatResult, PipeClosedError } from "./cli_output.ts";
+import { excerpt, formatResult, outputError } from "./cli_output.ts";
 import type { Console } from "./cli_progress.ts";
 
 /** Above so much that waits to be written, results aren't taken, in characters. */
@@ -129,7 +129,6 @@ async function writeAll(bytes: Uint8Array): Promise<void> {
       at += await Deno.stdout.write(bytes.subarray(at));
     }
   } catch (error) {
-    if (error instanceof Deno.errors.BrokenPipe) throw new PipeClosedError();
-    throw error;
+    throw outputError(error);
   }
 }

@@ -68,14 +68,12 @@ interface Place {
 function parsePlace(text: string, isTls: boolean): Place {
   if (!text.includes("://")) {
     const name = formatAddress(parseAddress(text, "HOST:PORT", { minPort: 1 }));
-    return { name, url: new URL(`${isTls ? "https" : "http"}://${name}/`) };
+    const url = URL.parse(`${isTls ? "https" : "http"}://${name}/`);
+    if (url === null) throw noPlace(text);
+    return { name, url };
   }
   const url = URL.parse(text);
-  if (url === null || !/^https?:$/.test(url.protocol)) {
-    throw new UsageError(
-      `${text} is no address of a dashboard, expected HOST:PORT, or a URL with http: or https:`,
-    );
-  }
+  if (url === null || !/^https?:$/.test(url.protocol)) throw noPlace(text);
   if (isTls && url.protocol !== "https:") {
     throw new UsageError(`--ca is for https:, got ${text}`);
   }
@@ -83,6 +81,12 @@ function parsePlace(text: string, isTls: boolean): Place {
   // What is beside the page is relative to its folder.
   if (!url.pathname.endsWith("/")) url.pathname += "/";
   return { name: url.href.replace(/\/$/, ""), url };
+}
+
+function noPlace(text: string): UsageError {
+  return new UsageError(
+    `${text} is no address of a dashboard, expected HOST:PORT, or a URL with http: or https:`,
+  );
 }
 
 /** The terminal, as long as it is ours. */
@@ -263,7 +267,7 @@ async function fetchSnapshot(
     response = await fetch(new URL("stats.json", url), {
       headers: secret === undefined
         ? {}
-        : { authorization: `Bearer ${secret}` },
+        : { authorization: `Bearer ${toToken(secret)}` },
       signal: AbortSignal.timeout(REQUEST_MS),
       ...(client === null ? {} : { client }),
     });
@@ -282,6 +286,13 @@ async function fetchSnapshot(
     );
   }
   return body;
+}
+
+/** A secret as a header can have it: a dashboard takes it in hex, too. */
+function toToken(secret: string): string {
+  return /^[\x21-\x7e]+$/.test(secret)
+    ? secret
+    : new TextEncoder().encode(secret).toHex();
 }
 
 /** Whatever can be shown is one: fields may come and go with versions. */

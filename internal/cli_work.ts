@@ -81,6 +81,8 @@ export async function work(args: Arguments): Promise<number> {
     throw toUsable(error);
   } finally {
     absence.end();
+    // Those of a server that is lost: they were cancelled.
+    if (runnable.kind === "command") await runnable.runner.end();
   }
   tell(leave.signal.aborted ? "left" : "done: the server has no more work");
   return 0;

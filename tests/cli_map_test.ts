@@ -303,6 +303,42 @@ Deno.test("map and work take the secret from a variable or a file", async () => 
   assertMatch(stderr, /^distchan: rejected a connection from .* \(auth\): /m);
 });
 
+Deno.test("a secret that isn't text is refused, and not shown", async () => {
+  await using folder = await Folder.make();
+  const path = `${folder.path}/secret`;
+  await Deno.writeFile(path, Uint8Array.of(0x73, 0x33, 0x63, 0x72, 0xff));
+  const expected = "isn't UTF-8, expected text: random bytes in hex or Base64";
+  const file = await runHere(["work", "--connect=:1", "--secret-file", path]);
+  assertEquals(file, {
+    code: 2,
+    stderr: `distchan: --secret-file ${expected}`,
+  });
+  // U+FFFD is as good as any other character.
+  await Deno.writeTextFile(path, "s3cr\ufffd");
+  const good = await runHere(["work", "--connect=:1", "--secret-file", path]);
+  assertStringIncludes(good.stderr, "what is to be run?");
+});
+
+Deno.test({
+  name: "a secret in a variable that isn't text is refused, and not shown",
+  ignore: Deno.build.os !== "linux",
+  async fn() {
+    const { code, stderr } = await new Deno.Command("sh", {
+      args: [
+        ...["-c", 'DISTCHAN_SECRET=$(printf "s3cr\\377") exec "$0" "$@"'],
+        ...[Deno.execPath(), "run", "-qA", "--no-check", ...stdArgs()],
+        ...[`${ROOT}cli.ts`, "work", "--connect=:1"],
+      ],
+      stderr: "piped",
+    }).output();
+    assertEquals(
+      new TextDecoder().decode(stderr),
+      "distchan: DISTCHAN_SECRET isn't UTF-8, expected text: random bytes in hex or Base64\n",
+    );
+    assertEquals(code, 2);
+  },
+});
+
 Deno.test("map and work speak TLS, with a certificate of one's own", async () => {
   await using folder = await Folder.make();
   const authority = await Authority.create("distchan test authority");

@@ -86,6 +86,45 @@ Deno.test("top prints the table once where there is no terminal", async () => {
   assertEquals(authorization, "Bearer s3cret");
 });
 
+Deno.test("top has a secret that isn't ASCII in hex", async () => {
+  let authorization: string | null = null;
+  await using server = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    (request) => {
+      authorization = request.headers.get("authorization");
+      return Response.json(SNAPSHOT);
+    },
+  );
+  const { code, stderr } = await runCli(
+    ["top", `:${server.addr.port}`],
+    { env: { DISTCHAN_SECRET: "gehe\u00efm" } },
+  );
+  assertEquals(code, 0, stderr);
+  assertEquals(authorization, "Bearer 67656865c3af6d");
+});
+
+Deno.test({
+  name: "all that is printed has its error: a disk may be full",
+  ignore: Deno.build.os !== "linux",
+  async fn() {
+    for (const args of [["help"], ["map", "--local=1", "--", "echo", "{}"]]) {
+      const command = new Deno.Command("sh", {
+        args: ["-c", 'echo a | "$0" "$@" > /dev/full', Deno.execPath()].concat(
+          ["run", "-qA", "--no-check", ...stdArgs(), `${ROOT}cli.ts`],
+          args,
+        ),
+        stderr: "piped",
+      });
+      const { code, stderr } = await command.output();
+      assertStringIncludes(
+        new TextDecoder().decode(stderr),
+        "distchan: can't write standard output: No space left on device",
+      );
+      assertEquals(code, 3);
+    }
+  },
+});
+
 Deno.test("top ends with 141 when nobody reads its output", async () => {
   const isUnread = Promise.withResolvers<void>();
   await using server = Deno.serve(
@@ -160,6 +199,7 @@ Deno.test("top refuses what is no URL of a dashboard", async () => {
       [[], "which server?"],
       [["ftp://localhost"], "ftp://localhost is no address"],
       [["https://"], "https:// is no address"],
+      [["a b:5"], "a b:5 is no address"],
       [[`--ca=${good}`, "http://localhost"], "--ca is for https:"],
       [[`--ca=${ca}`, ":1"], "ca.pem has no certificate, expected PEM"],
       [["--ca=/no/such/file", ":1"], "can't read --ca"],

@@ -11,7 +11,7 @@ import { HANDLERS, runCli, runHere, startCli } from "./_support/cli.ts";
 import { Folder } from "./_support/folder.ts";
 import { isAlive } from "./_support/process.ts";
 import { ScriptedPeer, T } from "./_support/scripted_peer.ts";
-import { until } from "./_support/within.ts";
+import { moment, until } from "./_support/within.ts";
 
 const MAX = 1000;
 
@@ -104,10 +104,73 @@ Deno.test({
     await assertRejects(() => running, DOMException);
     const [sleep = 0] = text.trim().split(" ").map(Number);
     // Whoever adopts it may take a moment, so that a zombie may stay.
-    await until(
-      () => !isAlive(sleep) || stateOf(sleep) === "Z",
-      "sleep is gone",
+    await until(() => hasGone(sleep), "sleep is gone");
+  },
+});
+
+/** A script's first argument is the file for the pid of what it starts. */
+async function pidIn(path: string): Promise<number> {
+  let text = "";
+  await until(() => {
+    try {
+      text = Deno.readTextFileSync(path);
+    } catch {
+      // Not yet.
+    }
+    return text.endsWith("\n");
+  }, "the command has begun");
+  return Number(text);
+}
+
+const hasGone = (pid: number): boolean => !isAlive(pid) || stateOf(pid) === "Z";
+
+Deno.test({
+  name: "CommandRunner: who outlives the command doesn't hold up its end",
+  ignore: Deno.build.os === "windows",
+  async fn() {
+    await using folder = await Folder.make();
+    const path = `${folder.path}/pid`;
+    const controller = new AbortController();
+    const running = run(
+      ["sh", "-c", 'sleep 60 & echo $! > "$0"', path],
+      "",
+      controller.signal,
     );
+    const pid = await pidIn(path);
+    try {
+      assertEquals(await Promise.race([running, moment(300)]), undefined);
+      controller.abort();
+      await assertRejects(() => running, DOMException);
+      assertEquals(hasGone(pid), false);
+    } finally {
+      Deno.kill(pid, "SIGKILL");
+    }
+  },
+});
+
+Deno.test({
+  name: "CommandRunner: what a thread of the command started is ended, too",
+  ignore: Deno.build.os !== "linux",
+  async fn() {
+    await using folder = await Folder.make();
+    const path = `${folder.path}/pid`;
+    const thread = `
+      const child = new Deno.Command("sleep", { args: ["60"] }).spawn();
+      Deno.writeTextFileSync(${JSON.stringify(path)}, child.pid + "\\n");
+    `;
+    const main = `new Worker(${
+      JSON.stringify(`data:text/javascript,${encodeURIComponent(thread)}`)
+    }, { type: "module" }); setTimeout(() => 0, 60_000);`;
+    const controller = new AbortController();
+    const running = run(
+      [Deno.execPath(), "eval", main],
+      "",
+      controller.signal,
+    );
+    const pid = await pidIn(path);
+    controller.abort();
+    await assertRejects(() => running, DOMException);
+    await until(() => hasGone(pid), "sleep is gone");
   },
 });
 
@@ -205,7 +268,7 @@ Deno.test("work ends at once at the second SIGINT: its command too, and the item
   const { code, stderr } = await work.exit;
   assertEquals(code, 130, stderr);
   await until(
-    () => !isAlive(pid()) || stateOf(pid()) === "Z",
+    () => hasGone(pid()),
     "the command has ended",
     20_000,
   );
@@ -240,6 +303,30 @@ Deno.test("work --give-up counts from the loss of the server", async () => {
   assertEquals(code, 3);
   assertStringIncludes(stderr, `lost 127.0.0.1:${port} (aborted)`);
   assertStringIncludes(stderr, "gave up after 0.5 s");
+});
+
+Deno.test({
+  name: "work --give-up leaves no command behind, also one that won't end",
+  ignore: Deno.build.os === "windows",
+  async fn() {
+    await using folder = await Folder.make();
+    const path = `${folder.path}/pid`;
+    const server = listen<string, string>({ port: 0 });
+    const { port } = server.addr as Deno.NetAddr;
+    await using work = startCli([
+      ...["work", `--connect=:${port}`, "--give-up=0.2", "--", "sh", "-c"],
+      'trap "" TERM; echo $$ > "$0"; while :; do sleep 0.1; done',
+      path,
+      "{}",
+    ]);
+    const result = server.submit("a").catch(() => {});
+    const pid = await pidIn(path);
+    await server.abort();
+    await result;
+    const { code, stderr } = await work.exit;
+    assertEquals(code, 3, stderr);
+    assertEquals(hasGone(pid), true);
+  },
 });
 
 Deno.test("work refuses command lines that make no sense", async () => {
