@@ -55,7 +55,7 @@ import {
   type ClientOptions,
   type ConnectOptions,
   DEFAULTS,
-  ownSecret,
+  ownOptions,
   resolveHeartbeat,
   secretBytes,
   validate,
@@ -147,7 +147,7 @@ export async function connect<Item, Result>(
 ): Promise<Client<Item, Result>> {
   validate(options, "connect");
   checkHandshake(options, "connect");
-  return await attempt<Item, Result>(ownSecret(options));
+  return await attempt<Item, Result>(ownOptions(options));
 }
 
 /**
@@ -214,7 +214,8 @@ export async function work<Item, Result>(
   validate(options, "connect");
   checkHandshake(options, "connect");
   checkHandler(handler, workOptions);
-  options = ownSecret(options);
+  options = ownOptions(options);
+  workOptions = { ...workOptions };
   const { signal: leave } = workOptions;
   const signal = AbortSignal.any(
     [options.signal, leave].filter((s) => s !== undefined),
@@ -330,7 +331,7 @@ export class Client<Item = unknown, Result = unknown>
   constructor(conn: Deno.Conn, options: ClientOptions<Item, Result> = {}) {
     validate(options, "client");
     checkHandshake(options, "client");
-    options = ownSecret(options);
+    options = ownOptions(options);
     this.#options = options;
     const codec = options.codec ?? cbor();
     this.#payloads = new PayloadCodec(codec);

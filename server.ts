@@ -45,7 +45,7 @@ import {
   type ListenOptions,
   type MapOptions,
   type MapOutcome,
-  ownSecret,
+  ownOptions,
   resolveHeartbeat,
   secretBytes,
   type ServerOptions,
@@ -255,7 +255,7 @@ export class Server<Item = unknown, Result = unknown>
   ) {
     validate(options, "server");
     checkHandshake(options, "server");
-    options = ownSecret(options);
+    options = ownOptions(options);
     checkListener(listener, options);
     this.#listener = listener;
     this.#options = options;

@@ -358,7 +358,9 @@ export interface ConnectOptions<Item = any, Result = any>
 /** Options of `work()`. */
 export interface WorkOptions {
   /**
-   * Items that are executed at once, 1 to 4,096.
+   * Items that are executed at once, 1 to 4,096. After a reconnection, handlers
+   * of the lost connection aren't among them, though they may run until they
+   * heed their signal: others have their items already.
    *
    * @default {1}
    */
@@ -856,12 +858,20 @@ export function secretBytes(
 }
 
 /**
- * Options with a secret of our own. Whoever wipes theirs once it is handed over
- * would make it one that everybody knows: so many zeros.
+ * Options of our own: what becomes of theirs once they are handed over is
+ * nothing to us. A secret that is wiped would be one that everybody knows, so
+ * many zeros.
  */
-export function ownSecret<T extends CommonOptions>(options: T): T {
-  const { secret } = options;
-  return secret instanceof Uint8Array
-    ? { ...options, secret: new Uint8Array(secret) } // a Buffer's slice() is none
-    : options;
+export function ownOptions<T extends CommonOptions>(options: T): T {
+  const copy = { ...options };
+  const own = copy as CommonOptions & Partial<ConnectOptions & ServerOptions>;
+  const { secret, transforms, heartbeat, retry, reconnect, tls } = own;
+  // A Buffer's slice() is no copy.
+  if (secret instanceof Uint8Array) own.secret = new Uint8Array(secret);
+  if (transforms !== undefined) own.transforms = [...transforms];
+  if (heartbeat !== undefined) own.heartbeat = { ...heartbeat };
+  if (retry !== undefined) own.retry = { ...retry };
+  if (typeof reconnect === "object") own.reconnect = { ...reconnect };
+  if (typeof tls === "object") own.tls = { ...tls };
+  return copy;
 }

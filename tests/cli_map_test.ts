@@ -5,6 +5,7 @@ import {
   assertMatch,
   assertStringIncludes,
 } from "@std/assert";
+import { formatResult } from "../internal/cli_output.ts";
 import { stdArgs } from "../tools/std.ts";
 import {
   addressOf,
@@ -51,6 +52,13 @@ Deno.test("map --format=null has \\0 at the ends of items and results", async ()
     { stdin: "a\nb\0c" },
   );
   assertEquals([code, stdout], [0, "A\nB\0C\0"]);
+});
+
+Deno.test("formatResult() has bytes as they are, whatever holds them", () => {
+  const bytes = Uint8Array.of(0, 255);
+  assertEquals(formatResult(bytes, "lines"), bytes);
+  assertEquals(formatResult(bytes.buffer, "lines"), bytes);
+  assertEquals(formatResult(bytes.buffer, "jsonl"), '"AP8="');
 });
 
 Deno.test("map --format=jsonl has JSON on both sides", async () => {

@@ -322,3 +322,48 @@ both(
     silent.close();
   },
 );
+
+both(
+  "dispatch: a dispatcher of one's own sees only who has room, whoever dies",
+  async (net) => {
+    const seen: number[][] = [];
+    await using kit = new Kit<number, number>(net, {
+      dispatch: {
+        pick(free) {
+          seen.push(free.map(({ inFlight }) => inFlight));
+          return free.length - 1;
+        },
+      },
+    });
+    const gate = new Gate();
+    const pass = async (n: number) => {
+      await gate.pass();
+      return n;
+    };
+    await kit.worker(pass, { client: { prefetch: 1 } });
+    const dying = await kit.worker(() => forever(), {
+      client: { prefetch: 1 },
+    });
+    const results = [1, 2].map((n) => kit.server.submit(n));
+    await until(() => gate.passing === 1, "one is executed");
+    kit.crash(dying.client);
+    await kit.event("redelivered"); // and must wait until nobody else is there
+    await kit.server.submit(3, { timeoutMs: 60 }).catch(() => {});
+    gate.open();
+    assertEquals(await Promise.all(results), [1, 2]);
+    assertEquals(seen, [[0, 0], [0], [0]]);
+  },
+);
+
+both("dispatch by key: key() keeps its this", async (net) => {
+  const dispatch = {
+    keys: ["even", "odd"],
+    key(n: number): string {
+      return this.keys[n % 2]!;
+    },
+  };
+  await using kit = new Kit<number, number>(net, { dispatch });
+  await kit.workers(4, (i) => () => i);
+  const by = await Promise.all(range(20).map((n) => kit.server.submit(n)));
+  assertEquals(by, by.map((_, n) => by[n % 2]));
+});

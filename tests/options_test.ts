@@ -4,12 +4,25 @@
 import {
   assert,
   assertEquals,
+  assertRejects,
   assertStringIncludes,
   assertThrows,
 } from "@std/assert";
 import { DEFAULTS, secretBytes, validate } from "../internal/options.ts";
-import { Client, connect, listen, Server, work } from "../mod.ts";
+import {
+  Client,
+  connect,
+  type ConnectOptions,
+  ItemFailure,
+  listen,
+  Server,
+  type ServerOptions,
+  work,
+  type WorkOptions,
+} from "../mod.ts";
 import { MemoryListener } from "./_support/memory_pair.ts";
+import { TcpProxy } from "./_support/tcp_proxy.ts";
+import { Gate, moment, until } from "./_support/within.ts";
 
 type Of = Parameters<typeof validate>[1];
 
@@ -27,6 +40,16 @@ const CLIENTS: Of[] = ["client", "connect"];
 
 const codec = { name: "x", encode: () => new Uint8Array(), decode: () => 1 };
 const transform = { name: "x", open: () => codec };
+const even = {
+  "~standard": {
+    version: 1 as const,
+    vendor: "x",
+    validate: (value: unknown) =>
+      value as number % 2 === 0
+        ? { value: value as number }
+        : { issues: [{ message: "odd" }] },
+  },
+};
 const schema = { "~standard": { version: 1, vendor: "x", validate: () => 1 } };
 const { signal } = new AbortController();
 const noop = () => {};
@@ -581,4 +604,62 @@ Deno.test("DEFAULTS are what the documentation of the options says", async () =>
     if (name === "codec" || own.length === 0) continue; // or no option
     assertEquals(own, own.map(() => [name, toValue(String(value))]));
   }
+});
+
+Deno.test("what becomes of options once they are handed over is nothing to the server", async () => {
+  const retry = { attempts: 2, backoffMs: 1 };
+  const options: ServerOptions<number, number> = { retry, resultSchema: even };
+  const listener = new MemoryListener();
+  await using server = new Server<number, number>(listener, options);
+  options.resultSchema = schema as never;
+  retry.attempts = 1;
+  let calls = 0;
+  const client = new Client<number, number>(listener.connect());
+  const done = client.work((n) =>
+    ++calls === 1 ? Promise.reject(new Error("again")) : n
+  );
+  assertEquals(await server.submit(2), 2);
+  assertEquals(calls, 2);
+  await assertRejects(() => server.submit(3), ItemFailure);
+  await server.close();
+  await done;
+});
+
+Deno.test("what becomes of options once they are handed over is nothing to work()", async () => {
+  const names: string[] = [];
+  await using server = listen<number, number>({
+    port: 0,
+    onEvent(event) {
+      if (event.type === "connected") names.push(event.worker.name);
+    },
+  });
+  const { port } = server.addr as Deno.NetAddr;
+  await using proxy = new TcpProxy(port);
+  const options: ConnectOptions<number, number> = {
+    port: proxy.port,
+    name: "first",
+    reconnect: { minDelayMs: 1 },
+  };
+  const workOptions: WorkOptions = { concurrency: 1 };
+  const gate = new Gate();
+  const done = work<number, number>(options, async (n) => {
+    await gate.pass();
+    return n;
+  }, workOptions);
+  options.name = "second";
+  options.reconnect = false;
+  workOptions.concurrency = 3;
+  await server.ready(1);
+  proxy.cut();
+  await until(() => names.length === 2, "it is there again");
+  const results = [1, 2, 3, 4].map((n) => server.submit(n));
+  await until(() => gate.passing === 1, "one is executed");
+  await moment();
+  assertEquals(gate.passing, 1);
+  assertEquals(server.stats().inFlight, 2); // a window of concurrency + 1
+  gate.open();
+  assertEquals(await Promise.all(results), [1, 2, 3, 4]);
+  assertEquals(names, ["first", "first"]);
+  await server.close();
+  await done;
 });

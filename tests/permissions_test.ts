@@ -170,6 +170,17 @@ Deno.test("permissions: the table of docs/cli.md is enough for map", async () =>
   }
 });
 
+Deno.test("permissions: --allow-run=COMMAND is enough to end it", async () => {
+  await using process = cli(
+    [LOCAL, "--allow-run=yes", "--no-prompt"],
+    ["map", "--local=1", "--max-output=1000", "--", "yes", "{}"],
+    { stdin: "a\n" },
+  );
+  const { code, stderr } = await process.exit;
+  assertEquals(code, 1);
+  assertStringIncludes(stderr, "printed more than 1000 bytes");
+});
+
 Deno.test("permissions: the table of docs/cli.md is enough for work, and its port for map", async () => {
   const port = freePort();
   const net = `--allow-net=127.0.0.1:${port}`;

@@ -34,7 +34,7 @@ import { both, Kit, range } from "./_support/channel_kit.ts";
 import { golden } from "./_support/golden.ts";
 import { relay } from "./_support/relay.ts";
 import { seeded } from "./_support/rng.ts";
-import { moment, within } from "./_support/within.ts";
+import { Gate, moment, until, within } from "./_support/within.ts";
 
 const sessionId = new Uint8Array(32).fill(7);
 
@@ -792,3 +792,35 @@ for (const side of ["server", "worker"] as const) {
     },
   );
 }
+
+Deno.test("a connection that has ended gets no items while its transform is busy", async () => {
+  const gate = new Gate();
+  let isBusy = false;
+  const slow: Transform = {
+    name: "slow",
+    open: ({ role }) => ({
+      async encode(bytes) {
+        if (isBusy && role === "server") await gate.pass();
+        return bytes;
+      },
+      decode: (bytes) => bytes,
+    }),
+  };
+  await using kit = new Kit<number, number>("memory", { transforms: [slow] });
+  const client = { transforms: [slow] };
+  const dying = await kit.worker((n) => n, { client, concurrency: 8 });
+  isBusy = true;
+  const first = kit.server.submit(0);
+  await until(() => gate.passing > 0, "its frame is in the transform");
+  kit.crash(dying.client);
+  await moment(0);
+  const others = [1, 2, 3].map((n) => kit.server.submit(n));
+  assertEquals(kit.server.workers.map(({ inFlight }) => inFlight), [1]);
+  assertEquals(kit.server.stats().pending, 3);
+  isBusy = false;
+  gate.open();
+  await kit.worker((n) => n, { client });
+  assertEquals(await Promise.all([first, ...others]), [0, 1, 2, 3]);
+  const { ids } = await kit.event("redelivered");
+  assertEquals(ids, [0]);
+});
