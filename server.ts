@@ -410,7 +410,7 @@ export class Server<Item = unknown, Result = unknown>
    * @throws {TypeError} If an option is unknown, or something of the wrong type.
    * @throws {RangeError} If `count` isn't an integer from 0 on.
    */
-  ready(
+  async ready(
     count: number = 1,
     options: { signal?: AbortSignal } = {},
   ): Promise<void> {
@@ -425,7 +425,7 @@ export class Server<Item = unknown, Result = unknown>
         `Cannot wait for workers: count is ${count}, expected an integer from 0 on`,
       );
     }
-    return this.#readiness.wait(count, options.signal);
+    await this.#readiness.wait(count, options.signal);
   }
 
   /**
@@ -440,7 +440,11 @@ export class Server<Item = unknown, Result = unknown>
    * @throws {RangeError} If an option is out of range.
    */
   submit(item: Item, options: SubmitOptions = {}): Promise<Result> {
-    validate(options, "submit");
+    try {
+      validate(options, "submit");
+    } catch (error) {
+      return Promise.reject(error); // async would cost a promise an item
+    }
     const result = this.#submits.submit(item, options) as Promise<Result>;
     this.#watch.start();
     return result;
@@ -652,7 +656,11 @@ export class Server<Item = unknown, Result = unknown>
    * @throws {RangeError} If `drainMs` is below 0.
    */
   close(options: { drainMs?: number } = {}): Promise<void> {
-    validate(options, "close");
+    try {
+      validate(options, "close");
+    } catch (error) {
+      return Promise.reject(error);
+    }
     return this.#closing ??= this.#close(options.drainMs ?? DEFAULTS.drainMs);
   }
 

@@ -79,14 +79,14 @@ Deno.test("connect() and work() reject", async () => {
 
 Deno.test("submit(), map(), ready() and close() check their options", async () => {
   await using server = listen<number, number>({ port: 0 });
-  assertThrows(() => server.submit(1, UNKNOWN), TypeError);
-  assertThrows(() => server.submit(1, { timeoutMs: -1 }), RangeError);
+  await assertRejects(() => server.submit(1, UNKNOWN), TypeError);
+  await assertRejects(() => server.submit(1, { timeoutMs: -1 }), RangeError);
   assertThrows(() => server.map([], { ordered: "no" } as object), TypeError);
   assertThrows(() => server.map([], { window: 0 }), RangeError);
-  assertThrows(() => server.ready(-1), RangeError);
-  assertThrows(() => server.ready(1.5), RangeError);
-  assertThrows(() => server.ready("2" as never), TypeError, "is a string");
-  assertThrows(() => server.close({ drainMs: -1 }), RangeError);
+  await assertRejects(() => server.ready(-1), RangeError);
+  await assertRejects(() => server.ready(1.5), RangeError);
+  await assertRejects(() => server.ready("2" as never), TypeError, "a string");
+  await assertRejects(() => server.close({ drainMs: -1 }), RangeError);
 });
 
 Deno.test("Options that are undefined count as left out", async () => {
