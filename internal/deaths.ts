@@ -33,6 +33,11 @@ export class Deaths {
     }
   }
 
+  /** The items that are blamed on a process. */
+  of(instance: string): readonly Entry<unknown>[] {
+    return this.#blamed.get(instance) ?? [];
+  }
+
   /** A process that was thought dead is back. */
   takeBack(instance: string): void {
     const entries = this.#blamed.get(instance) ?? [];

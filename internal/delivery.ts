@@ -237,8 +237,11 @@ export class Delivery {
     this.#workers.push(worker);
     this.places = placesFor(this.#workers.length);
     this.#options.strategy.refresh?.();
-    this.#deaths.takeBack(worker.instance);
-    this.#tidyReturned();
+    const { instance } = worker;
+    this.#returned.change(
+      this.#deaths.of(instance) as readonly Item[],
+      () => this.#deaths.takeBack(instance),
+    );
   }
 
   /**
@@ -395,8 +398,8 @@ export class Delivery {
         e.state !== SETTLED && (e.blames === null || worker.isAlone)
       );
     if (blamed.length > 0) {
-      this.#deaths.blame(blamed, death!);
-      this.#tidyReturned(); // a suspect's may wait already
+      // A suspect's may wait already.
+      this.#returned.change(blamed, () => this.#deaths.blame(blamed, death!));
     }
     const poison = blamed.filter((e) =>
       e.blames!.length >= this.#options.maxDeliveries
@@ -558,6 +561,7 @@ export class Delivery {
 
   #pumpReturned(): void {
     const passed = this.#passed;
+    const { worker: reserved } = this.#reservation;
     this.#releaseChosen();
     let full = 0, isReserved = false;
     for (;;) {
@@ -575,12 +579,20 @@ export class Delivery {
       // unless it is one worker's alone: then, where nobody has any room.
       if (!this.#options.byItem && !entry.isHeld) full |= 1 << likeOf(entry);
       else if (!this.#workers.some(hasAnyRoom)) full |= UNBLAMED;
+      else if (!this.#options.byItem && entry.blames === null) {
+        this.#copied = null; // its like, not this one
+        if (!this.#workers.some(this.#fits)) full |= 1 << likeOf(entry);
+      }
     }
     // In the order in which they cost nothing to be put back.
     const kept = passed.splice(0).reverse();
     this.#returned.add(kept.filter((entry) => entry.state === WAITING));
     if (!isReserved) this.#reservation.release();
     this.#options.strategy.refresh?.();
+    // Who isn't reserved any more may have room for what was passed over.
+    if (reserved !== null && this.#reservation.worker !== reserved) {
+      this.#pumpReturned();
+    }
   }
 
   /**
@@ -676,6 +688,8 @@ export class Delivery {
           this.#fits,
         );
         if (worker === null) return false;
+        // Whoever picked it may have cancelled the item.
+        if ((entry.state as number) === SETTLED) return true;
         // False: its bytes don't fit there now, which hasRoom then tells.
         if (!worker.deliver(entry)) continue;
       } catch (error) {

@@ -29,8 +29,8 @@ interface Reservable {
 /** At most one worker of many. */
 export class Reservation<Worker extends Reservable> {
   #worker: Worker | null = null;
-  /** Was reserved before, and settled nothing for too long. */
-  #givenUp: Worker | null = null;
+  /** Were reserved before, and settled nothing for too long. */
+  readonly #givenUp = new Set<Worker>();
   /** What the reserved one had as its oldest item at the first of such looks. */
   #seen: { worker: Worker; oldest: unknown; at: number } | null = null;
   #patienceMs = PATIENCE_MS;
@@ -43,7 +43,12 @@ export class Reservation<Worker extends Reservable> {
   /** Reserves the one that holds the fewest items, of those that may be. */
   choose(workers: readonly Worker[], may: (worker: Worker) => boolean): void {
     const candidates = workers.filter(may);
-    const others = candidates.filter((worker) => worker !== this.#givenUp);
+    const others = candidates.filter((worker) => !this.#givenUp.has(worker));
+    if (candidates.length > 0 && others.length === 0) {
+      // Twice as long for each from now on: in the end each can do what it has.
+      this.#givenUp.clear();
+      this.#patienceMs *= 2;
+    }
     let best: Worker | null = null;
     for (const worker of others.length > 0 ? others : candidates) {
       if (best === null || worker.inFlight.count < best.inFlight.count) {
@@ -56,7 +61,8 @@ export class Reservation<Worker extends Reservable> {
   /** Nobody is needed. */
   release(): void {
     this.#set(null);
-    this.#givenUp = this.#seen = null;
+    this.#givenUp.clear();
+    this.#seen = null;
     this.#patienceMs = PATIENCE_MS;
   }
 
@@ -77,9 +83,7 @@ export class Reservation<Worker extends Reservable> {
       return false;
     }
     if (now - seen.at < this.#patienceMs) return false;
-    // Twice as long for the next: in the end each can do what it has.
-    this.#patienceMs *= 2;
-    this.#givenUp = worker;
+    this.#givenUp.add(worker);
     this.#set(null);
     return true;
   }

@@ -63,8 +63,35 @@ export class ReturnedItems<Item extends Returnable> implements Iterable<Item> {
     this.add(kept);
   }
 
+  /** Items get other likes meanwhile: those that are here go where they belong. */
+  change(items: Iterable<Item>, change: () => void): void {
+    const here: Item[] = [];
+    for (const item of items) {
+      const list = this.#lists[this.#likeOf(item)]!, i = placeIn(list, item.id);
+      if (list[i] !== item) continue;
+      list.splice(i, 1);
+      here.push(item);
+    }
+    change();
+    for (const item of here) {
+      const list = this.#lists[this.#likeOf(item)]!;
+      list.splice(placeIn(list, item.id), 0, item);
+    }
+  }
+
   /** All of them, in no order. */
   *[Symbol.iterator](): Generator<Item, void> {
     for (const list of this.#lists) yield* list;
   }
+}
+
+/** Where an id is, or belongs, in a list whose lowest id is last. */
+function placeIn(list: readonly Returnable[], id: number): number {
+  let low = 0, high = list.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (list[middle]!.id > id) low = middle + 1;
+    else high = middle;
+  }
+  return low;
 }

@@ -645,6 +645,56 @@ Deno.test("Delivery: a blamed call that nobody can take holds up no other blamed
   assertEquals(reader.holds, ["x"]);
 });
 
+Deno.test("Delivery: who is reserved no more gets what was passed over, before what is new", () => {
+  const scene = new Scene();
+  const dying = scene.worker("dying", { window: 2 });
+  scene.send("blamed", "returned");
+  const a = scene.worker("a", { window: 2 });
+  const b = scene.worker("b", { window: 2 });
+  scene.send(1, 2, 3, 4);
+  scene.lose(dying);
+  const [reserved, other] = a.isReserved ? [a, b] : [b, a];
+  scene.result(reserved);
+  scene.send("new");
+  scene.delivery.result(other, other.take(), null, 1);
+  scene.result(other);
+  assertEquals(other.holds, ["blamed"]);
+  assertFalse(reserved.isReserved);
+  assertEquals(reserved.holds.at(-1), "returned");
+});
+
+Deno.test("Delivery: a blamed item gets to who is busy, past all who hang", () => {
+  const scene = new Scene();
+  const dying = scene.worker("dying", { window: 1 });
+  const [blamed] = scene.send("blamed");
+  for (const name of ["a", "b", "c"]) scene.worker(name, { window: 1 });
+  const busy = scene.worker("busy", { window: 4 });
+  scene.send(...range(0, 7));
+  scene.lose(dying);
+  for (let now = 0; blamed!.attempts < 2; now += 1000) {
+    assert(now < 60_000, "it waits for ever");
+    scene.delivery.checkReservation(now);
+    if (busy.inFlight.count > 0) scene.result(busy);
+    scene.send(now);
+  }
+  assertEquals(busy.holds, ["blamed"]);
+});
+
+Deno.test("Delivery: who cancels an item while it picks has it never sent", () => {
+  let item: Item | undefined;
+  const strategy: Strategy<Worker> = {
+    pick: (workers) => {
+      scene.delivery.discard(item!);
+      return workers[0]!;
+    },
+  };
+  const scene = new Scene({ strategy });
+  let sent = 0;
+  scene.worker("a", { refuses: () => (sent++, null) });
+  scene.delivery.offer("x", scene.way, 0, (entry) => item = entry);
+  assertEquals([item!.state, sent, scene.failures], [SETTLED, 0, []]);
+});
+
 Deno.test("Delivery: a suspect that is trusted again keeps an item that waited for its retry", () => {
   const scene = new Scene();
   const a = scene.worker("a");
@@ -925,6 +975,14 @@ Deno.test("Delivery.unfinished() is everything that isn't settled, by id", () =>
 // --- Everything at once ---
 
 /** Random events, until all is settled; what must hold is checked throughout. */
+/** Whether a worker could be given an item that waits. */
+function isFree(worker: FakeWorker, entry: Item): boolean {
+  return worker.isOpen && worker.hasRoom && !worker.isAlone &&
+    !entry.isAt(worker) &&
+    (entry.way.kind !== ItemKind.CALL || worker.mode === Mode.WORK) &&
+    (entry.blames === null ? !worker.isReserved : worker.inFlight.count === 0);
+}
+
 function storm(rng: Rng): void {
   const scene = new Scene({ maxDeliveries: 100 });
   const { delivery } = scene;
@@ -969,6 +1027,7 @@ function storm(rng: Rng): void {
       const entry = delivery.offer(item, way, 0);
       if (rng.chance(0.02)) {
         delivery.discard(entry);
+        delivery.pump(); // or at the end of this turn
         expected.delete(item);
       }
     } else if (worker === undefined) join();
@@ -981,7 +1040,10 @@ function storm(rng: Rng): void {
       const held = [...worker.inFlight.entries()].map(([number]) => number);
       scene.handBack(worker, ...held.filter(() => rng.chance(0.5)));
       if (rng.chance(0.7)) scene.leave(gone(worker)[0]!);
-      else worker.isOpen = !worker.isSuspect;
+      else if (!worker.isSuspect) {
+        worker.isOpen = true;
+        delivery.pump();
+      }
     } else if (what < 0.96) {
       if (worker.isSuspect) scene.trust(worker);
       else scene.suspect(worker);
@@ -993,6 +1055,14 @@ function storm(rng: Rng): void {
       unfinished.filter((e) => e.state === WAITING).length,
       delivery.waiting,
     );
+    const waiting = unfinished.filter((e) => e.state === WAITING);
+    for (const entry of waiting) {
+      const free = workers.find((worker) => isFree(worker, entry));
+      assert(!free, `${free?.name} could take item ${entry.id}`);
+    }
+    if (workers.some((worker) => worker.isReserved)) {
+      assert(waiting.some((e) => e.blames !== null), "for a blamed item");
+    }
     for (const worker of workers) {
       assertLessOrEqual(worker.inFlight.count, worker.window);
       if (worker.isAlone) assertEquals(worker.inFlight.count, 1);
@@ -1043,6 +1113,7 @@ Deno.test("ChannelWay.send() waits for a place, however much room a worker has",
     delivery,
     maxQueued: Infinity,
     onChannelFailure: () => {},
+    onBroken: () => {},
   }, { outlet, maxBufferedBytes: Infinity });
   delivery.addWay(way);
   delivery.places = 2;

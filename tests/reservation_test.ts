@@ -37,7 +37,7 @@ Deno.test("Reservation chooses the one that holds the fewest, of those that may 
   assertEquals(reservation.worker, null);
 });
 
-Deno.test("Reservation gives up who settles nothing for 5 s, and the next for 10 s", () => {
+Deno.test("Reservation gives up who settles nothing for 5 s, at the next round for 10 s", () => {
   const a = new Holder("a", "1"), b = new Holder("b", "2", "3");
   const reservation = new Reservation<Holder>();
   assertFalse(reservation.look(0), "nobody is reserved");
@@ -49,10 +49,27 @@ Deno.test("Reservation gives up who settles nothing for 5 s, and the next for 10
   reservation.choose([a, b], all);
   assertEquals(reservation.worker, b, "not the same again");
   assertFalse(reservation.look(6000));
-  assertFalse(reservation.look(15_999));
-  assert(reservation.look(16_000));
+  assertFalse(reservation.look(10_999));
+  assert(reservation.look(11_000));
   reservation.choose([a, b], all);
   assertEquals(reservation.worker, a, "though it was given up before");
+  assertFalse(reservation.look(11_000));
+  assertFalse(reservation.look(20_999));
+  assert(reservation.look(21_000));
+  reservation.choose([a, b], all);
+  assertEquals(reservation.worker, b);
+});
+
+Deno.test("Reservation comes to who is busy, past all who hang", () => {
+  const hung = ["1", "2", "3"].map((item) => new Holder(item, item));
+  const busy = new Holder("busy", "4", "5", "6", "7");
+  const reservation = new Reservation<Holder>();
+  let now = 0;
+  while (reservation.worker !== busy) {
+    reservation.choose([...hung, busy], all);
+    if (reservation.look(now += 1000)) continue;
+    assert(now < 60_000);
+  }
 });
 
 Deno.test("Reservation waits for who goes on to settle, however long it takes", () => {

@@ -52,3 +52,29 @@ Deno.test("ReturnedItems.tidy() drops some, and sees that likes have changed", (
   assertEquals(items.take(0)?.id, 2);
   assert(items.isEmpty);
 });
+
+Deno.test("ReturnedItems.change() moves those that get other likes, and no others", () => {
+  const rng = seeded("changed items");
+  for (let round = 0; round < 50; round++) {
+    const items = itemsOf();
+    const all = Array.from({ length: 50 }, (_, id) => ({
+      id,
+      like: rng.int(0, 3),
+    }));
+    const here = all.filter(() => rng.float() < 0.7);
+    items.add(here);
+    const changed = all.filter(() => rng.float() < 0.4);
+    items.change(changed, () => {
+      for (const item of changed) item.like = rng.int(0, 3);
+    });
+    for (let like = 0; like < 4; like++) {
+      const others = 0b1111 & ~(1 << like);
+      const taken: Like[] = [];
+      for (let i = items.take(others); i !== null; i = items.take(others)) {
+        taken.push(i);
+      }
+      assertEquals(taken, here.filter((item) => item.like === like));
+    }
+    assert(items.isEmpty);
+  }
+});
