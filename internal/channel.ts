@@ -84,6 +84,8 @@ export class Outlet<T, From = null> {
     const waiter = this.#waiters.shift();
     if (waiter !== undefined) {
       this.#source.onRead(bytes, from);
+      // Whoever called next() ahead has asked for the next one already.
+      if (this.#waiters.length > 0) this.#source.onAsk?.();
       waiter.resolve({ value, done: false });
       return;
     }

@@ -422,3 +422,23 @@ both(
     assertEquals(server.stats().settled, 1);
   },
 );
+
+both("Client: whoever asks ahead settles what it was handed", async (net) => {
+  for (const face of ["readable", "iteration"] as const) {
+    await using kit = new Kit<number, number>(net);
+    const client = await kit.client({ prefetch: 1 });
+    const reader = face === "readable"
+      ? client.readable.getReader()
+      : client[Symbol.asyncIterator]();
+    const next = () => "read" in reader ? reader.read() : reader.next();
+    const reads = range(4).map(next);
+    await kit.active(1);
+    for (const n of range(3)) kit.server.send(n);
+    const first = await within(Promise.all(reads.slice(0, 3)), 2000, face);
+    assertEquals(first.map(({ value }) => value), [0, 1, 2]);
+    await kit.server.end();
+    assertEquals((await reads[3]!).done, true);
+    await kit.server.closed;
+    assertEquals(kit.server.stats().settled, 3);
+  }
+});
