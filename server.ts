@@ -158,7 +158,7 @@ export type {
 export function listen<Item, Result>(
   options: ListenOptions<Item, Result>,
 ): Server<Item, Result> {
-  validate(options, "listen");
+  options = ownOptions(options, "listen");
   const { hostname = DEFAULTS.hostname, port, cert, key, local, ...rest } =
     options;
   const hasTls = cert !== undefined && key !== undefined;
@@ -253,9 +253,8 @@ export class Server<Item = unknown, Result = unknown>
     listener: Deno.Listener,
     options: ServerOptions<Item, Result> = {},
   ) {
-    validate(options, "server");
+    options = ownOptions(options, "server");
     checkHandshake(options, "server");
-    options = ownOptions(options);
     checkListener(listener, options);
     this.#listener = listener;
     this.#options = options;
@@ -271,6 +270,7 @@ export class Server<Item = unknown, Result = unknown>
       maxQueued: options.maxQueued ?? Infinity,
       onChannelFailure: (failure: ItemFailure) =>
         this.#onChannelFailure(failure as ItemFailure<Item>),
+      onBroken: () => void this.#end(),
     };
     this.#channel = new ChannelWay(host, {
       outlet: options.results === "discard"
@@ -339,6 +339,10 @@ export class Server<Item = unknown, Result = unknown>
   /**
    * Work out: items to be sent to workers. `write()` resolves when its item is
    * dispatched. The stream's other face is {@linkcode Server.send}.
+   *
+   * A `write()` that is blocked for 5 s because nobody has ever taken `readable`
+   * rejects, and with it the stream is at its end: what was written before is
+   * still settled, and its results can be read.
    *
    * @throws {TypeError} If `send()` or `end()` was used before.
    */

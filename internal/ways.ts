@@ -26,6 +26,8 @@ export interface WayHost {
   readonly maxQueued: number;
   /** An item of the channel failed. */
   onChannelFailure(failure: ItemFailure): void;
+  /** The stream into the channel has failed: nothing more will come. */
+  onBroken(): void;
 }
 
 /** The error of an item that comes after the end. */
@@ -217,6 +219,8 @@ export class ChannelWay implements Way {
     if (write !== null) {
       this.#host.delivery.discard(write.entry);
       write.left.reject(error);
+      // A stream whose write has failed can't be written or closed any more.
+      this.#host.onBroken();
     }
   }
 

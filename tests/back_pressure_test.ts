@@ -341,6 +341,11 @@ async function unread(net: Net, face: "writable" | "send()"): Promise<void> {
   assert(elapsed > 4500 && elapsed < 8000, `after ${elapsed} ms`);
   assert(error.message.includes("readable"), error.message);
   assert(error.message.includes("discard"), error.message);
+  // What was taken is settled; a stream that has failed is at its end.
+  if (writer === null) await server.end();
+  const results = await within(Array.fromAsync(server), 5000, "an end");
+  assertEquals(results, range(results.length));
+  await server.closed;
 }
 
 /** The same, though the workers have gone and every item is settled. */
