@@ -55,10 +55,10 @@ import {
   type ClientOptions,
   type ConnectOptions,
   DEFAULTS,
+  kindOf,
   ownOptions,
   resolveHeartbeat,
   secretBytes,
-  validate,
   type WorkOptions,
 } from "./internal/options.ts";
 import { PayloadCodec } from "./internal/payload.ts";
@@ -145,9 +145,9 @@ export type { Handler, WorkContext } from "./internal/work_loop.ts";
 export async function connect<Item, Result>(
   options: ConnectOptions<Item, Result>,
 ): Promise<Client<Item, Result>> {
-  validate(options, "connect");
+  options = ownOptions(options, "connect");
   checkHandshake(options, "connect");
-  return await attempt<Item, Result>(ownOptions(options));
+  return await attempt<Item, Result>(options);
 }
 
 /**
@@ -211,10 +211,9 @@ export async function work<Item, Result>(
   handler: Handler<Item, Result> | URL,
   workOptions: WorkOptions = {},
 ): Promise<void> {
-  validate(options, "connect");
+  options = ownOptions(options, "connect");
   checkHandshake(options, "connect");
   checkHandler(handler, workOptions);
-  options = ownOptions(options);
   workOptions = { ...workOptions };
   const { signal: leave } = workOptions;
   const signal = AbortSignal.any(
@@ -329,9 +328,13 @@ export class Client<Item = unknown, Result = unknown>
    * @throws {RangeError} If an option is out of range.
    */
   constructor(conn: Deno.Conn, options: ClientOptions<Item, Result> = {}) {
-    validate(options, "client");
+    options = ownOptions(options, "client");
     checkHandshake(options, "client");
-    options = ownOptions(options);
+    if (typeof conn?.read !== "function") {
+      throw new TypeError(
+        `Cannot make a client: expected a connection, got ${kindOf(conn)}`,
+      );
+    }
     this.#options = options;
     const codec = options.codec ?? cbor();
     this.#payloads = new PayloadCodec(codec);
@@ -492,8 +495,9 @@ export class Client<Item = unknown, Result = unknown>
    * item's failure.
    * @param options How to work.
    * @returns Resolves when the server has no more work, or `signal` has aborted
-   * and what was begun is finished; rejects if the connection is lost, and with
-   * a TypeError if the module can't be used, which aborts the client.
+   * and what was begun is finished; rejects if the connection is lost, with
+   * `isolate` once its isolates have ended, and with a TypeError if the module
+   * can't be used, which aborts the client.
    * @throws {TypeError} If another face was used before.
    */
   async work(

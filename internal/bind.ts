@@ -5,10 +5,11 @@
  */
 
 import { InsecureBindError } from "./errors.ts";
+import { kindOf } from "./options.ts";
 
 /** Whether a host name, as in a URL too, is this machine's own. */
 export function isLoopback(hostname: string): boolean {
-  return hostname === "localhost" || hostname === "::1" ||
+  return /^localhost$/i.test(hostname) || hostname === "::1" ||
     hostname === "[::1]" || /^127\.\d+\.\d+\.\d+$/.test(hostname) ||
     /^::ffff:127\.\d+\.\d+\.\d+$/i.test(hostname);
 }
@@ -31,11 +32,17 @@ export function checkBind(
  * a Unix socket for its file.
  *
  * @throws {InsecureBindError} If it isn't, and the options don't allow it.
+ * @throws {TypeError} If it is none.
  */
 export function checkListener(
   listener: Deno.Listener,
   options: { secret?: unknown; insecure?: boolean },
 ): void {
+  if (typeof listener?.accept !== "function") {
+    throw new TypeError(
+      `Cannot make a server: expected a listener, got ${kindOf(listener)}`,
+    );
+  }
   const { addr } = listener;
   if (isTls(listener) || "path" in addr) return;
   checkBind("hostname" in addr ? addr.hostname : `vsock:${addr.cid}`, options);

@@ -296,6 +296,16 @@ function object(reader: CborReader, depth: number, at: number): unknown {
   ) {
     return reader.fail("error is not made of a message and details", at);
   }
+  for (const key of Object.keys(given)) {
+    if (key === "name" || key === "cause") continue;
+    if (key === "errors" && type === undefined) continue;
+    return reader.fail(
+      `an ${name}'s details have ${JSON.stringify(key)}, expected name, cause${
+        type === undefined ? ", errors" : ""
+      }`,
+      at,
+    );
+  }
   return error(reader, type, first, given, at);
 }
 

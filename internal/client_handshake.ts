@@ -161,6 +161,11 @@ export class ClientHandshake {
     const welcome = readWelcome(reader);
     reader.finish();
     checkTerms(this.#options.terms, welcome);
+    if (welcome.trace && !this.#options.trace) {
+      throw new ProtocolError(
+        "Cannot take WELCOME: it has trace, which HELLO didn't ask for",
+      );
+    }
     if (transcript?.hasSecret && this.#challenge === null) {
       throw new HandshakeError(
         "auth",

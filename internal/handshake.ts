@@ -23,7 +23,12 @@ import {
   PROTOCOL_VERSION,
   REJECT_CODES,
 } from "./frame.ts";
-import { type ClientOptions, type CommonOptions, DEFAULTS } from "./options.ts";
+import {
+  type ClientOptions,
+  type CommonOptions,
+  DEFAULTS,
+  kindOf,
+} from "./options.ts";
 import { plainLimit } from "./transforms.ts";
 import { reasonOf } from "./thrown.ts";
 
@@ -405,7 +410,7 @@ function flag(map: Fields, key: string, frame: string): boolean | undefined {
   if (value !== undefined && typeof value !== "boolean") {
     throw new ProtocolError(
       `Cannot read ${frame}: expected a boolean as ${key}, got ${
-        value === null ? "null" : typeof value
+        kindOf(value)
       }`,
     );
   }

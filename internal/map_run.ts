@@ -9,7 +9,12 @@ import { setImmediate } from "node:timers";
 import type { Delivery, Item, Way } from "./delivery.ts";
 import type { ItemFailure } from "./errors.ts";
 import { ItemKind } from "./frame.ts";
-import { DEFAULTS, type MapOptions, type MapOutcome } from "./options.ts";
+import {
+  DEFAULTS,
+  kindOf,
+  type MapOptions,
+  type MapOutcome,
+} from "./options.ts";
 import { Queue, SizedQueue } from "./queue.ts";
 
 /** What a run needs of its server. */
@@ -238,6 +243,13 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
           ? await (iterator as AsyncIterator<unknown>).next()
           : (iterator as Iterator<unknown>).next();
         this.#pulling = false;
+        if (typeof step !== "object" || step === null) {
+          throw new TypeError(
+            `Cannot map: the source's next() returned ${
+              kindOf(step)
+            }, expected an object`,
+          );
+        }
         if (step.done) this.#exhausted = true;
         if (!this.#running) break;
         if (step.done) {

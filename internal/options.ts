@@ -160,7 +160,8 @@ export interface ServerOptions<Item = any, Result = any> extends CommonOptions {
    */
   maxInFlightBytes?: number;
   /**
-   * Payload bytes of unread results above which nothing is dispatched.
+   * Payload bytes of unread results above which nothing more is dispatched of
+   * what `send()` and `writable` take. Each `map()` has as much for its own.
    *
    * @default {64 * 1024 * 1024}
    */
@@ -468,6 +469,8 @@ interface WrongElement {
 const VALUE = "!";
 
 const text: Check = (v) => typeof v === "string" ? null : "a string";
+const host: Check = (v) =>
+  typeof v === "string" && v !== "" ? null : "a host name or an address";
 const boolean: Check = (v) => typeof v === "boolean" ? null : "a boolean";
 const callback: Check = (v) => typeof v === "function" ? null : "a function";
 const signal: Check = (v) => v instanceof AbortSignal ? null : "an AbortSignal";
@@ -574,7 +577,7 @@ const COMMON: Record<string, Check> = {
 
 const ADDRESS: Record<string, Check> = {
   port: integer(0, 65535),
-  hostname: text,
+  hostname: host,
   cert: text,
   key: text,
 };
@@ -671,7 +674,7 @@ const reconnect = record({
 const CONNECT: Record<string, Check> = {
   ...CLIENT,
   port: integer(1, 65535),
-  hostname: text,
+  hostname: host,
   tls: (v) =>
     typeof v === "boolean"
       ? null
@@ -730,9 +733,7 @@ const CHECKS = {
 export function validate(options: unknown, of: keyof typeof CHECKS): void {
   if (typeof options !== "object" || options === null) {
     throw new TypeError(
-      `Cannot use ${of} options: expected an object, got ${
-        options === null ? "null" : typeof options
-      }`,
+      `Cannot use ${of} options: expected an object, got ${kindOf(options)}`,
     );
   }
   checkOptions(options, CHECKS[of], of);
@@ -799,6 +800,11 @@ function checkOptions(
   }
 }
 
+/** What something is, for messages. */
+export function kindOf(value: unknown): string {
+  return value === null ? "null" : typeof value;
+}
+
 function missing(of: string, expected: string): TypeError {
   return new TypeError(`Cannot use ${of} options: expected ${expected}`);
 }
@@ -858,12 +864,26 @@ export function secretBytes(
 }
 
 /**
- * Options of our own: what becomes of theirs once they are handed over is
- * nothing to us. A secret that is wiped would be one that everybody knows, so
- * many zeros.
+ * Checks options, and makes them our own: what becomes of theirs once they are
+ * handed over is nothing to us. A secret that is wiped would be one that
+ * everybody knows, so many zeros.
+ *
+ * @param options The options.
+ * @param of Whose options they are, for the message.
+ * @throws {TypeError} If one is unknown or of the wrong type.
+ * @throws {RangeError} If one is out of range.
  */
-export function ownOptions<T extends CommonOptions>(options: T): T {
+export function ownOptions<T extends CommonOptions>(
+  options: T,
+  of: "server" | "listen" | "client" | "connect",
+): T {
+  if (Object(options) !== options) validate(options, of);
   const copy = { ...options };
+  // Also what a class gives them: `...` would pass it over in silence.
+  for (const key of Object.keys(CHECKS[of]) as (keyof T)[]) {
+    if (!Object.hasOwn(copy, key) && key in options) copy[key] = options[key];
+  }
+  validate(copy, of);
   const own = copy as CommonOptions & Partial<ConnectOptions & ServerOptions>;
   const { secret, transforms, heartbeat, retry, reconnect, tls } = own;
   // A Buffer's slice() is no copy.

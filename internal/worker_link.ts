@@ -299,7 +299,7 @@ export class WorkerLink implements Worker {
 
   #rateSince(now: number): number {
     const count = this.#settled + this.#failed - this.#sampled;
-    return count === 0 ? 0 : count * 1000 / Math.max(1, now - this.#sampledAt);
+    return count * 1000 / Math.max(SAMPLE_MS, now - this.#sampledAt);
   }
 
   /** What it is called in messages. */

@@ -173,6 +173,18 @@ const malformed: [what: string, hex: string, offset: number, reason: string][] =
       0,
       "AggregateError has no errors",
     ],
+    [
+      "an error with other details",
+      "d81b83654572726f72616da163666f6f01",
+      0,
+      'details have "foo", expected name, cause',
+    ],
+    [
+      "errors in an Error",
+      "d81b83654572726f72616da1666572726f72738101",
+      0,
+      'details have "errors", expected name, cause',
+    ],
   ];
 
 for (const [what, hex, offset, reason] of malformed) {

@@ -291,10 +291,12 @@ Deno.test("cbor() gives no peer a prototype to write to", () => {
   const payloads = [
     "a1 695f5f70726f746f5f5f a1 61 61 01",
     "a1 6b636f6e7374727563746f72 a1 69 70726f746f74797065 a1 61 61 01",
-    "d81b83654572726f7260a1 695f5f70726f746f5f5f a1 61 61 01",
+    "d81b83654572726f7260a1 656361757365 a1 695f5f70726f746f5f5f a1 61 61 01",
     "d90113a1 695f5f70726f746f5f5f a1 61 61 01",
   ];
   for (const hex of payloads) codec.decode(bytes(hex.replaceAll(" ", "")));
+  const details = "d81b83654572726f7260a1 695f5f70726f746f5f5f a1 61 61 01";
+  assertThrows(() => codec.decode(bytes(details.replaceAll(" ", ""))));
   assertEquals(({} as Record<string, unknown>).a, undefined);
   assertEquals((new Error() as unknown as { a?: 1 }).a, undefined);
 });

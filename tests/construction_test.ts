@@ -61,6 +61,26 @@ Deno.test("new Client() throws, and leaves the connection to its owner", () => {
   other.close();
 });
 
+Deno.test("new Server() and new Client() say what they expected", () => {
+  for (
+    const [wrong, got] of [[undefined, "undefined"], [null, "null"], [
+      {},
+      "object",
+    ]]
+  ) {
+    assertThrows(
+      () => new Server(wrong as Deno.Listener),
+      TypeError,
+      `expected a listener, got ${got}`,
+    );
+    assertThrows(
+      () => new Client(wrong as Deno.Conn),
+      TypeError,
+      `expected a connection, got ${got}`,
+    );
+  }
+});
+
 Deno.test("connect() and work() reject", async () => {
   const noop = () => {};
   await assertRejects(() => connect({ port: 1, ...UNKNOWN }), TypeError);
@@ -109,7 +129,7 @@ Deno.test("InsecureBindError: other addresses need a secret, TLS or insecure", a
     );
     assert(error.message.includes(hostname));
   }
-  for (const hostname of ["127.0.0.1", "localhost"]) {
+  for (const hostname of ["127.0.0.1", "localhost", "LocalHost"]) {
     const server = listen({ port: 0, hostname });
     await server.close();
   }

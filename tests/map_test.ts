@@ -96,6 +96,26 @@ both("map({ ordered: false }) yields as results come", async (net) => {
   assertEquals(got, [...range(50).slice(1), 0]);
 });
 
+both("map(): a source whose next() gives no object has failed", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  await kit.worker((n) => n * 2);
+  for (const step of [5, null, undefined]) {
+    let calls = 0;
+    const source = {
+      [Symbol.iterator]: () => ({
+        next: () => calls++ === 0 ? { value: 1, done: false } : step,
+      }),
+    };
+    const results = kit.server.map(source as unknown as Iterable<number>);
+    assertEquals(await results.next(), { value: 2, done: false });
+    await assertRejects(
+      () => results.next(),
+      TypeError,
+      `returned ${step === null ? "null" : typeof step}, expected an object`,
+    );
+  }
+});
+
 both("map() starts with the first next(), and not before", async (net) => {
   await using kit = new Kit<number, number>(net);
   await kit.worker((n) => n);

@@ -13,6 +13,7 @@ import {
   Client,
   connect,
   type ConnectOptions,
+  HandshakeError,
   ItemFailure,
   listen,
   Server,
@@ -220,7 +221,11 @@ const CASES: Record<string, Case> = {
     range: [0, 1025, 1.5, Infinity],
     type: notNumber,
   },
-  hostname: { of: ["listen", "connect"], good: ["localhost"], type: notText },
+  hostname: {
+    of: ["listen", "connect"],
+    good: ["localhost"],
+    type: ["", ...notText],
+  },
   port: {
     of: ["listen", "connect"],
     good: [1, 65535],
@@ -662,4 +667,27 @@ Deno.test("what becomes of options once they are handed over is nothing to work(
   assertEquals(names, ["first", "first"]);
   await server.close();
   await done;
+});
+
+Deno.test("options that a class gives are options: a secret is never dropped", async () => {
+  class Config {
+    #secret = "s3cret";
+    port = 0;
+    get secret(): string {
+      return this.#secret;
+    }
+  }
+  class Wrong extends Config {
+    get maxQueued(): number {
+      return -1;
+    }
+  }
+  assertThrows(() => listen(new Wrong()), RangeError, "maxQueued");
+  await using server = listen<number, number>(new Config());
+  const { port } = server.addr as Deno.NetAddr;
+  await assertRejects(() => connect({ port }), HandshakeError, "secret");
+  const own = Object.assign(new Config(), { port });
+  const client = await connect<number, number>(own);
+  client.work((n) => n + 1).catch(() => {});
+  assertEquals(await server.submit(1), 2);
 });

@@ -149,7 +149,9 @@ both("stats() and workers count what happens", async (net) => {
     [worker!.id, worker!.name, worker!.settled, worker!.failed],
     [0, "one", 100, 1],
   );
-  assert(worker!.ratePerSecond > 0, "its rate is measured");
+  const { ratePerSecond } = worker!;
+  assert(ratePerSecond > 0, "its rate is measured");
+  assert(ratePerSecond <= 101, `${ratePerSecond} a second, of 101 in all`);
   assert(worker!.rttMs! >= 0);
   await until(
     () => server.workers[0]!.ratePerSecond === 0,

@@ -199,7 +199,7 @@ Deno.test("Tracing that is off: a server that sends traces all the same breaks t
   const client = new Client<string, string>(conn);
   const done = client.work((word) => word.toUpperCase());
   done.catch(() => {});
-  await peer.greet({ fields: { trace: true } });
+  await peer.greet();
   await peer.until(T.CREDIT);
   const bytes = Uint8Array.fromHex(TRACE.traceId + TRACE.spanId + "01");
   await peer.say(T.ITEM, 1, 1, 0, 0, bytes, payload("hello"));

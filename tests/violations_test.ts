@@ -983,6 +983,7 @@ const ambushes: Ambush[] = [
     ["a text as transforms", { transforms: "gzip" }, /a list of texts/],
     ["a number as results", { results: 0 }, /a boolean as results/],
     ["a text as trace", { trace: "yes" }, /a boolean as trace/],
+    ["traces unasked", { trace: true }, /which HELLO didn't ask for/],
   ] as const).map(([what, fields, reason]): Ambush => ({
     name: `R10 WELCOME with ${what}`,
     as: "raw",
