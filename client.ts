@@ -703,6 +703,8 @@ export class Client<Item = unknown, Result = unknown>
       this.#phase = "closed";
       clearTimeout(this.#finishTimer);
       this.#intake.stop();
+      this.#values.stop();
+      this.#answers.stop();
       this.#intake.abortRunner(
         new DOMException("The server has finished", "AbortError"),
       );

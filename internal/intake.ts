@@ -307,9 +307,9 @@ export class Intake<Item> {
 
   /** The reader wants no more: what it has not settled goes back. */
   #onCancel(unread: number[]): void {
-    const handed: number[] = [];
-    for (let i = this.#settled + 1; i <= this.#handed; i++) handed.push(i);
-    unread.unshift(...handed);
+    // The last one alone: between it and what is settled there is only what an
+    // ERROR has answered.
+    if (this.#handed > this.#settled) unread.unshift(this.#handed);
     this.#isLeaving = true;
     this.#isDone = true;
     if (this.#isOpen) this.#handBack(unread);

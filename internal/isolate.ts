@@ -26,7 +26,7 @@ import {
   type ToIsolate,
 } from "./isolate_worker.ts";
 import { bootstrapOf } from "./thread.ts";
-import { fromThrown, toThrown } from "./thrown.ts";
+import { fromThrown, type Thrown, toThrown } from "./thrown.ts";
 import { timerMs } from "./timer.ts";
 import type { WorkItem } from "./work_items.ts";
 
@@ -213,14 +213,14 @@ export class Isolate {
   }
 
   #value(payload: Uint8Array): void {
-    const room = this.#execution!.onValue(payload);
-    if (room === undefined) this.#send({ type: "room", error: null });
-    else {
-      room.then(
-        () => this.#send({ type: "room", error: null }),
-        (error) => this.#send({ type: "room", error: toThrown(error) }),
-      );
-    }
+    const execution = this.#execution!;
+    const tell = (error: Thrown | null) => {
+      // An aborted one hasn't waited for it.
+      if (this.#execution === execution) this.#send({ type: "room", error });
+    };
+    const room = execution.onValue(payload);
+    if (room === undefined) tell(null);
+    else room.then(() => tell(null), (error) => tell(toThrown(error)));
   }
 
   /** It has ended, or has to. */

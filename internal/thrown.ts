@@ -51,15 +51,16 @@ export function reasonOf(thrown: unknown): string {
 /** Turns what was thrown into plain data. */
 export function toThrown(thrown: unknown, depth: number = MAX_CAUSES): Thrown {
   const error = toError(thrown);
-  let stack: unknown, cause: unknown;
+  let name: unknown, message: unknown, stack: unknown, cause: unknown;
   try {
-    ({ stack, cause } = error);
+    // Once each: a getter of its own may say something else the next time.
+    ({ message, name, stack, cause } = error);
   } catch {
-    // A getter of its own: it goes without.
+    // It goes without.
   }
   return {
-    name: clip(error.name),
-    message: clip(error.message),
+    name: typeof name === "string" ? clip(name) : "Error",
+    message: typeof message === "string" ? clip(message) : "",
     stack: typeof stack === "string" ? clip(stack) : undefined,
     cause: cause === undefined || depth === 0
       ? undefined

@@ -45,6 +45,8 @@ class Context implements WorkContext {
   readonly attempt: number;
   #controller: AbortController | null = null;
   #aborted: { reason: unknown } | null = null;
+  /** Gives up waiting for room. */
+  #giveUp: ((reason: unknown) => void) | null = null;
 
   constructor(id: number, attempt: number) {
     this.id = id;
@@ -63,6 +65,20 @@ class Context implements WorkContext {
   abort(reason: unknown): void {
     this.#aborted ??= { reason };
     this.#controller?.abort(reason);
+    this.#giveUp?.(reason);
+  }
+
+  /** Waits for room, or until it is aborted: there may never be any. */
+  async wait(room: Promise<void>): Promise<void> {
+    if (this.#aborted !== null) throw this.#aborted.reason;
+    try {
+      await new Promise<void>((resolve, reject) => {
+        this.#giveUp = reject;
+        room.then(resolve, reject);
+      });
+    } finally {
+      this.#giveUp = null;
+    }
   }
 }
 
@@ -240,7 +256,7 @@ export class WorkLoop implements Runner {
     for await (const value of outcome) {
       context.signal.throwIfAborted();
       const room = this.#sink.value(value);
-      if (room !== undefined) await room;
+      if (room !== undefined) await context.wait(room);
     }
   }
 }

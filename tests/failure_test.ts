@@ -444,17 +444,28 @@ both(
   },
 );
 
+/** An error whose name can be read twice. */
+class Fickle extends Error {
+  #reads = 0;
+  override get name(): string {
+    if (++this.#reads > 2) throw new Error("not again");
+    return "Fickle";
+  }
+}
+
 both("What is thrown and is no Error is shown without stacks", async (net) => {
   await using kit = new Kit<number, number>(net);
   const thrown = [
     { code: 7, inner: new Error("inner") },
     Object.assign(new Error("message"), { name: undefined }),
     Object.assign(new Error("message"), { name: 5 }),
+    new Fickle("message"),
   ];
   await kit.worker((n) => {
     throw thrown[n];
   });
-  for (const [n, words] of ["code: 7", "message", "message"].entries()) {
+  const expected = ["code: 7", "message", "message", "message"];
+  for (const [n, words] of expected.entries()) {
     const { error } = await assertRejects(
       () => kit.server.submit(n),
       ItemFailure,

@@ -3,9 +3,15 @@
  * section 3, "Failures are per item", "Liveness").
  */
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { ItemFailure, ItemTimeoutError, RemoteError } from "../mod.ts";
+import {
+  Client,
+  type Handler,
+  ItemFailure,
+  ItemTimeoutError,
+  RemoteError,
+} from "../mod.ts";
 import { both, Kit, QUIET, range } from "./_support/channel_kit.ts";
-import { payload, T } from "./_support/scripted_peer.ts";
+import { payload, ScriptedPeer, T } from "./_support/scripted_peer.ts";
 import { answer, scripted, takeItems } from "./_support/task_kit.ts";
 import { Gate, moment, until, within } from "./_support/within.ts";
 
@@ -451,3 +457,59 @@ both(
     assert(failures > 0);
   },
 );
+
+/** A server's part in a script; a generator waits there for credit. */
+async function waitingForCredit(
+  handler: Handler<number, number> | URL,
+  cancelGraceMs: number,
+): Promise<{ peer: ScriptedPeer; working: Promise<void> }> {
+  const [peer, conn] = ScriptedPeer.pair();
+  const client = new Client<number, number>(conn);
+  await peer.greet();
+  const isolate = handler instanceof URL;
+  const working = client.work(handler, { isolate, cancelGraceMs });
+  working.catch(() => {});
+  await peer.until(T.CREDIT);
+  await peer.say(T.CREDIT, 1, 1000);
+  await peer.say(T.ITEM, 1, 0, 0, 7, payload(1));
+  await peer.until(T.VALUE);
+  return { peer, working };
+}
+
+for (const isolate of [false, true]) {
+  const where = isolate ? "in an isolate " : "";
+  Deno.test(`A generator ${where}that waits for credit can be cancelled`, async () => {
+    for (const how of ["CANCEL", "GOODBYE"] as const) {
+      let hasEnded = false;
+      const { peer, working } = await waitingForCredit(
+        isolate
+          ? new URL(
+            "data:text/javascript,export default async function*() { yield 1; yield 2; }",
+          )
+          : async function* () {
+            try {
+              yield 1;
+              yield 2;
+            } finally {
+              hasEnded = true;
+            }
+          },
+        60_000, // far beyond the limit of this test
+      );
+      if (how === "CANCEL") {
+        await peer.say(T.CANCEL, 0);
+        const { fields: [delivery] } = await within(
+          peer.until(T.ERROR),
+          5000,
+          "an answer",
+        );
+        assertEquals(delivery, 0);
+      }
+      await peer.say(T.END);
+      await peer.say(T.GOODBYE, 0, "");
+      await within(working, 5000, "work()");
+      if (!isolate) await until(() => hasEnded, "its finally block");
+      peer.close();
+    }
+  });
+}

@@ -623,3 +623,37 @@ both("Values that nobody will read aren't checked", async (net) => {
   await server.closed;
   assertEquals(checked, 1);
 });
+
+both(
+  "itemSchema of the client: who leaves behind a refused item breaks nothing",
+  async (net) => {
+    for (const face of ["iteration", "readable"] as const) {
+      const failures: unknown[] = [];
+      await using kit = new Kit<number, number>(net, {
+        onFailure: ({ item }) => failures.push(item),
+      });
+      const client = await kit.client({
+        itemSchema: {
+          "~standard": {
+            version: 1,
+            vendor: "test",
+            validate: (value: unknown) =>
+              value === 1 ? { issues: [{ message: "no" }] } : { value },
+          },
+        },
+      });
+      for (const n of range(4)) kit.server.send(n);
+      const items = face === "readable" ? client.readable : client;
+      const read: unknown[] = [];
+      for await (const item of items) {
+        read.push(item);
+        if (item === 2) break;
+      }
+      assertEquals(read, [0, 2]);
+      await within(client.closed, 5000, "an end in order");
+      assertEquals(failures, [1]);
+      assertEquals(kit.server.stats().pending, 2);
+      await kit.server.abort();
+    }
+  },
+);
