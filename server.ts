@@ -520,6 +520,7 @@ export class Server<Item = unknown, Result = unknown>
       delivery: this.#delivery,
       maxBufferedBytes: this.#options.maxBufferedBytes ??
         DEFAULTS.maxBufferedBytes,
+      onMapStart: () => this.#watch.start(),
       onMapEnd: (run) => {
         this.#maps.delete(run);
         this.#delivery.removeWay(run);
@@ -532,7 +533,6 @@ export class Server<Item = unknown, Result = unknown>
       else {
         this.#maps.add(run);
         this.#delivery.addWay(run);
-        this.#watch.start();
       }
     }
     return run as unknown as AsyncIterableIterator<Result>;
@@ -719,6 +719,7 @@ export class Server<Item = unknown, Result = unknown>
           }),
         onDuplicate: (worker, id) =>
           this.#emit({ type: "duplicate", worker: { ...worker.info }, id }),
+        onLetGo: (entry) => this.#retries.forget(entry),
         onIdle: () => this.#checkEnd(),
       },
     });

@@ -86,6 +86,8 @@ export interface DeliveryEvents {
   onFailed(failure: ItemFailure): void;
   /** A late duplicate was dropped. */
   onDuplicate(worker: Worker, id: number): void;
+  /** An item isn't to be requeued: it waits apart no more. */
+  onLetGo(entry: Item): void;
   /** An item was settled and nothing is left: maybe this was the last. */
   onIdle(): void;
 }
@@ -438,7 +440,7 @@ export class Delivery {
       if (entry.state === WAITING && entry.isAt(worker)) {
         entry.state = IN_FLIGHT;
         this.waiting--;
-        this.#held.delete(entry);
+        this.#letGo(entry);
       }
     }
     this.#tidyReturned();
@@ -505,7 +507,7 @@ export class Delivery {
   #close(entry: Item): void {
     if (entry.state === WAITING) {
       this.waiting--;
-      this.#held.delete(entry);
+      this.#letGo(entry);
     }
     entry.state = SETTLED;
     this.alive--;
@@ -515,6 +517,10 @@ export class Delivery {
         worker.cancel(delivery);
       }
     }
+  }
+
+  #letGo(entry: Item): void {
+    if (this.#held.delete(entry)) this.#options.events.onLetGo(entry);
   }
 
   /** What items held up that are gone may go now: once for all of this turn. */

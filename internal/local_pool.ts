@@ -252,8 +252,9 @@ class Slot {
         ),
       );
     } else {
-      this.#setup.onCrash(this.#name, error);
       this.#timer = setTimeout(() => this.start(), this.#backoff.next());
+      // Last: whoever is told may end all.
+      this.#setup.onCrash(this.#name, error);
     }
   }
 

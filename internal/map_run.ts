@@ -23,6 +23,8 @@ export interface MapHost {
   readonly delivery: Delivery;
   /** Bytes of unread results above which nothing is dispatched. */
   readonly maxBufferedBytes: number;
+  /** The first result is asked for. */
+  onMapStart(): void;
   /** The run is over. */
   onMapEnd(run: MapRun): void;
 }
@@ -122,15 +124,20 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
   next(): Promise<Result> {
     if (this.#state === "new") {
       this.#state = "running";
+      this.#host.onMapStart();
       this.#feed();
     }
     const value = this.#shift();
-    if (value !== EMPTY) return Promise.resolve({ value, done: false });
+    if (value !== EMPTY) {
+      this.#wake();
+      return Promise.resolve({ value, done: false });
+    }
     if (this.#state === "over") {
       return this.#error === null ? Promise.resolve(DONE) : this.#throw();
     }
     const waiter = Promise.withResolvers<Result>();
     this.#waiters.push(waiter);
+    this.#wake();
     return waiter.promise;
   }
 
@@ -316,12 +323,8 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
         return EMPTY;
       }
       this.#yielded++;
-      if (value !== SKIP) {
-        this.#wake();
-        return value;
-      }
+      if (value !== SKIP) return value;
     }
-    this.#wake();
     if (
       this.#sourceDone && this.#yielded === this.#taken
     ) this.#end();
@@ -334,14 +337,17 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
       const value = this.#shift();
       if (value === EMPTY) break;
       this.#waiters.shift()!.resolve({ value, done: false });
+      // Last: what may go now may fail at once, and then it is here again.
+      this.#wake(true);
     }
+    this.#wake();
     if (
       this.#sourceDone && this.#yielded === this.#taken
     ) this.#end();
   }
 
   /** Lets the feeder go on, not for every single place. */
-  #wake(): void {
+  #wake(isAsked: boolean = this.#waiters.length > 0): void {
     if (this.#starved && this.#bytes <= this.#host.maxBufferedBytes) {
       this.#starved = false;
       this.#host.delivery.pump();
@@ -350,7 +356,7 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
     const used = this.#taken - this.#yielded;
     if (
       used <= this.#window - Math.min(64, this.#window) ||
-      this.#settled === this.#taken || this.#waiters.length > 0
+      this.#settled === this.#taken || isAsked
     ) this.pumped();
   }
 

@@ -30,9 +30,10 @@ export interface RetriesOptions {
 /** Items that wait for their time to be tried again. */
 export class Retries {
   readonly #options: RetriesOptions;
-  readonly #timers = new Set<ReturnType<typeof setTimeout>>();
+  readonly #timers = new Map<Item, ReturnType<typeof setTimeout>>();
   /** Items whose time has come, and that aren't back in the queue yet. */
   readonly #due: Item[] = [];
+  #requeue: ReturnType<typeof setTimeout> | undefined;
 
   /** @param options How often, and whom to tell. */
   constructor(options: RetriesOptions) {
@@ -56,23 +57,31 @@ export class Retries {
       Math.max(backoffMs, MAX_DELAY_MS),
     );
     spans?.retried(entry, error, delayMs);
-    onRetry(entry.id, error, delayMs);
     const timer = setTimeout(() => {
-      this.#timers.delete(timer);
+      this.#timers.delete(entry);
       // Many at once, after an outage for example, are put in order once.
       if (this.#due.push(entry) > 1) return;
-      const requeue = setTimeout(() => {
-        this.#timers.delete(requeue);
-        delivery.requeue(this.#due.splice(0));
-      }, 0);
-      this.#timers.add(requeue);
+      this.#requeue = setTimeout(
+        () => delivery.requeue(this.#due.splice(0)),
+        0,
+      );
     }, timerMs(delayMs));
-    this.#timers.add(timer);
+    this.forget(entry);
+    this.#timers.set(entry, timer);
+    // Last: whoever is told may stop all.
+    onRetry(entry.id, error, delayMs);
+  }
+
+  /** An item doesn't wait any more. */
+  forget(entry: Item): void {
+    clearTimeout(this.#timers.get(entry));
+    this.#timers.delete(entry);
   }
 
   /** Nothing that waits is tried again. */
   stop(): void {
-    for (const timer of this.#timers) clearTimeout(timer);
+    for (const timer of this.#timers.values()) clearTimeout(timer);
+    clearTimeout(this.#requeue);
     this.#timers.clear();
   }
 }

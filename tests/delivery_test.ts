@@ -164,6 +164,7 @@ class Scene {
     [];
   readonly duplicates: number[] = [];
   readonly failures: ItemFailure[] = [];
+  readonly letGo: unknown[] = [];
   idles = 0;
   readonly delivery: Delivery;
   readonly way = new FakeWay();
@@ -186,6 +187,7 @@ class Scene {
           this.told.push([worker.info.name, ids, cause]),
         onFailed: (failure) => this.failures.push(failure),
         onDuplicate: (_worker, id) => this.duplicates.push(id),
+        onLetGo: (entry) => this.letGo.push(entry.item),
         onIdle: () => this.idles++,
       },
     });
@@ -706,6 +708,7 @@ Deno.test("Delivery: a suspect that is trusted again keeps an item that waited f
   assert(scene.delivery.hold(b, b.take()));
   scene.trust(a);
   assertEquals([scene.delivery.waiting, scene.delivery.due], [0, 0]);
+  assertEquals(scene.letGo, ["x"]);
 });
 
 Deno.test("Delivery: what a failed item held up goes without another event", async () => {

@@ -131,6 +131,27 @@ test("a thread that crashes is started again", async () => {
   await server.close();
 });
 
+test("a server that is aborted from the event starts no thread again", async () => {
+  let crashes = 0;
+  const server = listen<number, number>({
+    port: 0,
+    onEvent(event) {
+      // The second waits longest for its next start: the sanitizer sees it.
+      if (event.type === "crashed" && ++crashes === 2) void server.abort();
+    },
+  });
+  server.spawn(
+    module(`export default (n) => {
+      Promise.reject(new Error("nobody catches this"));
+      return new Promise(() => {});
+    }`),
+    { count: 1 },
+  );
+  await assertRejects(() => server.submit(1));
+  await server.closed.catch(() => {});
+  assertEquals(crashes, 2);
+});
+
 test("a thread goes on when one item after the other ends it", async () => {
   const failed: number[] = [];
   await using server = listen<number, number>({ port: 0, maxDeliveries: 2 });

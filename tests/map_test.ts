@@ -706,3 +706,59 @@ both(
     assertEquals((await first).value, 2);
   },
 );
+
+both(
+  "map(): next() called ahead keeps the order, whatever fails at once in between",
+  async (net) => {
+    for (const ahead of [2, 5]) {
+      await using kit = new Kit<unknown, unknown>(net, {
+        maxBufferedBytes: 1000,
+      });
+      const gate = new Gate(), isLate = new Gate();
+      await kit.worker(async (n) => {
+        if (n === 0) await gate.pass();
+        return n === 1 ? "x".repeat(5000) : n;
+      }, { concurrency: 4 });
+      const source = async function* (): AsyncGenerator<unknown> {
+        yield* [0, 1];
+        await isLate.pass();
+        yield () => {}; // can't be encoded
+        yield 3;
+      };
+      const results = kit.server.map(source(), { settled: true, window: 8 });
+      const first = Array.from({ length: ahead }, () => results.next());
+      await until(() => kit.server.stats().settled === 1, "the second is done");
+      isLate.open();
+      await until(() => kit.server.stats().pending === 1, "the third waits");
+      gate.open();
+      const indices = (await within(Promise.all(first), 5000, "all"))
+        .flatMap((r) => r.done ? [] : [(r.value as { index: number }).index]);
+      for await (
+        const { index } of results as AsyncIterable<{ index: number }>
+      ) {
+        indices.push(index);
+      }
+      assertEquals(indices, range(4));
+      assertEquals(
+        kit.events.filter(({ type }) => type === "disconnected"),
+        [],
+      );
+    }
+  },
+);
+
+both(
+  "map(): a first next() that comes late with nobody there is stalled too",
+  async (net) => {
+    await using kit = new Kit<number, number>(net, {
+      heartbeat: { intervalMs: 20, timeoutMs: 1000 },
+    });
+    const results = kit.server.map([1]);
+    await moment(200); // several looks of the watch
+    const first = results.next();
+    assertEquals((await kit.event("stalled")).reason, "no-workers");
+    await kit.worker((n) => n);
+    assertEquals((await first).value, 1);
+    await results.return!();
+  },
+);

@@ -1,10 +1,12 @@
-import { assertEquals, assertLess } from "@std/assert";
+import { assertEquals, assertLess, assertRejects } from "@std/assert";
 import type { Delivery, Item, Worker } from "../internal/delivery.ts";
 import { Entry } from "../internal/in_flight.ts";
 import type { RetryOptions } from "../internal/options.ts";
 import { Retries } from "../internal/retries.ts";
+import { Client, Server } from "../mod.ts";
 import { range } from "./_support/channel_kit.ts";
-import { until } from "./_support/within.ts";
+import { MemoryListener } from "./_support/memory_pair.ts";
+import { Gate, until } from "./_support/within.ts";
 
 /** A delivery that keeps what comes back, and the retries at it. */
 function retriesOf(retry: RetryOptions = { attempts: 2, backoffMs: 1 }) {
@@ -61,4 +63,69 @@ Deno.test("Retries.stop() leaves no timer, not even of what is due", async () =>
   fail(1);
   retries.stop();
   assertEquals(requeued, [[0]]);
+});
+
+Deno.test("Retries.forget() leaves no timer of an item that doesn't wait any more", async () => {
+  const { retries, requeued, newItem, fail } = retriesOf();
+  const item = newItem(1);
+  fail(1, item);
+  fail(2);
+  retries.forget(item);
+  retries.forget(newItem(3)); // never waited
+  await until(() => requeued.length === 1, "the other is back");
+  assertEquals(requeued, [[2]]);
+  retries.stop();
+});
+
+/** Timers of so many ms that are running, of those set from now on. */
+class Timers implements Disposable {
+  readonly running = new Set<unknown>();
+  readonly #set = globalThis.setTimeout;
+  readonly #clear = globalThis.clearTimeout;
+
+  constructor(ms: number) {
+    globalThis.setTimeout = ((callback: () => void, delay: number) => {
+      const timer = this.#set(callback, delay);
+      if (delay === ms) this.running.add(timer);
+      return timer;
+    }) as typeof setTimeout;
+    globalThis.clearTimeout = (timer) => {
+      this.running.delete(timer);
+      this.#clear(timer as number);
+    };
+  }
+
+  [Symbol.dispose](): void {
+    globalThis.setTimeout = this.#set;
+    globalThis.clearTimeout = this.#clear;
+  }
+}
+
+Deno.test("retry: a cancelled item leaves no timer, nor does a server aborted from the event", async () => {
+  const backoffMs = 3_600_000;
+  using timers = new Timers(backoffMs);
+  const listener = new MemoryListener();
+  const server = new Server<number, number>(listener, {
+    retry: { attempts: 5, backoffMs },
+    onEvent: (event) => {
+      if (event.type !== "retry") return;
+      retried.open();
+      if (event.id === 1) void server.abort();
+    },
+  });
+  const retried = new Gate();
+  const client = new Client<number, number>(listener.connect());
+  client.work(() => {
+    throw new Error("no");
+  }).catch(() => {});
+  const controller = new AbortController();
+  const first = server.submit(0, { signal: controller.signal });
+  await retried.pass();
+  assertEquals(timers.running.size, 1);
+  controller.abort(new Error("enough"));
+  await assertRejects(() => first, Error, "enough");
+  assertEquals(timers.running.size, 0);
+  await assertRejects(() => server.submit(1));
+  assertEquals(timers.running.size, 0);
+  await server.closed.catch(() => {});
 });

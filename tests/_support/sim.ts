@@ -206,6 +206,7 @@ export class Sim {
           throw failure;
         },
         onDuplicate: () => {},
+        onLetGo: () => {},
         onIdle: () => {},
       },
     } as DeliveryOptions);
