@@ -15,6 +15,7 @@ interface Returnable {
 export class ReturnedItems<Item extends Returnable> implements Iterable<Item> {
   readonly #likeOf: (item: Item) => number;
   readonly #lists: Item[][];
+  #count = 0;
 
   /**
    * @param likes How many likes there are.
@@ -27,7 +28,7 @@ export class ReturnedItems<Item extends Returnable> implements Iterable<Item> {
 
   /** Whether there are none. */
   get isEmpty(): boolean {
-    return this.#lists.every((list) => list.length === 0);
+    return this.#count === 0;
   }
 
   /** Adds items, in any order; the highest id first is cheapest. */
@@ -38,6 +39,7 @@ export class ReturnedItems<Item extends Returnable> implements Iterable<Item> {
       const last = list.at(-1);
       if (last !== undefined && last.id < item.id) unsorted.add(list);
       list.push(item);
+      this.#count++;
     }
     for (const list of unsorted) list.sort((a, b) => b.id - a.id);
   }
@@ -53,13 +55,16 @@ export class ReturnedItems<Item extends Returnable> implements Iterable<Item> {
       if ((full >> like & 1) !== 0 || list.length === 0) continue;
       if (first === null || list.at(-1)!.id < first.at(-1)!.id) first = list;
     }
-    return first?.pop() ?? null;
+    if (first === null) return null;
+    this.#count--;
+    return first.pop()!;
   }
 
   /** Keeps those for which it is true. To be called too when likes change. */
   tidy(keep: (item: Item) => boolean): void {
     const kept = [...this].filter(keep);
     for (const list of this.#lists) list.length = 0;
+    this.#count = 0;
     this.add(kept);
   }
 
