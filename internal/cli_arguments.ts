@@ -157,7 +157,7 @@ export function formatAddress({ hostname, port }: Address): string {
  *
  * @throws {UsageError} If it can't be read.
  */
-export async function readNamedFile(
+async function readNamedFile(
   args: Arguments,
   name: string,
 ): Promise<Uint8Array | undefined> {
