@@ -164,8 +164,6 @@ export class Delivery {
    * more than all the rest that is stored for it.
    */
   #like = 0;
-  /** That item, if a worker holds it already. */
-  #copied: Item | null = null;
   /** Had room when it was last asked: the first to be asked again. */
   #roomy: Worker | null = null;
   /** Who is to be empty for a blamed item that any worker may get. */
@@ -181,7 +179,8 @@ export class Delivery {
     if ((this.#like & BLAMED) === 0) {
       if (worker.isReserved) return false;
     } else if (worker.inFlight.count > 0) return false;
-    return this.#copied === null || !this.#copied.isAt(worker);
+    // Who holds it already, while it waits, is suspect: such a worker isn't open.
+    return true;
   };
 
   constructor(options: DeliveryOptions) {
@@ -443,7 +442,7 @@ export class Delivery {
         this.#letGo(entry);
       }
     }
-    this.#tidyReturned();
+    this.#returned.tidy((entry) => entry.state === WAITING);
     this.pump();
   }
 
@@ -560,11 +559,6 @@ export class Delivery {
     this.#options.events.onRedelivered(worker, entries.map((e) => e.id), cause);
   }
 
-  #tidyReturned(): void {
-    if (this.#returned.isEmpty) return;
-    this.#returned.tidy((entry) => entry.state === WAITING);
-  }
-
   #pumpReturned(): void {
     const passed = this.#passed;
     const { worker: reserved } = this.#reservation;
@@ -583,12 +577,8 @@ export class Delivery {
       }
       // What doesn't fit for one item doesn't fit for the next of its like,
       // unless it is one worker's alone: then, where nobody has any room.
-      if (!this.#options.byItem && !entry.isHeld) full |= 1 << likeOf(entry);
+      if (!this.#options.byItem) full |= 1 << likeOf(entry);
       else if (!this.#workers.some(hasAnyRoom)) full |= UNBLAMED;
-      else if (!this.#options.byItem && entry.blames === null) {
-        this.#copied = null; // its like, not this one
-        if (!this.#workers.some(this.#fits)) full |= 1 << likeOf(entry);
-      }
     }
     // In the order in which they cost nothing to be put back.
     const kept = passed.splice(0).reverse();
@@ -679,12 +669,8 @@ export class Delivery {
   #dispatch(entry: Item): boolean {
     if (this.#schema !== null && !this.#schema.isReady(entry)) return false;
     const like = likeOf(entry);
-    // Who holds a copy of one item may have room for the next of its like.
-    if (like !== this.#like || this.#copied !== null || entry.isHeld) {
-      this.#options.strategy.refresh?.();
-    }
+    if (like !== this.#like) this.#options.strategy.refresh?.();
     this.#like = like;
-    this.#copied = entry.isHeld ? entry : null;
     for (;;) {
       let worker: Worker | null;
       try {
@@ -763,6 +749,6 @@ function hasAnyRoom(worker: Worker): boolean {
 
 /** Whether a worker may soon be empty, and then take a blamed item. */
 function mayReserve(worker: Worker, entry: Item): boolean {
-  return worker.isOpen && !worker.isAlone && !entry.isAt(worker) &&
+  return worker.isOpen && !worker.isAlone &&
     (entry.way.kind !== ItemKind.CALL || worker.mode === Mode.WORK);
 }

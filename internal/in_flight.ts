@@ -115,7 +115,7 @@ export class Entry<Worker> {
 
 /** A death that an item is blamed for. */
 export interface Blame extends PoisonAttempt {
-  /** The process that died, by its instance id; null: that isn't the point. */
+  /** The process that died, by its instance id; null: it has not died. */
   instance: string | null;
 }
 

@@ -66,7 +66,6 @@ export class Retries {
         0,
       );
     }, timerMs(delayMs));
-    this.forget(entry);
     this.#timers.set(entry, timer);
     // Last: whoever is told may stop all.
     onRetry(entry.id, error, delayMs);

@@ -60,12 +60,13 @@ export class ReturnedItems<Item extends Returnable> implements Iterable<Item> {
     return first.pop()!;
   }
 
-  /** Keeps those for which it is true. To be called too when likes change. */
+  /** Keeps those for which it is true. */
   tidy(keep: (item: Item) => boolean): void {
-    const kept = [...this].filter(keep);
-    for (const list of this.#lists) list.length = 0;
     this.#count = 0;
-    this.add(kept);
+    for (const [like, list] of this.#lists.entries()) {
+      if (list.length > 0) this.#lists[like] = list.filter(keep);
+      this.#count += this.#lists[like]!.length;
+    }
   }
 
   /** Items get other likes meanwhile: those that are here go where they belong. */
