@@ -53,6 +53,9 @@ export class Console implements Disposable {
 
   /** Prints a line on standard error. */
   print(line: string): void {
+    // At Ctrl-C a terminal drops what it hasn't shown yet, wiping included,
+    // and adds a "^C".
+    if (this.#showsBar) this.#isDrawn = true;
     this.clear();
     const text = this.#isTerminal ? printable(line) : line;
     printError(`${text}\n`);

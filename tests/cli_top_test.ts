@@ -1,5 +1,5 @@
 import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { formatBar } from "../internal/cli_progress.ts";
+import { Console, formatBar } from "../internal/cli_progress.ts";
 import { formatTable, type Snapshot } from "../internal/cli_top.ts";
 import { stdArgs } from "../tools/std.ts";
 import { HANDLERS, hasProgram, runCli, runHere } from "./_support/cli.ts";
@@ -249,6 +249,35 @@ Deno.test("formatBar() fits the terminal", () => {
   assertMatch(formatBar(progress, 0.02, 80), /ETA 7:13:20/);
   for (let width = 20; width < 120; width++) {
     assertEquals(formatBar(progress, 10, width).length < width, true);
+  }
+});
+
+Deno.test("Console.print() wipes what the terminal still shows", () => {
+  const { isTerminal, writeSync } = Deno.stderr;
+  let written = "";
+  Deno.stderr.isTerminal = () => true;
+  Deno.stderr.writeSync = (bytes) => {
+    written += new TextDecoder().decode(bytes);
+    return bytes.length;
+  };
+  try {
+    const progress = {
+      done: 0,
+      skipped: 0,
+      total: 1,
+      failed: 0,
+      workers: 1,
+      isStopping: false,
+    };
+    using console = new Console(() => progress, false);
+    console.clear();
+    assertEquals(written, "", "there was nothing to wipe");
+    // A bar may be there whose wiping was dropped, or the "^C" of a Ctrl-C.
+    console.print("stopping");
+    assertEquals(written, "\r\x1b[Kstopping\n");
+  } finally {
+    Deno.stderr.isTerminal = isTerminal;
+    Deno.stderr.writeSync = writeSync;
   }
 });
 
