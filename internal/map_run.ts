@@ -151,10 +151,10 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
     return this;
   }
 
-  /** Ends with an error at once. */
+  /** Ends with an error at once, whatever else it would have ended with. */
   stop(reason: unknown): void {
     if (this.#state === "over") return;
-    this.#error ??= { reason };
+    this.#error = { reason };
     this.#close().catch(() => {});
   }
 
@@ -318,7 +318,6 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
       if (value === EMPTY) break;
       if (value instanceof Thrown) {
         // It comes before whatever has ended the source.
-        this.#error = { reason: value.error };
         this.stop(value.error);
         return EMPTY;
       }

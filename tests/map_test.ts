@@ -504,6 +504,21 @@ both("end(): a running map() holds the end open", async (net) => {
   await worker.done;
 });
 
+both(
+  "map() throws what ended the server, not that it was closing",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    await kit.worker(() => new Promise<number>(() => {}));
+    const reason = new Error("enough");
+    const results = kit.server.map(range(3));
+    const next = results.next();
+    kit.server.close().catch(() => {});
+    kit.server.abort(reason);
+    assertStrictEquals(await assertRejects(() => next), reason);
+    assertEquals(await results.next(), { done: true, value: undefined });
+  },
+);
+
 both("map() after the end throws a TypeError", async (net) => {
   await using kit = new Kit<number, number>(net);
   await kit.server.end();
