@@ -6,6 +6,7 @@ import {
   assertStringIncludes,
 } from "@std/assert";
 import {
+  cbor,
   CborTag,
   Client,
   type ClientEvent,
@@ -20,6 +21,9 @@ import {
   work,
   type WorkOptions,
 } from "../mod.ts";
+import { ItemKind } from "../internal/frame.ts";
+import { Isolate } from "../internal/isolate.ts";
+import { PayloadCodec } from "../internal/payload.ts";
 import { codec as json } from "./testdata/handlers/json.ts";
 import { stdArgs } from "../tools/std.ts";
 import { whyNoDenort } from "./_support/denort.ts";
@@ -27,7 +31,7 @@ import { freePort, success } from "./_support/examples.ts";
 import { Folder } from "./_support/folder.ts";
 import { Process, ROOT, startDeno } from "./_support/process.ts";
 import { assertSame } from "./_support/same.ts";
-import { until, within } from "./_support/within.ts";
+import { moment, until, within } from "./_support/within.ts";
 
 function handler(name: string): URL {
   return new URL(`./testdata/handlers/${name}.ts`, import.meta.url);
@@ -400,6 +404,65 @@ Deno.test("isolate: an async generator yields values, each with credit", async (
   await pair.server.end();
   assert((await results.next()).done);
   await pair.server.closed;
+});
+
+Deno.test("isolate: room for a cancelled item's value is none for the next item", async () => {
+  const settled: string[] = [];
+  const freed = [Promise.withResolvers<void>()];
+  const isolate = new Isolate({
+    url: handler("count").href,
+    codec: "cbor",
+    cbor: {},
+  }, {
+    graceMs: 20_000,
+    events: {
+      onFree: () => freed.at(-1)!.resolve(),
+      onGone: (_, error) => freed.at(-1)!.reject(error),
+      onUnusable: (_, error) => freed.at(-1)!.reject(error),
+    },
+  });
+  const payloads = new PayloadCodec(cbor());
+  /** Executes an item up to its first value, for which there is no room. */
+  const execute = async (delivery: number) => {
+    const first = Promise.withResolvers<void>();
+    const room = Promise.withResolvers<void>();
+    let values = 0;
+    freed.push(Promise.withResolvers());
+    isolate.execute({
+      item: {
+        delivery,
+        id: delivery,
+        attempt: 1,
+        kind: ItemKind.VALUE,
+        value: payloads.encode(10),
+      },
+      wantsResult: false,
+      onResult: () => settled.push(`${delivery}: result`),
+      onError: ({ name }) => settled.push(`${delivery}: ${name}`),
+      onValue: () => {
+        values++;
+        first.resolve();
+        return room.promise;
+      },
+    });
+    await within(first.promise, 10_000, "a value");
+    return { room, values: () => values };
+  };
+  try {
+    await within(freed[0]!.promise, 10_000, "the isolate");
+    const cancelled = await execute(0);
+    isolate.abort(null);
+    await within(freed.at(-1)!.promise, 10_000, "the end of the first");
+    const next = await execute(1);
+    cancelled.room.resolve();
+    await moment();
+    isolate.abort(null); // it would arrive behind the room
+    await within(freed.at(-1)!.promise, 10_000, "the end of the second");
+    assertEquals(next.values(), 1);
+    assertEquals(settled, ["0: AbortError", "1: AbortError"]);
+  } finally {
+    isolate.terminate();
+  }
 });
 
 Deno.test("isolate: a generator is the failure of an item of submit()", async () => {
