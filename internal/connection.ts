@@ -471,7 +471,9 @@ export class Connection {
     while (at < plain.length) {
       const end = at + 4 + view.getUint32(at);
       this.writingSince = 0; // it isn't the peer that takes its time
-      const body = await this.#transforms!.encode(plain.subarray(at + 4, end));
+      // Copies: a transform may keep what it is handed, and use the buffer of
+      // what it returns again.
+      const body = await this.#transforms!.encode(plain.slice(at + 4, end));
       if (body.length > this.#wireLimit) {
         throw new TransformError(
           `Cannot send frame: transforms made ${body.length} bytes of ${
@@ -479,10 +481,11 @@ export class Connection {
           }, limit is ${this.#wireLimit}`,
         );
       }
-      const head = new Uint8Array(4);
-      new DataView(head.buffer).setUint32(0, body.length);
-      ready.push(head, body);
-      size += 4 + body.length;
+      const frame = new Uint8Array(4 + body.length);
+      new DataView(frame.buffer).setUint32(0, body.length);
+      frame.set(body, 4);
+      ready.push(frame);
+      size += frame.length;
       at = end;
       if (size < HIGH_WATER_BYTES && at < plain.length) continue;
       await this.#writeAll(join(ready));

@@ -824,3 +824,48 @@ Deno.test("a connection that has ended gets no items while its transform is busy
   const { ids } = await kit.event("redelivered");
   assertEquals(ids, [0]);
 });
+
+both(
+  "a transform may use its output again, and keep its input",
+  async (net) => {
+    const scratchy: Transform = {
+      name: "scratchy",
+      open() {
+        const scratch = new Uint8Array(100_000);
+        return {
+          encode(bytes) {
+            scratch.set(bytes);
+            return scratch.subarray(0, bytes.length);
+          },
+          decode: (bytes) => bytes,
+        };
+      },
+    };
+    const minus = (bytes: Uint8Array, last: Uint8Array) =>
+      bytes.map((byte, i) => byte ^ (last[i] ?? 0));
+    const delta: Transform = {
+      name: "delta",
+      open() {
+        let sent = new Uint8Array(0), came = new Uint8Array(0);
+        return {
+          encode(bytes) {
+            const changed = minus(bytes, sent);
+            sent = bytes as typeof sent;
+            return changed;
+          },
+          decode: (bytes) => came = minus(bytes, came) as typeof came,
+        };
+      },
+    };
+    for (const transform of [scratchy, delta]) {
+      const transforms = [transform];
+      await using kit = new Kit<string, string>(net, { transforms });
+      await kit.worker((text) => text, { client: { transforms } });
+      for (const n of range(10)) {
+        const items = range(n).map((m) => "x".repeat(1000 * m));
+        assertEquals(await Array.fromAsync(kit.server.map(items)), items);
+      }
+      assertEquals(kit.events.map(({ type }) => type), ["connected"]);
+    }
+  },
+);
