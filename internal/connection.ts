@@ -70,7 +70,7 @@ const LARGE_BUFFER_BYTES = HIGH_WATER_BYTES + SEGMENT_BYTES;
 const SPARE_BYTES = 16 * 1024 * 1024;
 /** How long an ended connection waits for the peer to close, in ms. */
 const LINGER_MS = 1000;
-/** How much it reads meanwhile, and drops, in bytes. */
+/** How much of a stranger it reads meanwhile, and drops, in bytes. */
 const LINGER_BYTES = 1024 * 1024;
 /** So many values are written at once: the peer has something to do meanwhile. */
 const FULL_VALUES = 1024;
@@ -180,6 +180,8 @@ export class Connection {
   /** Something came up since the flush, perhaps only due at the next one. */
   #due = false;
   #finishing = false;
+  /** Whether the peer has done its handshake. */
+  #isKnown = false;
   /** Bytes read since. */
   #dropped = 0;
   #reading: Promise<void> | null = null;
@@ -241,9 +243,10 @@ export class Connection {
     if (this.partialSince > 0) this.partialSince += ms;
   }
 
-  /** The largest frame that is received from now on, in bytes. */
+  /** The handshake is done: the largest frame that is received, in bytes. */
   set receiveLimit(limit: number) {
     this.#decoder.limit = limit;
+    this.#isKnown = true;
   }
 
   /** Long byte strings are read into allocations of their own from now on. */
@@ -511,7 +514,8 @@ export class Connection {
         this.heardAt = performance.now();
         this.#work += count;
         if (this.#finishing) {
-          if ((this.#dropped += count) <= LINGER_BYTES) continue;
+          this.#dropped += count;
+          if (this.#isKnown || this.#dropped <= LINGER_BYTES) continue;
           break;
         }
         this.bytesIn += count;
@@ -552,8 +556,10 @@ export class Connection {
         else if (this.partialSince === 0) this.partialSince = this.heardAt;
         if (!this.#finishing) this.#events.onBatch();
       }
-      if (this.#finishing) this.end();
-      else if (decoder.partial) {
+      if (this.#finishing) {
+        await this.#writing; // the peer may have closed its own side alone
+        this.end();
+      } else if (decoder.partial) {
         this.end(
           new ConnectionLostError(
             "eof",

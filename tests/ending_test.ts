@@ -14,6 +14,8 @@ import {
 } from "../mod.ts";
 import { both, Kit, range } from "./_support/channel_kit.ts";
 import { MemoryListener } from "./_support/memory_pair.ts";
+import { T } from "./_support/scripted_peer.ts";
+import { scripted } from "./_support/task_kit.ts";
 import {
   Gate,
   moment,
@@ -953,3 +955,41 @@ both("DrainTimeoutError says what it was that held up the end", async (net) => {
     "Cannot finish in order: 1 items were not settled within 50 ms: there are no workers",
   );
 });
+
+both("client.abort() is heard, however much is under way", async (net) => {
+  const gate = new Gate();
+  await using kit = new Kit<Uint8Array, Uint8Array>(net, {
+    maxInFlightBytes: 64 << 20,
+  });
+  const { client } = await kit.worker(
+    async (bytes) => (await gate.pass(), bytes),
+    { concurrency: 16 },
+  );
+  submitLong(kit, 8);
+  await until(() => gate.passing === 8, "all are executed");
+  gate.open();
+  await moment(0);
+  submitLong(kit, 8); // they come while the results leave
+  client.abort();
+  assertEquals((await kit.event("disconnected")).code, "aborted");
+});
+
+both(
+  "A worker that closes its side behind its goodbye reads the server's",
+  async (net) => {
+    await using kit = new Kit<Uint8Array, Uint8Array>(net);
+    await using peer = await scripted(kit);
+    submitLong(kit, 8);
+    await peer.say(T.GOODBYE, 0, "");
+    await (peer.conn as Deno.TcpConn).closeWrite();
+    await kit.event("disconnected");
+    await moment(0); // the server has read that nothing more comes
+    assertEquals((await peer.rest()).at(-1)?.type, T.GOODBYE);
+  },
+);
+
+function submitLong(kit: Kit<Uint8Array, Uint8Array>, count: number): void {
+  for (let i = 0; i < count; i++) {
+    kit.server.submit(new Uint8Array(3 << 20)).catch(() => {});
+  }
+}
