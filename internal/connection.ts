@@ -70,6 +70,8 @@ const LARGE_BUFFER_BYTES = HIGH_WATER_BYTES + SEGMENT_BYTES;
 const SPARE_BYTES = 16 * 1024 * 1024;
 /** How long an ended connection waits for the peer to close, in ms. */
 const LINGER_MS = 1000;
+/** A timer that comes so much later tells that this end stood still, in ms. */
+const LATE_MS = 100;
 /** How much of a stranger it reads meanwhile, and drops, in bytes. */
 const LINGER_BYTES = 1024 * 1024;
 /** So many values are written at once: the peer has something to do meanwhile. */
@@ -335,11 +337,21 @@ export class Connection {
     if (this.#ended || this.#finishing) return;
     this.#finishing = true;
     this.frames.close();
-    this.#lingerTimer = setTimeout(() => this.end(), LINGER_MS);
+    this.#linger();
     if (this.#state === IDLE) {
       this.#state = WRITING;
       this.#writing = this.#write();
     } else if (this.#state === SCHEDULED) this.flush();
+  }
+
+  /** Waits for the peer; once again if this end stood still meanwhile. */
+  #linger(isAgain = false): void {
+    const due = performance.now() + LINGER_MS;
+    this.#lingerTimer = setTimeout(() => {
+      const isLate = performance.now() - due > LATE_MS;
+      if (isLate && !isAgain) this.#linger(true);
+      else this.end();
+    }, LINGER_MS);
   }
 
   /** Ends now. */

@@ -869,3 +869,28 @@ both(
     }
   },
 );
+
+both("a goodbye that is in a transform outlives a standstill", async (net) => {
+  const slow: Transform = {
+    name: "slow",
+    open: () => ({
+      async encode(bytes) {
+        for (let turns = 0; turns < 3; turns++) await moment(0);
+        return bytes;
+      },
+      decode: (bytes) => bytes,
+    }),
+  };
+  const transforms = [slow];
+  await using kit = new Kit<number, number>(net, {
+    transforms,
+    onEvent({ type }) {
+      if (type !== "disconnected") return;
+      // The reader of the results has something to do, for example.
+      const since = performance.now();
+      while (performance.now() - since < 1200);
+    },
+  });
+  const client = await kit.client({ transforms });
+  await client.close();
+});
