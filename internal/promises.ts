@@ -29,6 +29,7 @@ export async function orAbort<T>(
   const aborted = deferred<never>();
   const listener = () => aborted.reject(signal.reason);
   signal.addEventListener("abort", listener);
+  if (signal.aborted) listener(); // since the last look at it
   try {
     return await Promise.race([promise, aborted.promise]);
   } catch (error) {

@@ -86,6 +86,31 @@ Deno.test("connect(): a signal ends the attempt with its reason", async () => {
   await server.close();
 });
 
+Deno.test("connect(): a signal is heard as the connection opens", async () => {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = listener.addr;
+  const { connect: dial } = Deno;
+  try {
+    for (const ticks of range(12)) {
+      const controller = new AbortController();
+      const reason = new Error(`after ${ticks} microtasks`);
+      Deno.connect = (async (options: Deno.ConnectOptions) => {
+        const conn = await dial(options);
+        let later = Promise.resolve();
+        for (let i = 0; i < ticks; i++) later = later.then(() => {});
+        later.then(() => controller.abort(reason));
+        return conn;
+      }) as typeof Deno.connect;
+      const { signal } = controller;
+      const connecting = connect({ port, signal }).catch((error) => error);
+      using _accepted = await listener.accept(); // nobody answers
+      assertEquals(await within(connecting, 1000, reason.message), reason);
+    }
+  } finally {
+    Deno.connect = dial;
+  }
+});
+
 Deno.test("connect() to what doesn't answer times out", async () => {
   const mute = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const connecting = connect({ port: mute.addr.port, handshakeTimeoutMs: 80 });
