@@ -57,7 +57,10 @@ export class ClientWatch {
     this.#watchdog = new Watchdog(
       tickMs(handshakeTimeoutMs, heartbeat.intervalMs),
       {
-        excuse: (lateMs) => connection.excuse(lateMs),
+        excuse: (lateMs) => {
+          connection.excuse(lateMs);
+          this.#startedAt += lateMs;
+        },
         check: (now) => this.#check(now),
       },
     );

@@ -76,8 +76,10 @@ export class ServerWatch {
       tickMs(handshakeTimeoutMs, heartbeat.intervalMs, itemTimeoutMs),
       {
         excuse: (lateMs) => {
-          for (const { connection, inFlight, concurrency } of links) {
+          for (const link of links) {
+            const { connection, inFlight, concurrency } = link;
             connection.excuse(lateMs);
+            link.openedAt += lateMs;
             // Their results may be here, and not read yet.
             for (const entry of inFlight.oldest(concurrency)) {
               if (entry.startedAt > 0) entry.startedAt += lateMs;

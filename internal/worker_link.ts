@@ -104,8 +104,8 @@ export class WorkerLink implements Worker {
   id = -1;
   /** The peer's address. */
   readonly addr: Deno.Addr;
-  /** When it was accepted, by `performance.now()`. */
-  readonly openedAt: number = performance.now();
+  /** When it was accepted, by `performance.now()`, or later: see `excuse`. */
+  openedAt: number = performance.now();
   readonly inFlight: InFlight<Worker> = new InFlight();
   mode: number = Mode.STREAM;
   concurrency = 1;

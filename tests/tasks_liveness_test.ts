@@ -525,3 +525,22 @@ both(
     assertEquals(await result, 2);
   },
 );
+
+Deno.test("A standstill takes no time from a handshake, at either end", async () => {
+  const handshakeTimeoutMs = 400;
+  await using kit = new Kit("memory", { handshakeTimeoutMs });
+  await using worker = new ScriptedPeer(await kit.dial());
+  await moment(0); // it is accepted
+  block(700);
+  await moment(); // it is judged
+  await worker.handshake();
+
+  const [server, conn] = ScriptedPeer.pair();
+  const client = new Client(conn, { handshakeTimeoutMs });
+  block(700);
+  await moment();
+  await server.greet();
+  await client.opened;
+  await client.abort();
+  await server[Symbol.asyncDispose]();
+});
