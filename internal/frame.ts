@@ -244,7 +244,9 @@ export class FrameWriter {
   farewell(type: number, code: number, reason: string): void {
     this.begin(type);
     this.out.writeUint(code);
-    this.out.writeText(clip(reason, 1000));
+    // A UTF-16 unit is at most 3 bytes of UTF-8.
+    const length = Math.min(1000, Math.floor((this.limit - 16) / 3));
+    this.out.writeText(clip(reason, length));
     this.close();
   }
 }

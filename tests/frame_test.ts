@@ -320,6 +320,18 @@ Deno.test("FrameWriter.farewell() cuts the reason and makes it well-formed", () 
   assertEquals(reject!.fields, [1, "lone \ufffd surrogate"]);
 });
 
+Deno.test("FrameWriter.farewell() keeps to the peer's limit", () => {
+  for (const limit of [256, 1024, 3000]) {
+    for (const unit of ["x", "\u20ac", "\u{1f600}"]) {
+      const frames = writer(limit);
+      frames.farewell(FrameType.GOODBYE, 2, unit.repeat(5000));
+      assertLessOrEqual(frames.out.length, 4 + limit);
+      const [frame] = written(frames);
+      assert(String(frame!.fields[1]).endsWith("…"));
+    }
+  }
+});
+
 Deno.test("clip() never cuts a character in half", () => {
   assertEquals(clip("short", 5), "short");
   assertEquals(clip("longer", 5), "long…");
