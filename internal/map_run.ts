@@ -5,7 +5,6 @@
  * @module
  */
 
-import { setImmediate } from "node:timers";
 import type { Delivery, Item, Way } from "./delivery.ts";
 import type { ItemFailure } from "./errors.ts";
 import { ItemKind } from "./frame.ts";
@@ -16,6 +15,7 @@ import {
   type MapOutcome,
 } from "./options.ts";
 import { Queue, SizedQueue } from "./queue.ts";
+import { Turns } from "./turns.ts";
 
 /** What a run needs of its server. */
 export interface MapHost {
@@ -46,8 +46,8 @@ class Thrown {
 
 /** Items are taken from the source for so long without a pause, in ms. */
 const SLICE_MS = 8;
-/** After so many of them the clock is looked at. */
-const GLANCE = 64;
+/** After so many of them the clock is looked at: each may take long. */
+const GLANCE = 8;
 /** How long whoever leaves waits for a source that waits itself, in ms. */
 const SOURCE_MS = 1000;
 
@@ -86,6 +86,7 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
   /** An async source was asked for an item and has not answered. */
   #pulling = false;
   #room: (() => void) | null = null;
+  readonly #turns = new Turns();
   #state: "new" | "running" | "over" = "new";
   #error: { reason: unknown } | null = null;
   readonly #onAbort = () => this.stop(this.#options.signal!.reason);
@@ -241,7 +242,7 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
         if (
           this.#taken % GLANCE === 0 && performance.now() - from > SLICE_MS
         ) {
-          await new Promise<void>((resolve) => setImmediate(resolve));
+          await new Promise<void>((resolve) => this.#turns.next(resolve));
           from = performance.now();
         }
         if (!this.#running) break;
@@ -284,6 +285,7 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
     const wake = this.#room;
     this.#room = null;
     wake?.();
+    this.#turns.hurry();
   }
 
   #settle(entry: Item, value: unknown, bytes: number): void {

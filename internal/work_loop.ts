@@ -6,9 +6,9 @@
  * @module
  */
 
-import { setImmediate } from "node:timers";
 import { ItemKind } from "./frame.ts";
 import type { HandlerScope, Runner, WorkSink } from "./runner.ts";
+import { Turns } from "./turns.ts";
 import { cancelled, WaitingItems, type WorkItem } from "./work_items.ts";
 
 /** What a handler is told beside the item. */
@@ -37,6 +37,11 @@ export type Handler<Item, Result> = (
 
 /** How long a plain loop of synchronous handlers goes on, in ms. */
 const SLICE_MS = 8;
+/**
+ * The clock is looked at after so many quick ones. No more: when handlers turn
+ * slow, all of these keep the event loop, and the peer hears nothing meanwhile.
+ */
+const MAX_GLANCE = 8;
 
 const { then } = Promise.prototype;
 
@@ -92,6 +97,7 @@ export class WorkLoop implements Runner {
   readonly #running = new Map<number, Context>();
   #isLooping = false;
   #isScheduled = false;
+  readonly #turns = new Turns();
   /** After so many items the clock is looked at. */
   #glance = 1;
 
@@ -128,12 +134,14 @@ export class WorkLoop implements Runner {
       if (++count < this.#glance) continue;
       const now = performance.now();
       // As often as needed to notice a slow handler, and no oftener.
-      this.#glance = now - from < 0.2 ? Math.min(64, this.#glance * 2) : 1;
+      this.#glance = now - from < 0.2
+        ? Math.min(MAX_GLANCE, this.#glance * 2)
+        : 1;
       from = now;
       count = 0;
       if (now > until && this.#waiting.length > 0) {
         this.#isScheduled = true;
-        setImmediate(() => {
+        this.#turns.next(() => {
           this.#isScheduled = false;
           this.run();
         });
@@ -161,7 +169,9 @@ export class WorkLoop implements Runner {
     for (const context of this.#running.values()) context.abort(reason);
   }
 
-  close(): void {}
+  close(): void {
+    this.#turns.hurry();
+  }
 
   #begin(item: WorkItem): void {
     const context = new Context(item.id, item.attempt);

@@ -1,0 +1,102 @@
+/**
+ * `work()` without the connection.
+ */
+import { assert, assertEquals } from "@std/assert";
+import { listen, work } from "../mod.ts";
+import { ItemKind } from "../internal/frame.ts";
+import type { WorkItem } from "../internal/work_items.ts";
+import { WorkLoop } from "../internal/work_loop.ts";
+import { until, within } from "./_support/within.ts";
+
+/** A clock that goes when it is told to. */
+class Clock implements Disposable {
+  now = 0;
+  readonly #real = performance.now;
+
+  constructor() {
+    performance.now = () => this.now;
+  }
+
+  [Symbol.dispose](): void {
+    performance.now = this.#real;
+  }
+}
+
+function items(from: number, count: number, value: unknown): WorkItem[] {
+  return Array.from({ length: count }, (_, i) => {
+    const delivery = from + i;
+    return { delivery, id: delivery, attempt: 1, kind: ItemKind.CALL, value };
+  });
+}
+
+Deno.test("WorkLoop: slow handlers behind quick ones don't keep the event loop", async () => {
+  using clock = new Clock();
+  const idle = Promise.withResolvers<void>();
+  let slow = 0, settled = 0;
+  const loop = new WorkLoop(
+    (ms: number) => {
+      clock.now += ms;
+      if (ms > 0) slow++;
+    },
+    1,
+    {
+      scope: null,
+      isBusy: () => false,
+      result: () => void settled++,
+      done: () => {},
+      error: () => {},
+      value: () => undefined,
+      onIdle: () => slow > 0 && idle.resolve(),
+    },
+  );
+  for (const item of items(0, 1000, 0)) loop.push(item);
+  loop.run();
+  assertEquals(settled, 1000, "quick ones are done at once");
+  for (const item of items(1000, 64, 1000)) loop.push(item);
+  loop.run();
+  assert(slow <= 8, `${slow} s without a turn of the event loop`);
+  await within(idle.promise, 5000, "all are done");
+  assertEquals(settled, 1064);
+});
+
+/** Keeps the event loop for so long, in ms. */
+function burn(ms: number): void {
+  const until = performance.now() + ms;
+  while (performance.now() < until);
+}
+
+Deno.test("work(): sockets are read and written while slow handlers go on", async () => {
+  await using server = listen<number, number>({ port: 0 });
+  const { port } = server.addr as Deno.NetAddr;
+  let begun = 0;
+  const done = work<number, number>({ port, prefetch: 200 }, (n) => {
+    begun++;
+    burn(10);
+    return n;
+  });
+  await server.ready();
+  const results = Array.from({ length: 100 }, (_, n) => server.submit(n));
+  await results[0];
+  assert(begun < 30, `the first result after ${begun} items`);
+  await Promise.all(results);
+  await server.close();
+  await done;
+});
+
+Deno.test("map(): sockets are read and written while a slow source goes on", async () => {
+  await using server = listen<number, number>({ port: 0 });
+  const { port } = server.addr as Deno.NetAddr;
+  const done = work<number, number>({ port, prefetch: 4096 }, (n) => n);
+  await until(() => server.workers[0]?.state === "active", "it takes items");
+  let taken = 0;
+  function* source() {
+    while (taken < 200) {
+      burn(10);
+      yield taken++;
+    }
+  }
+  for await (const _ of server.map(source())) break;
+  assert(taken < 30, `the first result after ${taken} items`);
+  await server.close();
+  await done;
+});
