@@ -381,7 +381,7 @@ export class Client<Item = unknown, Result = unknown>
       onFailed: (id, error) => this.#emit({ type: "failed", id, error }),
       onAnswered: () => this.#intake.answered(),
       onChecked: () => {
-        this.#intake.runner?.run();
+        this.#intake.runner?.goOn();
         this.#finishSoon();
       },
     });

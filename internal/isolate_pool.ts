@@ -227,6 +227,10 @@ class IsolateRunner implements Runner {
     if (this.isIdle) this.sink.onIdle();
   }
 
+  goOn(): void {
+    this.run();
+  }
+
   cancel(delivery: number): void {
     const isolate = this.#running.get(delivery);
     if (isolate !== undefined) {

@@ -34,8 +34,10 @@ export interface WorkSink {
 export interface Runner {
   /** Adds an item; {@linkcode run} begins it. */
   push(item: WorkItem): void;
-  /** Begins what can be begun. */
+  /** Begins what can be begun, in a turn of the event loop of its own. */
   run(): void;
+  /** The same, in a turn that others of its calls may have used already. */
+  goOn(): void;
   /** An item isn't needed any more. */
   cancel(delivery: number): void;
   /** Takes out what isn't begun. */

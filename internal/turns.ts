@@ -27,7 +27,12 @@ export class Turns {
       return;
     }
     this.#call = call;
-    this.#timer = setTimeout(() => this.hurry(), 0);
+    // What this turn has still to do comes first, or the timer would be due at
+    // once and nothing would sleep.
+    setImmediate(() => {
+      if (this.#call !== call) return;
+      this.#timer = setTimeout(() => this.hurry(), 0);
+    });
   }
 
   /** Who waits for a timer is called now. */

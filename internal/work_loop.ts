@@ -100,6 +100,11 @@ export class WorkLoop implements Runner {
   readonly #turns = new Turns();
   /** After so many items the clock is looked at. */
   #glance = 1;
+  /** Items since then. */
+  #count = 0;
+  #lookedAt = 0;
+  /** The end of the slice. */
+  #until = 0;
 
   constructor(
     handler: Handler<never, unknown>,
@@ -122,24 +127,29 @@ export class WorkLoop implements Runner {
 
   run(): void {
     if (this.#isLooping || this.#isScheduled) return;
+    this.#lookedAt = performance.now();
+    this.#until = this.#lookedAt + SLICE_MS;
+    this.#count = 0;
+    this.goOn();
+  }
+
+  goOn(): void {
+    if (this.#isLooping || this.#isScheduled) return;
     this.#isLooping = true;
-    let from = performance.now();
-    const until = from + SLICE_MS;
-    let count = 0;
     while (
       this.#waiting.length > 0 && this.#running.size < this.#concurrency &&
       !this.#sink.isBusy()
     ) {
       this.#begin(this.#waiting.shift());
-      if (++count < this.#glance) continue;
+      if (++this.#count < this.#glance) continue;
       const now = performance.now();
       // As often as needed to notice a slow handler, and no oftener.
-      this.#glance = now - from < 0.2
+      this.#glance = now - this.#lookedAt < 0.2
         ? Math.min(MAX_GLANCE, this.#glance * 2)
         : 1;
-      from = now;
-      count = 0;
-      if (now > until && this.#waiting.length > 0) {
+      this.#lookedAt = now;
+      this.#count = 0;
+      if (now > this.#until && this.#waiting.length > 0) {
         this.#isScheduled = true;
         this.#turns.next(() => {
           this.#isScheduled = false;
@@ -223,7 +233,7 @@ export class WorkLoop implements Runner {
   #settle(item: WorkItem, tell: () => void): void {
     this.#running.delete(item.delivery);
     tell();
-    if (this.#waiting.length > 0) this.run();
+    if (this.#waiting.length > 0) this.goOn();
     else if (this.isIdle) this.#sink.onIdle();
   }
 

@@ -2,7 +2,7 @@
  * `work()` without the connection.
  */
 import { assert, assertEquals } from "@std/assert";
-import { listen, work } from "../mod.ts";
+import { type Handler, listen, type StandardSchemaV1, work } from "../mod.ts";
 import { ItemKind } from "../internal/frame.ts";
 import type { WorkItem } from "../internal/work_items.ts";
 import { WorkLoop } from "../internal/work_loop.ts";
@@ -65,23 +65,44 @@ function burn(ms: number): void {
   while (performance.now() < until);
 }
 
-Deno.test("work(): sockets are read and written while slow handlers go on", async () => {
-  await using server = listen<number, number>({ port: 0 });
-  const { port } = server.addr as Deno.NetAddr;
-  let begun = 0;
-  const done = work<number, number>({ port, prefetch: 200 }, (n) => {
-    begun++;
-    burn(10);
-    return n;
+/** What passes, and says so a microtask later. */
+const later: StandardSchemaV1<number> = {
+  "~standard": {
+    version: 1,
+    vendor: "test",
+    validate: (value) => Promise.resolve({ value: value as number }),
+  },
+};
+
+const HANDLERS: Record<string, [Handler<number, number>, object?]> = {
+  "slow handlers": [(n) => (burn(5), n)],
+  "slow async handlers": [async (n) => (burn(5), await n)],
+  "slow handlers with an async schema": [
+    (n) => (burn(2), n),
+    { resultSchema: later },
+  ],
+};
+for (const [what, [handler, options]] of Object.entries(HANDLERS)) {
+  Deno.test(`work(): sockets are read and written while ${what} go on`, async () => {
+    await using server = listen<number, number>({ port: 0 });
+    const { port } = server.addr as Deno.NetAddr;
+    let begun = 0;
+    const done = work<number, number>(
+      { port, prefetch: 400, ...options },
+      (n, context) => {
+        begun++;
+        return handler(n, context);
+      },
+    );
+    await server.ready();
+    const results = Array.from({ length: 200 }, (_, n) => server.submit(n));
+    await results[0];
+    assert(begun < 60, `the first result after ${begun} items`);
+    await Promise.all(results);
+    await server.close();
+    await done;
   });
-  await server.ready();
-  const results = Array.from({ length: 100 }, (_, n) => server.submit(n));
-  await results[0];
-  assert(begun < 30, `the first result after ${begun} items`);
-  await Promise.all(results);
-  await server.close();
-  await done;
-});
+}
 
 Deno.test("map(): sockets are read and written while a slow source goes on", async () => {
   await using server = listen<number, number>({ port: 0 });
