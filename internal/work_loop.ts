@@ -95,6 +95,8 @@ export class WorkLoop implements Runner {
   readonly #waiting = new WaitingItems();
   /** What runs and has not returned, by delivery. */
   readonly #running = new Map<number, Context>();
+  /** Whose handler is being called, and may itself end the connection. */
+  #called: Context | null = null;
   #isLooping = false;
   #isScheduled = false;
   readonly #turns = new Turns();
@@ -176,6 +178,7 @@ export class WorkLoop implements Runner {
   }
 
   abort(reason: unknown): void {
+    this.#called?.abort(reason);
     for (const context of this.#running.values()) context.abort(reason);
   }
 
@@ -188,6 +191,7 @@ export class WorkLoop implements Runner {
     let outcome: unknown;
     let promise: Promise<unknown> | null = null;
     let isGenerator = false;
+    this.#called = context;
     try {
       outcome = this.#call(item, context);
       if (
@@ -199,9 +203,11 @@ export class WorkLoop implements Runner {
         if (promise !== null) this.#await(item, promise);
       }
     } catch (error) {
+      this.#called = null;
       this.#sink.error(item, error);
       return;
     }
+    this.#called = null;
     if (promise !== null) this.#running.set(item.delivery, context);
     else if (isGenerator) {
       this.#generate(item, context, outcome as AsyncIterable<unknown>);

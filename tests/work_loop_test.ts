@@ -1,8 +1,15 @@
 /**
  * `work()` without the connection.
  */
-import { assert, assertEquals } from "@std/assert";
-import { type Handler, listen, type StandardSchemaV1, work } from "../mod.ts";
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import {
+  connect,
+  ConnectionLostError,
+  type Handler,
+  listen,
+  type StandardSchemaV1,
+  work,
+} from "../mod.ts";
 import { ItemKind } from "../internal/frame.ts";
 import type { WorkItem } from "../internal/work_items.ts";
 import { WorkLoop } from "../internal/work_loop.ts";
@@ -120,4 +127,22 @@ Deno.test("map(): sockets are read and written while a slow source goes on", asy
   assert(taken < 30, `the first result after ${taken} items`);
   await server.close();
   await done;
+});
+
+Deno.test("Client.work(): a handler that aborts its client at once sees its signal aborted", async () => {
+  await using server = listen<number, number>({ port: 0 });
+  const { port } = server.addr as Deno.NetAddr;
+  const client = await connect<number, number>({ port });
+  const seen = Promise.withResolvers<boolean[]>();
+  const done = client.work(async (n, { signal }) => {
+    const before = signal.aborted;
+    void client.abort(new Error("enough"));
+    seen.resolve([before, signal.aborted]);
+    return await n;
+  });
+  const result = server.submit(1);
+  result.catch(() => {});
+  assertEquals(await within(seen.promise, 5000, "it is called"), [false, true]);
+  await assertRejects(() => done, ConnectionLostError, "enough");
+  await server.abort();
 });
