@@ -9,6 +9,7 @@
  * @module
  */
 
+import { toThrown } from "./thrown.ts";
 import type { TraceContext } from "./trace_context.ts";
 
 /** The kinds of spans that there are here, by OpenTelemetry's numbers. */
@@ -116,9 +117,10 @@ export class Tracing {
 
 /** A span that failed. */
 export function fail(span: Span, error: Error): void {
-  const { name, message, stack } = error;
+  // A getter of the error's may throw, which is nobody else's matter.
+  const { name, message, stack } = toThrown(error, 0);
   span.recordException(
-    typeof stack === "string" ? { name, message, stack } : { name, message },
+    stack !== undefined ? { name, message, stack } : { name, message },
   );
   span.setStatus({ code: STATUS_ERROR, message });
 }

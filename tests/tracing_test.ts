@@ -19,8 +19,10 @@ import {
   writeTrace,
 } from "../internal/trace_context.ts";
 import {
+  fail,
   openTracing,
   RemoteSpan,
+  type Span,
   type Telemetry,
 } from "../internal/tracing.ts";
 import {
@@ -149,6 +151,25 @@ Deno.test("RemoteSpan has what handlers may ask of an active span", () => {
 });
 
 // --- Off, as it is in this process ---
+
+Deno.test("fail(): an error whose stack can't be read fails its span alone", () => {
+  const told: unknown[] = [];
+  const span = {
+    recordException: (error: unknown) => told.push(error),
+    setStatus: (status: unknown) => told.push(status),
+  } as unknown as Span;
+  const error = new RangeError("no");
+  Object.defineProperty(error, "stack", {
+    get() {
+      throw new TypeError("nor this");
+    },
+  });
+  fail(span, error);
+  assertEquals(told, [
+    { name: "RangeError", message: "no" },
+    { code: 2, message: "no" },
+  ]);
+});
 
 Deno.test("Tracing that is off: a client asks for no traces", async () => {
   const [peer, conn] = ScriptedPeer.pair();
