@@ -10,7 +10,7 @@ import { cbor, type Codec } from "../codec.ts";
 import type { CborOptions } from "./cbor_codec.ts";
 import { importHandler } from "./handler_module.ts";
 import { PayloadCodec } from "./payload.ts";
-import { tellUncaught } from "./thread.ts";
+import { exitAtOnce, tellUncaught } from "./thread.ts";
 import { fromThrown, type Thrown, toThrown } from "./thrown.ts";
 import { tracingOfProcess } from "./tracing.ts";
 import { RemoteScope } from "./work_spans.ts";
@@ -68,14 +68,7 @@ export async function serve(setup: IsolateSetup): Promise<void> {
   const { port } = setup;
   const send = (told: FromIsolate, transfer: Transferable[] = []) =>
     port.postMessage(told, transfer);
-  // By itself it returns, and what called it goes on for a while.
-  const { exit } = Deno;
-  Object.assign(Deno, {
-    exit(code?: number): never {
-      exit(code);
-      for (;;);
-    },
-  });
+  exitAtOnce();
   tellUncaught((error) => send({ type: "crash", error }));
   try {
     const { handler, codec } = await load(setup);

@@ -9,7 +9,7 @@ import { cbor, type Codec } from "../codec.ts";
 import type { CborOptions } from "./cbor_codec.ts";
 import { importHandler } from "./handler_module.ts";
 import type { ConnectOptions, WorkOptions } from "./options.ts";
-import { tellUncaught } from "./thread.ts";
+import { exitAtOnce, tellUncaught } from "./thread.ts";
 import { type Thrown, toThrown } from "./thrown.ts";
 import type { Transform } from "./transforms.ts";
 import type { Handler } from "./work_loop.ts";
@@ -64,6 +64,7 @@ interface ClientModule {
 export async function serve(setup: LocalSetup): Promise<void> {
   const { url, port, connect, concurrency } = setup;
   const send = (told: FromLocal) => port.postMessage(told);
+  exitAtOnce();
   tellUncaught((error) => send({ type: "crash", error }));
   const leave = new AbortController();
   port.onmessage = () => leave.abort();

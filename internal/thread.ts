@@ -40,3 +40,17 @@ export function tellUncaught(tell: (error: Thrown) => void): void {
   globalThis.addEventListener("error", onUncaught);
   globalThis.addEventListener("unhandledrejection", onUncaught);
 }
+
+/**
+ * Inside of a thread: `Deno.exit()` is the end. By itself it returns, and what
+ * called it goes on for a while.
+ */
+export function exitAtOnce(): void {
+  const { exit } = Deno;
+  Object.assign(Deno, {
+    exit(code?: number): never {
+      exit(code);
+      for (;;);
+    },
+  });
+}

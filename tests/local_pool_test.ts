@@ -204,7 +204,8 @@ test("a module that can't be used aborts the server, and says why", async () => 
       ["throw new Error('not today')", "not today"],
       ["export const handler = 1", "expected a function"],
       ["syntax error", "Cannot load the handler"],
-      ["Deno.exit(1)", "Cannot load the handler"],
+      ["Deno.exit(1)", "exit code 1"],
+      ["Deno.exit(1); export default (n) => n", "exit code 1"],
     ] as const
   ) {
     const server = listen<number, number>({
