@@ -336,8 +336,12 @@ async function open() {
   });
   source.addEventListener("error", () => {
     phase("lost");
-    if (source.readyState === EventSource.CLOSED) setTimeout(open, 2000);
+    if (source.readyState === EventSource.CLOSED) setTimeout(begin, 2000);
   });
+}
+// Who answers while the server is away may be a proxy.
+function begin() {
+  open().catch(() => { phase("lost"); setTimeout(begin, 2000); });
 }
 // Any text fits into a header so.
 const hex = (text) => [...new TextEncoder().encode(text)]
@@ -346,9 +350,9 @@ const hex = (text) => [...new TextEncoder().encode(text)]
 $("login-form").addEventListener("submit", (submitted) => {
   submitted.preventDefault();
   token = $("token").value;
-  open().catch(() => phase("lost"));
+  begin();
 });
-open().catch(() => { phase("lost"); setTimeout(() => location.reload(), 2000); });
+begin();
 `;
 
 function plotFigure(id: "rate" | "time", title: string, note: string): string {

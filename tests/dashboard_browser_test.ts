@@ -172,3 +172,49 @@ async function look(): Promise<void> {
   );
   assertEquals(browser.complaints, []);
 }
+
+Deno.test({
+  name:
+    "The live page behind a proxy whose server is away for a while (needs Chromium)",
+  ignore: chromium === undefined,
+  fn: () => within(comeBack(), 60_000, "the page is back"),
+});
+
+async function comeBack(): Promise<void> {
+  await using server = listen({ port: 0, dashboard: { port: 0 } });
+  const { port } = server.dashboardAddr!;
+  // Figures that a page asks for while there is no server behind the proxy.
+  let refused = 0, streams = new AbortController(), isAway = false;
+  await using proxy = Deno.serve({
+    hostname: "127.0.0.1",
+    port: 0,
+    onListen: () => {},
+  }, async (request) => {
+    const { pathname } = new URL(request.url);
+    if (!isAway) {
+      const { body, headers } = await fetch(
+        `http://127.0.0.1:${port}${pathname}`,
+      );
+      const { signal } = streams;
+      const passing = new TransformStream({
+        start: (passing) =>
+          signal.addEventListener("abort", () => passing.terminate()),
+      });
+      return new Response(body!.pipeThrough(passing), { headers });
+    }
+    if (pathname === "/stats.json") refused++;
+    return new Response("Bad Gateway", { status: 502 });
+  });
+  await using browser = await Browser.start();
+  const phase = `document.getElementById("phase").textContent`;
+  await browser.go(`http://127.0.0.1:${proxy.addr.port}/`);
+  await browser.sees(`${phase} === "live"`);
+  isAway = true;
+  streams.abort();
+  await until(() => refused > 0, "it has asked", 20_000);
+  streams = new AbortController();
+  isAway = false;
+  await browser.sees(`${phase} === "live"`);
+  // What stays open would keep the proxy.
+  streams.abort();
+}
