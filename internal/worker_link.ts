@@ -557,7 +557,8 @@ export class WorkerLink implements Worker {
     const number = reader.readUint();
     const error = readError(reader);
     const entry = this.#take(number);
-    this.#failed++;
+    // An error is how a cancelled item is answered, too.
+    if (entry.state !== SETTLED) this.#failed++;
     this.#host.onError(this, entry, error);
   }
 

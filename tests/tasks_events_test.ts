@@ -201,3 +201,20 @@ Deno.test("Every type of event is in a test", async () => {
     assert(tests.includes(`"${type}"`), `"${type}" is in no test`);
   }
 });
+
+both("An item that is cancelled is no failure of its worker's", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const { server } = kit;
+  await kit.worker((_n, { signal }) =>
+    new Promise((_, reject) => {
+      signal.addEventListener("abort", () => reject(signal.reason));
+    }), { concurrency: 2 });
+  const controller = new AbortController();
+  const { signal } = controller;
+  const results = range(2).map((n) => server.submit(n, { signal }));
+  await until(() => server.workers[0]!.inFlight === 2, "both are executed");
+  controller.abort();
+  await Promise.allSettled(results);
+  await until(() => server.workers[0]!.inFlight === 0, "both are answered");
+  assertEquals([server.stats().failed, server.workers[0]!.failed], [0, 0]);
+});
