@@ -197,6 +197,17 @@ Deno.test("tools/std.ts hands on arguments and the exit status, and drops a firs
   assertEquals({ code, stdout }, { code: 7, stdout: "DIR -- --flag" });
 });
 
+Deno.test("tools/std.ts leaves a script the -- behind its own arguments", async () => {
+  await using folder = await folderOf({
+    "main.ts": 'console.log(Deno.args.join(" "));',
+  });
+  const { stdout } = await stdTool(
+    ["run", "-A", join(folder.path, "main.ts"), "map", "-k", "--", "echo"],
+    { env: { DISTCHAN_STD: "offline" } },
+  );
+  assertEquals(stdout, "map -k -- echo");
+});
+
 Deno.test({
   name: "tools/std.ts hands on signals",
   ignore: Deno.build.os === "windows",

@@ -387,9 +387,7 @@ async function describe(
 }
 
 async function main(): Promise<never> {
-  const args = [...Deno.args];
-  const dashes = args.indexOf("--");
-  if (dashes >= 0) args.splice(dashes, 1);
+  const args = withoutTaskDashes(Deno.args);
   if (args.length === 0) {
     console.error("Usage: deno run -A tools/std.ts <subcommand> [arguments]");
     Deno.exit(2);
@@ -403,6 +401,17 @@ async function main(): Promise<never> {
     Deno.exit(2);
   }
   exitLike(status);
+}
+
+/**
+ * Without the `--` of `deno task NAME -- ARGUMENTS`. One that stands behind a
+ * script's own arguments is the script's: `run cli.ts map --local 2 -- echo`.
+ */
+function withoutTaskDashes(args: readonly string[]): string[] {
+  const dashes = args.indexOf("--");
+  const script = args.findIndex((arg, i) => i > 0 && !arg.startsWith("-"));
+  const isOwn = args[0] === "run" && script > 0 && dashes > script + 1;
+  return dashes < 0 || isOwn ? [...args] : args.toSpliced(dashes, 1);
 }
 
 function withThisDeno(arg: string): string {
