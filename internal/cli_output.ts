@@ -8,6 +8,11 @@ import { FatalError } from "./cli_arguments.ts";
 import type { Format } from "./cli_input.ts";
 import { reasonOf } from "./thrown.ts";
 
+// deno-lint-ignore no-control-regex
+const COLORS = /\x1b\[[\d;]*m/g;
+// deno-lint-ignore no-control-regex
+const CONTROLS = /[\x00-\x08\x0b-\x1f\x7f-\x9f]/g;
+
 /** Nobody reads standard output any more. */
 export class PipeClosedError extends Error {}
 
@@ -95,11 +100,10 @@ function replacer(_key: string, value: unknown): unknown {
 
 /**
  * Text of others on a terminal: without escape sequences, which could do more
- * than be shown.
+ * than be shown. Colors, as Deno puts them into its own messages, are left out.
  */
 export function printable(text: string): string {
-  // deno-lint-ignore no-control-regex
-  return text.replaceAll(/[\x00-\x08\x0b-\x1f\x7f-\x9f]/g, "\ufffd");
+  return text.replaceAll(COLORS, "").replaceAll(CONTROLS, "\ufffd");
 }
 
 /** So much of a text, on one line. */

@@ -5,7 +5,7 @@ import {
   assertMatch,
   assertStringIncludes,
 } from "@std/assert";
-import { formatResult } from "../internal/cli_output.ts";
+import { formatResult, printable } from "../internal/cli_output.ts";
 import { stdArgs } from "../tools/std.ts";
 import {
   addressOf,
@@ -89,6 +89,14 @@ Deno.test("map tells failures on standard error, with status 1 at the end", asyn
   assertEquals(code, 1);
   assertEquals(lines, ["a", '{"n":"1","map":{"a":[1,2]}}', "none"]);
   assertEquals(stderr, "distchan: item 2 (throw) failed: not that one\n");
+});
+
+Deno.test("printable() leaves out colors, and shows other escapes", () => {
+  assertEquals(
+    printable("at \x1b[0m\x1b[36mfile:///a.ts\x1b[0m:\x1b[33m1\x1b[0m"),
+    "at file:///a.ts:1",
+  );
+  assertEquals(printable("\x1b[2J\x07"), "\ufffd[2J\ufffd");
 });
 
 Deno.test("map --retries tries again what failed", async () => {
