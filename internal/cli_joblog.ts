@@ -17,6 +17,8 @@ export type Settled =
     readonly failure: {
       readonly name: string;
       readonly message: string;
+      /** What is behind it, if it says more. */
+      readonly cause?: string;
       readonly attempts: number;
     };
   };

@@ -31,7 +31,7 @@ import { readRunnable, type Runnable, toUsable } from "./cli_module.ts";
 import { Console } from "./cli_progress.ts";
 import { Reporter } from "./cli_reporter.ts";
 import { StopSignals } from "./cli_signals.ts";
-import { reasonOf } from "./thrown.ts";
+import { causesOf, reasonOf } from "./thrown.ts";
 
 /** How often it is looked whether draining is of any use, in ms. */
 const DRAIN_TICK_MS = 50;
@@ -39,6 +39,8 @@ const DRAIN_TICK_MS = 50;
 const GOODBYE_MS = 5000, LOCAL_GOODBYE_MS = 300;
 /** How many rejected workers are told, and how many crashes. */
 const MAX_REJECTED = 10, MAX_CRASHES = 10;
+/** So much of what is behind a failure is told, in UTF-16 units. */
+const MAX_CAUSE = 1000;
 
 /** What the command line says. */
 interface Settings {
@@ -219,8 +221,12 @@ class MapCommand implements Disposable {
     if (failure === undefined) {
       return this.#reporter.add(item, { result: outcome.result });
     }
-    const { error: { name, message }, attempts } = failure;
-    return this.#reporter.add(item, { failure: { name, message, attempts } });
+    const { error, attempts } = failure;
+    const { name, message } = error;
+    const cause = excerpt(causesOf(error), MAX_CAUSE);
+    return this.#reporter.add(item, {
+      failure: { name, message, ...(cause === "" ? {} : { cause }), attempts },
+    });
   }
 
   #startPool(): void {

@@ -60,8 +60,10 @@ export class Reporter {
     if (failure !== undefined) {
       this.failed++;
       const name = excerpt(item.text, 60);
-      const line =
-        `distchan: item ${item.seq} (${name}) failed: ${failure.message}`;
+      const { message, cause } = failure;
+      const line = `distchan: item ${item.seq} (${name}) failed: ${message}${
+        cause === undefined ? "" : `: ${cause}`
+      }`;
       this.#failures.push(line);
       this.#waiting += line.length;
     } else {

@@ -16,7 +16,7 @@ import {
   UsageError,
 } from "./cli_arguments.ts";
 import { excerpt, print } from "./cli_output.ts";
-import { reasonOf } from "./thrown.ts";
+import { causesOf, reasonOf } from "./thrown.ts";
 
 /** What `/stats.json` has. */
 export interface Snapshot extends ServerStats {
@@ -29,6 +29,8 @@ export interface Snapshot extends ServerStats {
 
 const REQUEST_MS = 5000;
 const MAX_MISSES = 10;
+/** So much of why a server can't be read is shown, in UTF-16 units. */
+const MAX_CAUSE = 500;
 /** How many failures are shown. */
 const FAILURES = 5;
 
@@ -273,7 +275,12 @@ async function fetchSnapshot(
     });
     body = response.ok ? await response.json() : await response.body?.cancel();
   } catch (error) {
-    throw new FatalError(`can't read ${where}: ${reasonOf(error)}`);
+    const reason = reasonOf(error), cause = causesOf(error);
+    throw new FatalError(
+      `can't read ${where}: ${
+        cause === "" ? reason : `${reason}: ${excerpt(cause, MAX_CAUSE)}`
+      }`,
+    );
   }
   if (response.status === 401 || response.status === 403) {
     throw new FatalError(

@@ -48,6 +48,21 @@ export function reasonOf(thrown: unknown): string {
   return toError(thrown).message;
 }
 
+/**
+ * Why, and why that: the messages of the causes behind it, in one text.
+ * Empty without causes. An error of `fetch()` says nothing by itself.
+ */
+export function causesOf(thrown: unknown): string {
+  const { message, cause } = toThrown(thrown);
+  const texts = [message];
+  for (let at = cause; at !== undefined; at = at.cause) {
+    const text = at.message === "" ? at.name : at.message;
+    // Who wraps an error often repeats it.
+    if (!texts.at(-1)!.includes(text)) texts.push(text);
+  }
+  return texts.slice(1).join(": ");
+}
+
 /** Turns what was thrown into plain data. */
 export function toThrown(thrown: unknown, depth: number = MAX_CAUSES): Thrown {
   const error = toError(thrown);

@@ -91,6 +91,27 @@ Deno.test("map tells failures on standard error, with status 1 at the end", asyn
   assertEquals(stderr, "distchan: item 2 (throw) failed: not that one\n");
 });
 
+Deno.test("map tells what is behind a failure, in the joblog as well", async () => {
+  await using folder = await Folder.make();
+  const log = `${folder.path}/log`;
+  const { code, stderr } = await runCli(
+    ["map", "--local=1", "--joblog", log, MOODY],
+    { stdin: "caused\n" },
+  );
+  assertEquals(code, 1);
+  assertEquals(
+    stderr,
+    "distchan: item 1 (caused) failed: fetch failed: no route: refused\n",
+  );
+  const { error } = JSON.parse(await Deno.readTextFile(log));
+  assertEquals(error, {
+    name: "TypeError",
+    message: "fetch failed",
+    cause: "no route: refused",
+    attempts: 1,
+  });
+});
+
 Deno.test("printable() leaves out colors, and shows other escapes", () => {
   assertEquals(
     printable("at \x1b[0m\x1b[36mfile:///a.ts\x1b[0m:\x1b[33m1\x1b[0m"),

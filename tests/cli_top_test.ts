@@ -224,6 +224,16 @@ Deno.test("top says what is no dashboard", async () => {
   assertStringIncludes(nobody.stderr, "can't read 127.0.0.1:1");
 });
 
+Deno.test("top says why nobody can be read", async () => {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = listener.addr;
+  listener.close();
+  const { code, stderr } = await runHere(["top", `:${port}`]);
+  assertEquals(code, 3);
+  // What fetch() itself throws says nothing: its cause does.
+  assertMatch(stderr, /can't read 127\.0\.0\.1:\d+: .*refused/);
+});
+
 Deno.test("formatBar() fits the terminal", () => {
   const progress = {
     done: 500,

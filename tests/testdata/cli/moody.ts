@@ -3,6 +3,10 @@ const tried = new Set<unknown>();
 
 export default (item: string): unknown => {
   if (item === "throw") throw new RangeError("not that one");
+  if (item === "caused") {
+    const cause = new Error("no route", { cause: new Error("refused") });
+    throw new TypeError("fetch failed", { cause });
+  }
   if (item === "spin") for (;;);
   if (item === "exit") Deno.exit(7);
   if (item === "secret") return Deno.env.get("DISTCHAN_SECRET") ?? "none";
