@@ -74,15 +74,20 @@ async function dispatch(args: readonly string[]): Promise<number> {
   if (read.has("help")) return tell(commandHelp(spec));
   switch (spec.name) {
     case "help": {
-      const [topic] = read.operands;
+      const topic = onlyOperand(read);
       return tell(
         topic === undefined ? generalHelp() : commandHelp(commandNamed(topic)),
       );
     }
     case "completions": {
-      const [shell] = read.operands;
+      const shell = onlyOperand(read);
       if (!SHELLS.includes(shell as Shell)) {
-        throw new UsageError(`which shell? Give one of ${SHELLS.join(", ")}`);
+        const shells = SHELLS.join(", ");
+        throw new UsageError(
+          shell === undefined
+            ? `which shell? Give one of ${shells}`
+            : `which shell? "${shell}" is none of ${shells}`,
+        );
       }
       return tell(completions(shell as Shell));
     }
@@ -94,6 +99,14 @@ async function dispatch(args: readonly string[]): Promise<number> {
     default:
       return await (await import("./internal/cli_top.ts")).top(read);
   }
+}
+
+/** The one that a command takes at most. */
+function onlyOperand({ operands }: Arguments): string | undefined {
+  if (operands.length > 1) {
+    throw new UsageError(`unexpected "${operands[1]}" behind ${operands[0]}`);
+  }
+  return operands[0];
 }
 
 function commandNamed(name: string): CommandSpec {

@@ -334,7 +334,9 @@ async function readSettings(args: Arguments): Promise<Settings> {
   }
   if (local === 0 && listenAt === null) {
     throw new UsageError(
-      "who is to do the work? Give --listen for workers that connect, or MODULE.ts or -- COMMAND for workers on this machine",
+      given === 0
+        ? "--local is 0 and there is no --listen: who is to do the work?"
+        : "who is to do the work? Give --listen for workers that connect, or MODULE.ts or -- COMMAND for workers on this machine",
     );
   }
   const cert = await readPem(args, "cert");
@@ -380,7 +382,10 @@ async function openJoblog(args: Arguments): Promise<Joblog | null> {
   const resumeFailed = args.has("resume-failed");
   const resume = args.has("resume") || resumeFailed;
   if (path === undefined) {
-    if (resume) throw new UsageError("--resume needs the --joblog to resume");
+    if (resume) {
+      const name = resumeFailed ? "--resume-failed" : "--resume";
+      throw new UsageError(`${name} needs the --joblog to resume`);
+    }
     return null;
   }
   return await Joblog.open(path, { resume, resumeFailed });

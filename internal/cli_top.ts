@@ -37,10 +37,13 @@ const FAILURES = 5;
 /** Runs `distchan top`; resolves with its exit status. */
 export async function top(args: Arguments): Promise<number> {
   const [where, ...more] = args.operands;
-  if (where === undefined || more.length > 0) {
+  if (where === undefined) {
     throw new UsageError(
       "which server? Give HOST:PORT of its dashboard, or its URL",
     );
+  }
+  if (more.length > 0) {
+    throw new UsageError(`${1 + more.length} servers, expected one`);
   }
   const ca = await readAuthorities(args);
   const place = parsePlace(where, ca !== undefined);
@@ -284,7 +287,9 @@ async function fetchSnapshot(
   }
   if (response.status === 401 || response.status === 403) {
     throw new FatalError(
-      `${where} wants another secret: --secret-file or DISTCHAN_SECRET`,
+      `${where} wants ${
+        secret === undefined ? "its server's" : "another"
+      } secret: --secret-file or DISTCHAN_SECRET`,
     );
   }
   if (!response.ok || !isSnapshot(body)) {

@@ -14,7 +14,7 @@ import {
 import { completions, type Shell } from "../internal/cli_completions.ts";
 import { commandHelp, generalHelp } from "../internal/cli_help.ts";
 import { COMMANDS, SHELLS, STATUSES } from "../internal/cli_spec.ts";
-import { hasProgram, runCli } from "./_support/cli.ts";
+import { hasProgram, runCli, runHere } from "./_support/cli.ts";
 import { Folder } from "./_support/folder.ts";
 
 const MAP = COMMANDS.find(({ name }) => name === "map")!;
@@ -164,4 +164,19 @@ Deno.test({
     assertEquals(await bashOffers("completions", "f"), ["fish"]);
     assertEquals(await bashOffers("map", "--", "mod"), ["module.ts"]);
   },
+});
+
+Deno.test("completions and help say what they don't take", async () => {
+  for (
+    const [args, reason] of [
+      [["completions"], "which shell? Give one of bash, zsh, fish"],
+      [["completions", "ksh"], '"ksh" is none of bash, zsh, fish'],
+      [["completions", "bash", "zsh"], 'unexpected "zsh" behind bash'],
+      [["help", "map", "work"], 'unexpected "work" behind map'],
+    ] as const
+  ) {
+    const { code, stderr } = await runHere(args);
+    assertEquals(code, 2, stderr);
+    assertStringIncludes(stderr, reason);
+  }
 });

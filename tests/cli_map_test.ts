@@ -467,6 +467,8 @@ Deno.test("map refuses command lines that make no sense", async () => {
       [["-k=1", UPPER], "no option -="],
       [["--format=xml", UPPER], "expected lines, jsonl, null"],
       [["--resume", UPPER], "--resume needs the --joblog"],
+      [["--resume-failed", UPPER], "--resume-failed needs the --joblog"],
+      [["--local=0", UPPER], "--local is 0 and there is no --listen"],
       [["--timeout=-1", UPPER], "expected seconds above 0"],
       [["--frobnicate", UPPER], "there is no option --frobnicate"],
       [[UPPER, "--", "echo"], "expected one of them"],

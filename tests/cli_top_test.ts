@@ -187,6 +187,7 @@ Deno.test("top refuses what is no URL of a dashboard", async () => {
   for (
     const [args, reason] of [
       [[], "which server?"],
+      [[":1", ":2"], "2 servers, expected one"],
       [["ftp://localhost"], "ftp://localhost is no address"],
       [["https://"], "https:// is no address"],
       [["a b:5"], "a b:5 is no address"],
