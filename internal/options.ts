@@ -167,8 +167,8 @@ export interface ServerOptions<Item = any, Result = any> extends CommonOptions {
    */
   maxBufferedBytes?: number;
   /**
-   * Items that may wait for their first dispatch. `send()` and `submit()`
-   * reject past it.
+   * Items that may wait for their first dispatch: those of `send()`, and as
+   * many of `submit()`, which reject past it. `writable` and `map()` wait.
    *
    * @default {Infinity}
    */
