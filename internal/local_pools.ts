@@ -11,7 +11,7 @@ import type { ConnectOptions, SpawnOptions } from "./options.ts";
 
 /** Workers of {@linkcode Server.spawn}: threads of this process. */
 export interface LocalWorkers extends AsyncDisposable {
-  /** How many there are. */
+  /** How many were started. */
   readonly count: number;
   /**
    * Ends them: what they have begun is finished, and what they haven't goes
