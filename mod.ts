@@ -14,7 +14,7 @@
  * const server = listen<string, string>({ port: 0 });
  *
  * // Usually on other machines: as many as there are.
- * const { port } = server.addr as Deno.NetAddr;
+ * const { port } = server.addr;
  * work<string, string>({ port }, (word) => word.toUpperCase());
  *
  * const words = ReadableStream.from(["hello", "world"]);

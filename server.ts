@@ -142,7 +142,7 @@ export type {
  * import { work } from "@distchan/distchan/client";
  *
  * const server = listen<number, number>({ port: 0 });
- * const { port } = server.addr as Deno.NetAddr;
+ * const { port } = server.addr;
  * const worker = work<number, number>({ port }, (n) => n * n);
  *
  * for (const n of [1, 2, 3]) await server.send(n);
@@ -157,7 +157,7 @@ export type {
  */
 export function listen<Item, Result>(
   options: ListenOptions<Item, Result>,
-): Server<Item, Result> {
+): Server<Item, Result> & { readonly addr: Deno.NetAddr } {
   options = ownOptions(options, "listen");
   const { hostname = DEFAULTS.hostname, port, cert, key, local, ...rest } =
     options;
@@ -179,7 +179,7 @@ export function listen<Item, Result>(
       const { module, ...spawnOptions } = local;
       server.spawn(module, spawnOptions);
     }
-    return server;
+    return server as typeof server & { readonly addr: Deno.NetAddr };
   } catch (error) {
     // The dashboard's port is taken, for example.
     listener.close();
