@@ -2,7 +2,12 @@
  * "When things go wrong" of README.md: a test for each row of its table, named
  * as the row is. Processes are real where the row is about one.
  */
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertRejects,
+  assertStringIncludes,
+} from "@std/assert";
 import {
   type ClientEvent,
   connect,
@@ -21,6 +26,7 @@ import {
   type Transform,
   work,
 } from "../mod.ts";
+import { Authority } from "./_support/certificates.ts";
 import { range } from "./_support/channel_kit.ts";
 import { MemoryListener } from "./_support/memory_pair.ts";
 import type { Process } from "./_support/process.ts";
@@ -352,6 +358,41 @@ fault("a worker with another signature, codec, secret", async () => {
     ["signature", "codec", "auth", "auth"],
   );
   await server.close();
+});
+
+fault("one end speaks TLS, the other doesn't", async () => {
+  const { cert, key } = await (await Authority.create("tests")).issue();
+  const ends = [
+    [{ cert, key }, {}, "seems to speak TLS"],
+    [{}, { tls: true }, "TLS: "],
+  ] as const;
+  for (const [serverOptions, clientOptions, reason] of ends) {
+    const rejected: string[] = [];
+    const server = listen<Item, number>({
+      port: 0,
+      ...serverOptions,
+      onEvent: (e) => e.type === "rejected" && rejected.push(e.code),
+    });
+    const tries: Error[] = [];
+    const controller = new AbortController();
+    const working = work<Item, number>(
+      {
+        port: server.addr.port,
+        ...clientOptions,
+        reconnect: { minDelayMs: 1, maxDelayMs: 5 },
+        onEvent: (e) => e.type === "reconnecting" && tries.push(e.error),
+      },
+      () => 0,
+      { signal: controller.signal },
+    );
+    await until(() => tries.length > 3, "it tries on and on");
+    assert(tries.every((e) => e instanceof HandshakeError));
+    assertStringIncludes(tries[0]!.message, reason);
+    await until(() => rejected.length > 0, "the server tells it as well");
+    controller.abort();
+    await working;
+    await server.close();
+  }
 });
 
 fault("a transform fails on a connection", async () => {
