@@ -40,6 +40,8 @@ export interface Worker {
   readonly instance: string;
   /** Whether it may be given items at all. */
   readonly isOpen: boolean;
+  /** Whether it has come so lately that it will surely ask for items. */
+  readonly isExpected: boolean;
   /** Whether nothing was heard of it for too long. */
   readonly isSuspect: boolean;
   /** Whether it has room for one more item. */
@@ -715,7 +717,7 @@ export class Delivery {
    */
   #candidates(entry: Item): readonly Worker[] {
     return this.#options.byItem && entry.way.kind === ItemKind.CALL
-      ? this.#workers.filter(({ mode }) => mode === Mode.WORK)
+      ? this.#workers.filter((w) => w.isExpected || w.mode === Mode.WORK)
       : this.#workers;
   }
 

@@ -171,13 +171,20 @@ export class Custom<Worker extends { readonly info: WorkerInfo }>
   }
 }
 
+/** A worker of which it may be known that it is about to ask for items. */
+interface Expected {
+  readonly info: WorkerInfo;
+  /** Whether it has come so lately that it will surely ask for items. */
+  readonly isExpected: boolean;
+}
+
 /**
  * All items of a key go to one worker, in order, while it lives. Rendezvous
  * hashing: when a worker goes, its keys and only its keys move. An item waits
- * for its worker, so order within a key is kept.
+ * for its worker, so order within a key is kept; also for one that has only
+ * just come, or the first items would move a moment later.
  */
-export class ByKey<Worker extends { readonly info: WorkerInfo }>
-  implements Strategy<Worker> {
+export class ByKey<Worker extends Expected> implements Strategy<Worker> {
   readonly #key: (item: never) => string;
 
   /** @param key The key of an item. */
@@ -196,7 +203,9 @@ export class ByKey<Worker extends { readonly info: WorkerInfo }>
     let bestScore = -1;
     for (const worker of workers) {
       const { state, id } = worker.info;
-      if (state !== "active") continue;
+      if (state !== "active" && !(state === "idle" && worker.isExpected)) {
+        continue;
+      }
       const score = mix(key ^ Math.imul(id + 1, 0x9e3779b1));
       if (score > bestScore) {
         best = worker;
@@ -208,7 +217,7 @@ export class ByKey<Worker extends { readonly info: WorkerInfo }>
 }
 
 /** The strategy that an option asks for. */
-export function strategyOf<Worker extends { readonly info: WorkerInfo }>(
+export function strategyOf<Worker extends Expected>(
   dispatch:
     | "round-robin"
     | "least-loaded"

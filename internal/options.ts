@@ -137,7 +137,10 @@ export interface ServerOptions<Item = any, Result = any> extends CommonOptions {
   /**
    * Which worker gets an item: each in turn, the one with the fewest, always
    * the same for a key, or your own choice. By key, an item waits for its
-   * worker, and what is queued behind it in the same way in waits too.
+   * worker, and what is queued behind it in the same way in waits too. A worker
+   * that comes takes over its share of the keys; it counts once its handshake is
+   * done, and no more if it has asked for no items within `handshakeTimeoutMs`,
+   * until it does.
    *
    * @default {"round-robin"}
    */

@@ -108,6 +108,7 @@ export class ServerWatch {
       if (link.isHandshaking) this.#checkHandshake(link, now);
       else if (link.isWorker) {
         link.sample(now);
+        this.#checkExpected(link, now);
         this.#judge(link, now);
         if (link.getsStuck(now)) this.#suspect(link);
       }
@@ -132,6 +133,14 @@ export class ServerWatch {
         `Handshake failed: it was not done within ${handshakeTimeoutMs} ms`,
       ),
     );
+  }
+
+  /** Who asks for nothing for so long holds nothing up. */
+  #checkExpected(link: WorkerLink, now: number): void {
+    const { delivery, handshakeTimeoutMs } = this.#options;
+    if (!link.isExpected || now - link.openedAt < handshakeTimeoutMs) return;
+    link.isExpected = false;
+    delivery.pump();
   }
 
   #judge(link: WorkerLink, now: number): void {

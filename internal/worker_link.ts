@@ -104,6 +104,7 @@ export class WorkerLink implements Worker {
   id = -1;
   /** The peer's address. */
   readonly addr: Deno.Addr;
+  isExpected = false;
   /** When it was accepted, by `performance.now()`, or later: see `excuse`. */
   openedAt: number = performance.now();
   readonly inFlight: InFlight<Worker> = new InFlight();
@@ -403,7 +404,7 @@ export class WorkerLink implements Worker {
     this.name = hello.name;
     this.instance = hello.instance.toHex();
     if (hello.trace) this.#spans = this.#host.spans;
-    this.#isWorker = true;
+    this.#isWorker = this.isExpected = true;
     this.connection.readAside(this.#host.payloads.long);
     this.#sampledAt = performance.now();
     this.ping(this.#sampledAt);
@@ -587,7 +588,7 @@ export class WorkerLink implements Worker {
     if (this.#adaptive !== null) this.#adaptive.rttMs = this.#rttMs ?? 0;
     this.#credit = window;
     this.#setWindow();
-    this.#isSated = false;
+    this.#isSated = this.isExpected = false;
     this.#granted = true;
   }
 

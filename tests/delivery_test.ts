@@ -50,6 +50,7 @@ class FakeWorker implements Worker {
   /** What the item's getters do. */
   whileWritten: (entry: Item) => void = () => {};
   readonly name: string;
+  readonly isExpected = false;
 
   constructor(name: string, options: Partial<FakeWorker> = {}) {
     this.name = this.instance = name;

@@ -4,7 +4,7 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { both, Kit, range } from "./_support/channel_kit.ts";
-import { Gate, moment, until } from "./_support/within.ts";
+import { Gate, moment, until, within } from "./_support/within.ts";
 
 const forever = () => new Promise<never>(() => {});
 
@@ -245,6 +245,7 @@ both('dispatch "least-loaded" goes to the one with the fewest', async (net) => {
 
 both("dispatch by key: submit() leaves those out who read", async (net) => {
   await using kit = new Kit<number, number>(net, {
+    handshakeTimeoutMs: 60_000,
     dispatch: { key: (n) => `key ${n}` },
   });
   const reader = await kit.client();
@@ -320,6 +321,38 @@ both(
     await two;
     await server.ready(2);
     silent.close();
+  },
+);
+
+both("dispatch by key: behind ready() no key moves", async (net) => {
+  for (let round = 0; round < 10; round++) {
+    await using kit = new Kit<number, number>(net, {
+      dispatch: { key: (n) => `key ${n % 10}` },
+    });
+    const clients = await Promise.all(range(3).map(() => kit.client()));
+    await kit.server.ready(3);
+    // They ask for items one after the other.
+    const results = range(30).map((n) => kit.server.submit(n));
+    const done = clients.map((client, i) => client.work(() => i));
+    const workers = await Promise.all(results);
+    assertEquals(workers.slice(10), workers.slice(0, 20));
+    await kit.server.close();
+    await Promise.all(done);
+  }
+});
+
+both(
+  "dispatch by key: who never asks for items holds nothing up",
+  async (net) => {
+    await using kit = new Kit<number, number>(net, {
+      dispatch: { key: (n) => `key ${n}` },
+      handshakeTimeoutMs: 500,
+    });
+    await kit.client();
+    await kit.server.ready(1);
+    const results = Promise.all(range(30).map((n) => kit.server.submit(n)));
+    await kit.worker((n) => n);
+    assertEquals(await within(results, 5000, "results"), range(30));
   },
 );
 

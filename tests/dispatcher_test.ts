@@ -17,10 +17,16 @@ import { seeded } from "./_support/rng.ts";
 
 interface Worker {
   info: WorkerInfo;
+  isExpected: boolean;
 }
 
-function worker(id: number, info: Partial<WorkerInfo> = {}): Worker {
+function worker(
+  id: number,
+  info: Partial<WorkerInfo> = {},
+  isExpected = false,
+): Worker {
   return {
+    isExpected,
     info: {
       id,
       name: `w${id}`,
@@ -212,6 +218,23 @@ Deno.test("ByKey lets an item wait for its worker, and passes over who is no mor
     assert(next !== null && next.info.id !== chosen.info.id, state);
   }
   assertEquals(strategy.pick([], "k", all), null);
+});
+
+Deno.test("ByKey lets an item wait for a worker that is about to ask for items", () => {
+  const strategy = byKey();
+  const two = workers(2);
+  const chosen = strategy.pick(two, "k", all)!;
+  for (const state of ["idle", "suspect", "leaving"] as const) {
+    const coming = two.map((w) =>
+      w === chosen ? worker(w.info.id, { state }, true) : w
+    );
+    const isOpen = (w: Worker) => w.info.state === "active";
+    assertEquals(
+      strategy.pick(coming, "k", isOpen)?.info.id,
+      state === "idle" ? undefined : 1 - chosen.info.id,
+      state,
+    );
+  }
 });
 
 Deno.test("ByKey takes any key as text", () => {

@@ -86,6 +86,7 @@ export class SimWorker implements Worker {
   /** Since when nothing runs; 0: something does. */
   idleSince: number;
   readonly id: number;
+  readonly isExpected = false;
   readonly #sim: Sim;
   readonly #options: SimWorkerOptions;
   readonly #waiting: { delivery: number; item: unknown }[] = [];
