@@ -7,6 +7,7 @@
 
 import { rejected } from "./promises.ts";
 import { Queue, SizedQueue } from "./queue.ts";
+import { Turns } from "./turns.ts";
 
 /** Where the values of an {@linkcode Outlet} come from. */
 export interface OutletSource<From> {
@@ -26,7 +27,7 @@ export interface OutletSource<From> {
 export interface OutletOptions {
   /** What the direction is called in messages, such as `server.readable`. */
   name: string;
-  /** Values that the stream takes at a pull; 1: every read is counted. */
+  /** Values that the stream takes at a pull at most; 1: every read is counted. */
   burst: number;
 }
 
@@ -39,6 +40,8 @@ const OPEN = 0, ENDED = 1, FAILED = 2;
 
 /** Bytes of payload after which a stream takes no more at a pull. */
 const BURST_BYTES = 64 * 1024;
+/** Values that are read before the clock is looked at. */
+const MAX_READS = 64;
 
 /** Values on their way out to the user. */
 export class Outlet<T, From = null> {
@@ -47,7 +50,9 @@ export class Outlet<T, From = null> {
   readonly #source: OutletSource<From>;
   readonly #options: OutletOptions;
   readonly #unread = new SizedQueue<T, From>();
+  /** Who waits for a value, or, if some are here, for a turn. */
   readonly #waiters = new Queue<Waiter<T>>();
+  readonly #turns = new Turns(MAX_READS);
   #face: "readable" | "iteration" | "work()" | null = null;
   #state: number = OPEN;
   #atEnd = false;
@@ -56,11 +61,14 @@ export class Outlet<T, From = null> {
   #controller: ReadableStreamDefaultController<T> | null = null;
   #pulled: (() => void) | null = null;
   #filling = false;
+  /** Values that are handed out at a pull. */
+  #burst: number;
   #iterator: AsyncIterableIterator<T, undefined> | null = null;
 
   constructor(source: OutletSource<From>, options: OutletOptions) {
     this.#source = source;
     this.#options = options;
+    this.#burst = options.burst;
   }
 
   /** Values that weren't read. */
@@ -81,12 +89,8 @@ export class Outlet<T, From = null> {
   /** Adds a value. */
   push(value: T, bytes: number, from: From): void {
     if (this.#state !== OPEN) return;
-    const waiter = this.#waiters.shift();
-    if (waiter !== undefined) {
-      this.#source.onRead(bytes, from);
-      // Whoever called next() ahead has asked for the next one already.
-      if (this.#waiters.length > 0) this.#source.onAsk?.();
-      waiter.resolve({ value, done: false });
+    if (this.#unread.length === 0 && this.#waiters.length > 0) {
+      this.#hand(value, bytes, from);
       return;
     }
     this.#unread.push(value, bytes, from);
@@ -102,12 +106,7 @@ export class Outlet<T, From = null> {
     if (this.#state !== OPEN) return;
     this.#state = ENDED;
     if (this.#unread.length > 0) return;
-    for (;;) {
-      const waiter = this.#waiters.shift();
-      if (waiter === undefined) break;
-      this.#reachEnd();
-      waiter.resolve({ value: undefined, done: true });
-    }
+    this.#endWaiters();
     if (this.#pulled !== null) this.#refill();
   }
 
@@ -125,6 +124,7 @@ export class Outlet<T, From = null> {
     this.#controller?.error(error);
     this.#pulled?.();
     this.#pulled = null;
+    this.#turns.hurry();
   }
 
   /** Lets `work()` take the direction. */
@@ -140,6 +140,7 @@ export class Outlet<T, From = null> {
     this.#clear();
     this.#state = OPEN;
     this.end();
+    this.#turns.hurry();
   }
 
   /** The stream. */
@@ -190,27 +191,67 @@ export class Outlet<T, From = null> {
   #next(): Promise<IteratorResult<T, undefined>> {
     this.#source.onAsk?.();
     if (this.#unread.length > 0) {
-      const { bytes, from } = this.#unread;
-      this.bytes -= bytes;
-      const value = this.#unread.shift();
-      this.#source.onRead(bytes, from);
-      return Promise.resolve({ value, done: false });
-    }
-    if (this.#state === FAILED) return Promise.reject(this.#error);
-    if (this.#state === ENDED) {
+      if (this.#waiters.length === 0) {
+        if (!this.#turns.isDue()) {
+          const { bytes, from } = this.#unread;
+          this.bytes -= bytes;
+          const value = this.#unread.shift();
+          this.#source.onRead(bytes, from);
+          return Promise.resolve({ value, done: false });
+        }
+        this.#turns.next(() => this.#handOut());
+      }
+    } else if (this.#state === FAILED) return Promise.reject(this.#error);
+    else if (this.#state === ENDED) {
       this.#reachEnd();
       return Promise.resolve({ value: undefined, done: true });
-    }
+    } else this.#turns.begin();
     return new Promise((resolve, reject) =>
       this.#waiters.push({ resolve, reject })
     );
+  }
+
+  /** The turn has come for which those wait who ask. */
+  #handOut(): void {
+    while (this.#unread.length > 0 && this.#waiters.length > 0) {
+      const { bytes, from } = this.#unread;
+      this.bytes -= bytes;
+      this.#hand(this.#unread.shift(), bytes, from);
+    }
+    if (this.#state === ENDED && this.#unread.length === 0) this.#endWaiters();
+  }
+
+  /** Hands a value to whoever waits longest. */
+  #hand(value: T, bytes: number, from: From): void {
+    const waiter = this.#waiters.shift()!;
+    this.#source.onRead(bytes, from);
+    // Whoever called next() ahead has asked for the next one already.
+    if (this.#waiters.length > 0) this.#source.onAsk?.();
+    waiter.resolve({ value, done: false });
+  }
+
+  #endWaiters(): void {
+    for (;;) {
+      const waiter = this.#waiters.shift();
+      if (waiter === undefined) break;
+      this.#reachEnd();
+      waiter.resolve({ value: undefined, done: true });
+    }
   }
 
   #pull(
     controller: ReadableStreamDefaultController<T>,
   ): Promise<void> | undefined {
     this.#source.onAsk?.();
-    if (this.#fill(controller)) return;
+    if (this.#unread.length > 0 && this.#turns.isDue(this.#burst)) {
+      // The slower the reader, the fewer are handed out without a turn.
+      this.#burst = Math.max(1, this.#burst >> 1);
+      this.#turns.next(() => this.#refill());
+    } else {
+      this.#burst = Math.min(this.#options.burst, this.#burst * 2);
+      if (this.#fill(controller)) return;
+      this.#turns.begin();
+    }
     return new Promise((resolve) => this.#pulled = resolve);
   }
 
@@ -219,7 +260,7 @@ export class Outlet<T, From = null> {
     let count = 0;
     const enough = this.bytes - BURST_BYTES;
     while (
-      count < this.#options.burst && this.#unread.length > 0 &&
+      count < this.#burst && this.#unread.length > 0 &&
       (count === 0 || this.bytes > enough)
     ) {
       const { bytes, from } = this.#unread;
@@ -265,6 +306,7 @@ export class Outlet<T, From = null> {
     }
     this.#pulled?.();
     this.#pulled = null;
+    this.#turns.hurry();
     this.#source.onCancel(reason, unread);
   }
 

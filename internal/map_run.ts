@@ -44,10 +44,8 @@ class Thrown {
   }
 }
 
-/** Items are taken from the source for so long without a pause, in ms. */
-const SLICE_MS = 8;
-/** After so many of them the clock is looked at: each may take long. */
-const GLANCE = 8;
+/** Items of the source, and results, before the clock is looked at. */
+const MAX_STEPS = 8, MAX_READS = 64;
 /** How long whoever leaves waits for a source that waits itself, in ms. */
 const SOURCE_MS = 1000;
 
@@ -86,7 +84,9 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
   /** An async source was asked for an item and has not answered. */
   #pulling = false;
   #room: (() => void) | null = null;
-  readonly #turns = new Turns();
+  /** The source's turns, and those of whoever reads. */
+  readonly #turns = new Turns(MAX_STEPS);
+  readonly #readTurns = new Turns(MAX_READS);
   #state: "new" | "running" | "over" = "new";
   #error: { reason: unknown } | null = null;
   readonly #onAbort = () => this.stop(this.#options.signal!.reason);
@@ -128,16 +128,22 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
       this.#host.onMapStart();
       this.#feed();
     }
-    const value = this.#shift();
-    if (value !== EMPTY) {
-      this.#wake();
-      return Promise.resolve({ value, done: false });
+    // A waiter before it waits for a turn of the event loop, or for a result.
+    const isDue = this.#waiters.length === 0 && this.#readTurns.isDue();
+    if (this.#waiters.length === 0 && !isDue) {
+      const value = this.#shift();
+      if (value !== EMPTY) {
+        this.#wake();
+        return Promise.resolve({ value, done: false });
+      }
+      this.#readTurns.begin();
     }
     if (this.#state === "over") {
       return this.#error === null ? Promise.resolve(DONE) : this.#throw();
     }
     const waiter = Promise.withResolvers<Result>();
     this.#waiters.push(waiter);
+    if (isDue) this.#readTurns.next(() => this.#advance());
     this.#wake();
     return waiter.promise;
   }
@@ -234,16 +240,13 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
       const iterator = this.#iterator = isAsync
         ? source[Symbol.asyncIterator]()
         : (source as Iterable<unknown>)[Symbol.iterator]();
-      for (let from = performance.now();;) {
+      for (;;) {
         while (this.#running && !this.#hasRoom()) {
           await new Promise<void>((resolve) => this.#room = resolve);
         }
         // Items that fail at once need no room, and might never let go.
-        if (
-          this.#taken % GLANCE === 0 && performance.now() - from > SLICE_MS
-        ) {
+        if (this.#turns.isDue()) {
           await new Promise<void>((resolve) => this.#turns.next(resolve));
-          from = performance.now();
         }
         if (!this.#running) break;
         this.#pulling = isAsync;
@@ -373,6 +376,7 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
     this.#state = "over";
     this.#options.signal?.removeEventListener("abort", this.#onAbort);
     this.#host.onMapEnd(this);
+    this.#readTurns.hurry();
     for (;;) {
       const waiter = this.#waiters.shift();
       if (waiter === undefined) break;

@@ -1,47 +1,89 @@
 /**
- * Turns of the event loop between the slices of a loop that goes on for long.
- *
- * Those of `setImmediate()` are quick, but while one follows the other Deno
- * 2.9.6 looks at sockets at every 61st only: where slices are long, peers are
- * neither heard nor answered. So from time to time it is a timer, for which the
- * event loop sleeps.
+ * Turns of the event loop for whoever keeps it busy for long: handlers that are
+ * called one after another, a source, a reader of what is here already. Each is
+ * quick, perhaps, but together they would leave peers unheard and unanswered.
  *
  * @module
  */
 
 import { setImmediate } from "node:timers";
 
-/** Sockets are looked at after so long, and the slice that goes on then, in ms. */
-const QUICK_MS = 50;
+/** A loop goes on for so long without a turn, in ms. */
+const SLICE_MS = 8;
+/** Steps that take less, from one look at the clock to the next, are quick. */
+const QUICK_MS = 0.2;
+/**
+ * After so long it is a timer's turn, in ms, which costs 2 ms: those of
+ * `setImmediate()` cost 1 µs, but while one follows the other Deno 2.9.6 looks
+ * at sockets at every 61st only. For a timer its event loop sleeps, and looks
+ * at them.
+ */
+const AWAKE_MS = 200;
 
 /** The turns of one loop. */
 export class Turns {
-  #sleptAt = performance.now();
+  readonly #maxSteps: number;
+  /** After so many steps the clock is looked at. */
+  #glance = 1;
+  /** Steps since then. */
+  #steps = 0;
+  #lookedAt = performance.now();
+  /** The end of the slice, in ms. */
+  #until = this.#lookedAt + SLICE_MS;
+  #sleptAt = this.#lookedAt;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #call: (() => void) | null = null;
 
+  /**
+   * @param maxSteps The clock is looked at after so many quick steps. When
+   * steps turn slow, so many go on without a turn.
+   */
+  constructor(maxSteps: number) {
+    this.#maxSteps = maxSteps;
+  }
+
+  /** A slice begins: the event loop has had a turn. */
+  begin(): void {
+    this.#steps = 0;
+    this.#lookedAt = performance.now();
+    this.#until = this.#lookedAt + SLICE_MS;
+  }
+
+  /** Whether it is time for a turn, after some more steps. */
+  isDue(steps = 1): boolean {
+    if ((this.#steps += steps) < this.#glance) return false;
+    const now = performance.now();
+    this.#steps = 0;
+    // As often as needed to notice a slow step, and no oftener.
+    this.#glance = now - this.#lookedAt < QUICK_MS
+      ? Math.min(this.#maxSteps, this.#glance * 2)
+      : 1;
+    this.#lookedAt = now;
+    return now > this.#until;
+  }
+
   /** Calls a function in another turn. One waits at a time. */
   next(call: () => void): void {
-    if (performance.now() - this.#sleptAt < QUICK_MS) {
-      setImmediate(call);
-      return;
-    }
     this.#call = call;
-    // What this turn has still to do comes first, or the timer would be due at
-    // once and nothing would sleep.
+    // Before a timer, too: what this turn has still to do comes first, or the
+    // timer would be due at once and nothing would sleep.
     setImmediate(() => {
       if (this.#call !== call) return;
-      this.#timer = setTimeout(() => this.hurry(), 0);
+      if (performance.now() - this.#sleptAt < AWAKE_MS) return this.hurry();
+      this.#timer = setTimeout(() => {
+        this.#sleptAt = performance.now();
+        this.hurry();
+      }, 0);
     });
   }
 
-  /** Who waits for a timer is called now. */
+  /** Whoever waits for a turn is called now. */
   hurry(): void {
     const call = this.#call;
     if (call === null) return;
     this.#call = null;
     clearTimeout(this.#timer);
-    this.#sleptAt = performance.now();
+    this.begin();
     call();
   }
 }

@@ -35,13 +35,8 @@ export type Handler<Item, Result> = (
   context: WorkContext,
 ) => Result | Promise<Result> | AsyncIterable<Result>;
 
-/** How long a plain loop of synchronous handlers goes on, in ms. */
-const SLICE_MS = 8;
-/**
- * The clock is looked at after so many quick ones. No more: when handlers turn
- * slow, all of these keep the event loop, and the peer hears nothing meanwhile.
- */
-const MAX_GLANCE = 8;
+/** Handlers may take seconds, so no more of them without a look at the clock. */
+const MAX_STEPS = 8;
 
 const { then } = Promise.prototype;
 
@@ -99,14 +94,7 @@ export class WorkLoop implements Runner {
   #called: Context | null = null;
   #isLooping = false;
   #isScheduled = false;
-  readonly #turns = new Turns();
-  /** After so many items the clock is looked at. */
-  #glance = 1;
-  /** Items since then. */
-  #count = 0;
-  #lookedAt = 0;
-  /** The end of the slice. */
-  #until = 0;
+  readonly #turns = new Turns(MAX_STEPS);
 
   constructor(
     handler: Handler<never, unknown>,
@@ -129,9 +117,7 @@ export class WorkLoop implements Runner {
 
   run(): void {
     if (this.#isLooping || this.#isScheduled) return;
-    this.#lookedAt = performance.now();
-    this.#until = this.#lookedAt + SLICE_MS;
-    this.#count = 0;
+    this.#turns.begin();
     this.goOn();
   }
 
@@ -143,15 +129,7 @@ export class WorkLoop implements Runner {
       !this.#sink.isBusy()
     ) {
       this.#begin(this.#waiting.shift());
-      if (++this.#count < this.#glance) continue;
-      const now = performance.now();
-      // As often as needed to notice a slow handler, and no oftener.
-      this.#glance = now - this.#lookedAt < 0.2
-        ? Math.min(MAX_GLANCE, this.#glance * 2)
-        : 1;
-      this.#lookedAt = now;
-      this.#count = 0;
-      if (now > this.#until && this.#waiting.length > 0) {
+      if (this.#turns.isDue() && this.#waiting.length > 0) {
         this.#isScheduled = true;
         this.#turns.next(() => {
           this.#isScheduled = false;

@@ -3,10 +3,12 @@
  */
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import {
+  type Client,
   connect,
   ConnectionLostError,
   type Handler,
   listen,
+  type Server,
   type StandardSchemaV1,
   work,
 } from "../mod.ts";
@@ -128,6 +130,53 @@ Deno.test("map(): sockets are read and written while a slow source goes on", asy
   await server.close();
   await done;
 });
+
+/** Ways to read 200 values that are all here. */
+const READERS: Record<string, (kit: ReaderKit) => AsyncIterable<number>> = {
+  "server[Symbol.asyncIterator]()": ({ server }) => server,
+  "server.readable": ({ server }) => server.readable,
+  "server.map()": ({ server }) => server.map(numbers(200)),
+  "server.map({ ordered: false })": ({ server }) =>
+    server.map(numbers(200), { ordered: false }),
+  "client[Symbol.asyncIterator]()": ({ client }) => client,
+  "client.readable": ({ client }) => client.readable,
+};
+interface ReaderKit {
+  server: Server<number, number>;
+  client: Client<number, number>;
+}
+for (const [what, read] of Object.entries(READERS)) {
+  Deno.test(`${what}: the event loop has its turns while a slow reader goes on`, async () => {
+    const server = listen<number, number>({ port: 0 });
+    const { port } = server.addr;
+    const client = await connect<number, number>({ port, prefetch: 200 });
+    const isServer = what.startsWith("server");
+    const done = isServer ? client.work((n) => n) : client.closed;
+    done.catch(() => {});
+    const values = read({ server, client })[Symbol.asyncIterator]();
+    if (!what.includes("map")) { for (const n of numbers(200)) server.send(n); }
+    await values.next();
+    // All the others are here, or in the socket's buffers.
+    await until(() => {
+      const [worker] = server.workers;
+      return isServer ? worker!.settled === 200 : worker!.inFlight === 200;
+    }, "the values");
+    let turns = 0;
+    const timer = setInterval(() => turns++, 0);
+    for (let n = 1; n < 150; n++) {
+      assertEquals((await values.next()).value, n);
+      burn(2);
+    }
+    clearInterval(timer);
+    assert(turns >= 3, `${turns} turns in 300 ms`);
+    await server.abort();
+    await done.catch(() => {});
+  });
+}
+
+function numbers(count: number): number[] {
+  return Array.from({ length: count }, (_, n) => n);
+}
 
 Deno.test("Client.work(): a handler that aborts its client at once sees its signal aborted", async () => {
   await using server = listen<number, number>({ port: 0 });
