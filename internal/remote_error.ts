@@ -28,37 +28,47 @@ export function writeError(
   delivery: number,
   options: { thrown: unknown; sendStack: boolean },
 ): void {
-  const { thrown, sendStack } = options;
-  // A small limit of the peer's leaves less room for words.
-  const share = frames.limit > 100_000 ? Infinity : frames.limit / 32;
   // Before anything is written: its getters may do whatever they like.
-  const { name, message, stack, cause } = toThrown(
-    thrown,
-    share === Infinity ? MAX_CAUSES : 1,
-  );
+  const error = toThrown(options.thrown, MAX_CAUSES);
+  const { sendStack } = options;
+  const { length, segments } = frames.out;
+  write(frames, delivery, error, { sendStack, share: Infinity });
+  if (frames.size > frames.limit) {
+    // A small limit of the peer's leaves less room for words.
+    frames.restore(length, segments.length);
+    write(frames, delivery, error, { sendStack, share: frames.limit / 32 });
+  }
+  frames.close();
+}
+
+function write(
+  frames: FrameWriter,
+  delivery: number,
+  { name, message, stack, cause }: Thrown,
+  { sendStack, share }: { sendStack: boolean; share: number },
+): void {
   frames.begin(FrameType.ERROR);
   frames.out.writeUint(delivery);
   frames.out.writeText(clip(name, Math.min(MAX_NAME, share)));
   frames.out.writeText(clip(message, Math.min(MAX_MESSAGE, share * 2)));
-  writeCause(frames, cause, Math.min(MAX_MESSAGE, share));
+  writeCause(frames, cause, share);
   if (sendStack && stack !== undefined) {
     frames.out.writeText(clip(stack, Math.min(MAX_STACK, share * 2)));
   } else writeNull(frames);
-  frames.close();
 }
 
 /** Writes the cause of an error: null, or [name, message, cause]. */
 function writeCause(
   frames: FrameWriter,
   cause: Thrown | undefined,
-  length: number,
+  share: number,
 ): void {
   if (cause === undefined) return writeNull(frames);
   const { name, message } = cause;
   frames.out.writeHead(4, 3);
-  frames.out.writeText(clip(name, Math.min(MAX_NAME, length)));
-  frames.out.writeText(clip(message, length));
-  writeCause(frames, cause.cause, length);
+  frames.out.writeText(clip(name, Math.min(MAX_NAME, share)));
+  frames.out.writeText(clip(message, Math.min(MAX_MESSAGE, share)));
+  writeCause(frames, share === Infinity ? cause.cause : undefined, share);
 }
 
 function writeNull({ out }: FrameWriter): void {

@@ -474,3 +474,34 @@ both("What is thrown and is no Error is shown without stacks", async (net) => {
     assert(!/file:|\bat /.test(error.message), error.message);
   }
 });
+
+for (const maxFrameBytes of [1024, 100 * 1024, 128 * 1024, 256 * 1024]) {
+  both(
+    `An error with long texts and causes keeps to a limit of ${maxFrameBytes} bytes`,
+    async (net) => {
+      const lost: string[] = [];
+      await using kit = new Kit<number, number>(net, {
+        maxFrameBytes,
+        onEvent(event) {
+          if (event.type === "disconnected") lost.push(event.reason);
+        },
+      });
+      let error: Error | undefined;
+      for (let i = 0; i < 9; i++) {
+        error = new Error(
+          "語".repeat(10_000),
+          error === undefined ? undefined : { cause: error },
+        );
+      }
+      await kit.worker(() => {
+        throw error;
+      }, { sendStacks: true });
+      const failure = await assertRejects(
+        () => kit.server.submit(1),
+        ItemFailure,
+      );
+      assertInstanceOf(failure.error, RemoteError);
+      assertEquals(lost, []);
+    },
+  );
+}
