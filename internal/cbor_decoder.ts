@@ -168,7 +168,7 @@ export class CborDecoder extends CborReader {
       }
       if (keyAt < this.end && this.bytes[keyAt]! >> 5 !== 3) {
         // Not an object then: an object's keys are text.
-        return this.#entries(new Map(Object.entries(result)), count, depth);
+        return this.#entries(result, count, depth);
       }
       const key = this.readText();
       if (Object.hasOwn(result, key)) {
@@ -184,14 +184,19 @@ export class CborDecoder extends CborReader {
     return result;
   }
 
-  /** Reads a map's entries, until there are `count`, or a break comes. */
+  /** Reads a map's other entries, until there are `count`, or a break comes. */
   #entries(
-    result: Map<unknown, unknown>,
+    texts: Record<string, unknown>,
     count: number,
     depth: number,
   ): Map<unknown, unknown> {
+    const result = new Map<unknown, unknown>();
     const seen = new Set<string>();
     const buckets = new KeyBuckets();
+    for (const [key, value] of Object.entries(texts)) {
+      if (!buckets.accepts(key)) this.fail(COLLIDING, this.pos);
+      result.set(key, value);
+    }
     while (result.size < count) {
       if (count === Infinity && this.atBreak()) break;
       const keyAt = this.pos;

@@ -65,6 +65,13 @@ for (const [name, keys] of Object.entries(colliding)) {
         assertThrows(() => codec.decode(untagged), DecodeError, "collide");
       }
     }
+    if (typeof keys[0] === "string") {
+      // An object as far as its keys are text: what it becomes is a Map.
+      const object = Object.fromEntries(keys.map((key) => [key, 0]));
+      const payload = codec.encode(object).with(2, keys.length + 1 & 0xff);
+      const mixed = new Uint8Array([...payload, 0x01, 0x00]);
+      assertThrows(() => codec.decode(mixed), DecodeError, "collide");
+    }
     assertEquals(codec.decode(codec.encode(keys)), keys, "a list is fine");
   });
 }
