@@ -54,6 +54,8 @@ export abstract class CborReader {
   hasTags = true;
   /** Escapes in the regular expressions so far: see {@linkcode resetLimits}. */
   escapes = 0;
+  /** What their references to groups by name may stand for. */
+  references = 0;
   /** These expressions: V8 knows what it has seen. */
   patterns: Set<string> | null = null;
   /** Where reading began: offsets in errors count from here. */
@@ -62,6 +64,7 @@ export abstract class CborReader {
   /** What is limited for several values together is counted from here. */
   resetLimits(): void {
     this.escapes = 0;
+    this.references = 0;
     this.patterns = null;
   }
 

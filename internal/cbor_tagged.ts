@@ -32,6 +32,14 @@ const MAX_ESCAPES = 1024, ESCAPES_A_SEQUENCE = 32;
 const ESCAPES = /\\[pPwWdDsS]/g, CLASSES = /\[/g;
 const SEQUENCES = /\\p\{(?:RGI_|Basic_Emoji|Emoji_Keycap)/g;
 
+/**
+ * What the references to groups by name of a frame's regular expressions may
+ * stand for in all. Many groups may have one name: V8 makes a list of them for
+ * each reference, of gigabytes for a hundred thousand bytes.
+ */
+const MAX_REFERENCES = 1 << 20;
+const GROUPS = /\(\?<(?![=!])/g, REFERENCES = /\\k</g;
+
 /** Bignums past this size are refused: no bigint is that large. */
 const MAX_BIGNUM_BYTES = 1 << 27;
 
@@ -160,7 +168,9 @@ function regExp(
   flags: string,
   at: number,
 ): RegExp {
-  if (/[uv]/.test(flags)) countEscapes(reader, source, flags, at);
+  if (/[uv]/.test(flags) || source.includes("\\k<")) {
+    countSlow(reader, source, flags, at);
+  }
   try {
     return new RegExp(source, flags);
   } catch (error) {
@@ -168,7 +178,7 @@ function regExp(
   }
 }
 
-function countEscapes(
+function countSlow(
   reader: CborReader,
   source: string,
   flags: string,
@@ -179,6 +189,14 @@ function countEscapes(
   if (patterns.has(pattern)) return;
   patterns.add(pattern);
   const count = (what: RegExp) => source.match(what)?.length ?? 0;
+  reader.references += count(GROUPS) * count(REFERENCES);
+  if (reader.references > MAX_REFERENCES) {
+    reader.fail(
+      `regular expressions have more than ${MAX_REFERENCES} pairs of a named group and a reference to one`,
+      at,
+    );
+  }
+  if (!/[uv]/.test(flags)) return;
   reader.escapes += count(ESCAPES);
   if (flags.includes("v")) {
     reader.escapes += count(CLASSES) + count(SEQUENCES) * ESCAPES_A_SEQUENCE;

@@ -344,3 +344,23 @@ Deno.test("codec: regular expressions that are slow to read are limited, all tog
   const many = Array.from({ length: 5000 }, (_, i) => new RegExp(`p{${i}}[a]`));
   assertEquals(codec.decode(codec.encode(many)), many, "without u or v");
 });
+
+Deno.test("codec: references to groups of one name are limited, all together", () => {
+  const pattern = (groups: number, references: number, i = 0) =>
+    `${"(?<a>)|".repeat(groups)}${"\\k<a>".repeat(references)}${i}`;
+  // Such an expression would take seconds and gigabytes: it is never made here.
+  const payload = (source: string) =>
+    codec.encode(new CborTag(21066, [source, "i"]));
+  refuse(payload(pattern(10_000, 20_000)), "pairs of a named group");
+  const good = Array.from(
+    { length: 4 },
+    (_, i) => new RegExp(pattern(512, 512, i)),
+  );
+  for (let i = 0; i < 2; i++) {
+    assertEquals(codec.decode(codec.encode(good)), good);
+  }
+  refuse(
+    codec.encode([...good, new RegExp(pattern(2, 1))]),
+    "pairs of a named group",
+  );
+});
