@@ -16,6 +16,9 @@ export const BREAK = 0xff;
 /** Additional information of a head: the length is indefinite. */
 export const INDEFINITE = 31;
 
+/** The longest text that V8 has, in bytes if it is ASCII. */
+const MAX_TEXT_BYTES = 0x1fff_ffe8;
+
 /** Integers up to here are numbers; what is larger is a bigint. */
 const MAX_INTEGER = 2 ** 53;
 
@@ -327,6 +330,9 @@ export abstract class CborReader {
 
   #chunk(info: number, at: number): string {
     const length = this.length(info);
+    if (length > MAX_TEXT_BYTES) {
+      this.fail(`text of ${length} bytes is too long`, at);
+    }
     const start = this.pos;
     const text = decodeText(this.bytes, start, start + length);
     if (text === undefined) this.fail("text is not valid UTF-8", at);

@@ -364,3 +364,9 @@ Deno.test("codec: references to groups of one name are limited, all together", (
     "pairs of a named group",
   );
 });
+
+Deno.test("codec: text longer than any string is a DecodeError", () => {
+  const payload = new Uint8Array(5 + 2 ** 29); // never touched, so no memory
+  payload.set([0x7a, 0x20, 0, 0, 0]);
+  refuse(payload, "text of 536870912 bytes is too long");
+});
