@@ -237,9 +237,7 @@ export class CborEncoder implements ValueWriter {
     this.enter(depth);
     const length = value.length;
     out.writeHead(4, length);
-    let i = typeof value[0] === "number"
-      ? this.#numbers(out, value, length)
-      : 0;
+    let i = this.#numbers(out, value, length);
     try {
       for (; i < length; i++) this.value(out, value[i], depth + 1);
     } catch (error) {

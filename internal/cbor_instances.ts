@@ -73,7 +73,12 @@ export function encodeInstance(
       throw new EncodeFailure(describe(value));
     }
     const { buffer, byteOffset, byteLength } = value as TypedArray;
-    if (byteLength === 0 && isDetached(buffer)) throw detached();
+    if (byteLength === 0) {
+      if (isDetached(buffer)) throw detached();
+      if (isOutOfBounds(value as TypedArray)) {
+        throw new EncodeFailure("is a view of a buffer that has shrunk");
+      }
+    }
     out.writeHead(6, tag);
     to.bytes(out, new Uint8Array(buffer, byteOffset, byteLength));
   }
@@ -249,6 +254,16 @@ function errorType(value: Error): string {
 /** Whether a buffer was transferred: it looks empty then. */
 export function isDetached(buffer: ArrayBufferLike): boolean {
   return buffer instanceof ArrayBuffer && buffer.detached;
+}
+
+/** Whether a buffer is too short for its view: the view looks empty then. */
+function isOutOfBounds(view: TypedArray): boolean {
+  try {
+    Uint8Array.prototype.keys.call(view as Uint8Array);
+    return false;
+  } catch {
+    return true;
+  }
 }
 
 /** The failure for such a buffer. */

@@ -234,3 +234,21 @@ Deno.test("cbor() encodes an array or object that changes as what it reads", () 
   }, 2];
   assertEquals(codec.decode(codec.encode(array)), [{ shrink: 1 }, undefined]);
 });
+
+Deno.test("cbor() names the first element of an array too", () => {
+  const array = Object.defineProperty([0, 1], 0, {
+    get() {
+      throw new Error("not now");
+    },
+  });
+  assertEquals(failure({ array }).path, "$.array[0]");
+});
+
+Deno.test("cbor() refuses a view of a buffer that has become too short", () => {
+  const buffer = new ArrayBuffer(16, { maxByteLength: 16 });
+  const views = [new Uint8Array(buffer, 8), new Float64Array(buffer, 8, 1)];
+  const bytes = new Uint8Array(buffer, 0, 12);
+  buffer.resize(4);
+  assertEquals(failure(views.slice(1)).path, "$[0]");
+  assertEquals(failure({ bytes }).path, "$.bytes");
+});
