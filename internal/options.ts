@@ -472,6 +472,12 @@ interface WrongElement {
 const VALUE = "!";
 
 const text: Check = (v) => typeof v === "string" ? null : "a string";
+const wellFormed: Check = (v) =>
+  typeof v !== "string"
+    ? "a string"
+    : v.isWellFormed()
+    ? null
+    : `${VALUE}text without lone surrogates`;
 const host: Check = (v) =>
   typeof v === "string" && v !== "" ? null : "a host name or an address";
 const boolean: Check = (v) => typeof v === "boolean" ? null : "a boolean";
@@ -523,7 +529,9 @@ function record(
   name: string,
 ): (value: unknown) => string | null {
   return (v) => {
-    if (typeof v !== "object" || v === null) return "an object";
+    if (typeof v !== "object" || v === null || Array.isArray(v)) {
+      return "an object";
+    }
     checkOptions(v, checks, name);
     return null;
   };
@@ -546,17 +554,23 @@ const schema: Check = (v) => {
 };
 
 const transforms = arrayOf(
-  (v) => isObjectWith(v, "open") && typeof (v as Transform).name === "string",
+  (v) => isObjectWith(v, "open") && wellFormed((v as Transform).name) === null,
   "a Transform: { name, open(context) }",
 );
+
+const HEARTBEAT: Record<string, Check> = {
+  intervalMs: ms,
+  timeoutMs: ms,
+  dropMs: ms,
+};
 
 const COMMON: Record<string, Check> = {
   itemSchema: schema,
   resultSchema: schema,
-  signature: text,
+  signature: wellFormed,
   codec: (v) =>
     isObjectWith(v, "encode", "decode") &&
-      typeof (v as { name?: unknown }).name === "string"
+      wellFormed((v as { name?: unknown }).name) === null
       ? null
       : "a Codec: { name, encode(value), decode(payload) }",
   transforms: (v) => {
@@ -570,12 +584,15 @@ const COMMON: Record<string, Check> = {
   secret: (v) =>
     typeof v !== "string" && !(v instanceof Uint8Array)
       ? "a string or a Uint8Array"
-      : v.length > 0
-      ? null
-      : `${VALUE}a secret that isn't empty`,
+      : v.length === 0
+      ? `${VALUE}a secret that isn't empty`
+      // They would all be the same U+FFFD.
+      : typeof v === "string"
+      ? wellFormed(v)
+      : null,
   maxFrameBytes: integer(1024, 0xffff_ffff),
   handshakeTimeoutMs: ms,
-  heartbeat: record({ intervalMs: ms, timeoutMs: ms, dropMs: ms }, "heartbeat"),
+  heartbeat: record(HEARTBEAT, "heartbeat"),
 };
 
 const ADDRESS: Record<string, Check> = {
@@ -595,6 +612,11 @@ const dashboard: Check = (v) => {
   return null;
 };
 
+const RETRY: Record<string, Check> = {
+  attempts: integer(1, Number.MAX_SAFE_INTEGER, true),
+  backoffMs: msOrZero,
+};
+
 const SERVER: Record<string, Check> = {
   ...COMMON,
   dispatch: (v) =>
@@ -611,10 +633,7 @@ const SERVER: Record<string, Check> = {
   maxDeliveries: integer(2, Number.MAX_SAFE_INTEGER, true),
   itemTimeoutMs: ms,
   retry: (v) => {
-    const wrong = record({
-      attempts: integer(1, Number.MAX_SAFE_INTEGER, true),
-      backoffMs: msOrZero,
-    }, "retry")(v);
+    const wrong = record(RETRY, "retry")(v);
     if (wrong !== null) return wrong;
     // Left out it would be no limit at all.
     if ((v as RetryOptions).attempts === undefined) {
@@ -667,12 +686,15 @@ const LISTEN: Record<string, Check> = {
   },
 };
 
-const reconnect = record({
+const RECONNECT: Record<string, Check> = {
   minDelayMs: ms,
   maxDelayMs: ms,
   maxAttempts: integer(1, Number.MAX_SAFE_INTEGER, true),
   maxElapsedMs: ms,
-}, "reconnect");
+};
+const reconnect = record(RECONNECT, "reconnect");
+
+const TLS: Record<string, Check> = { caCerts };
 
 const CONNECT: Record<string, Check> = {
   ...CLIENT,
@@ -681,7 +703,7 @@ const CONNECT: Record<string, Check> = {
   tls: (v) =>
     typeof v === "boolean"
       ? null
-      : record({ caCerts }, "tls")(v) && "a boolean or { caCerts }",
+      : record(TLS, "tls")(v) && "a boolean or { caCerts }",
   signal,
   reconnect: (v) => v === false ? null : reconnect(v) && "false, or an object",
 };
@@ -775,7 +797,14 @@ function checkOptions(
   checks: Record<string, Check>,
   of: string,
 ): void {
-  for (const [key, value] of Object.entries(options)) {
+  const given = Object.entries(options);
+  // Also what a class gives them: it is read all the same.
+  for (const key of Object.keys(checks)) {
+    if (!Object.hasOwn(options, key) && key in options) {
+      given.push([key, (options as Record<string, unknown>)[key]]);
+    }
+  }
+  for (const [key, value] of given) {
     const check = Object.hasOwn(checks, key) ? checks[key] : undefined;
     if (check === undefined) {
       throw new TypeError(
@@ -881,20 +910,30 @@ export function ownOptions<T extends CommonOptions>(
   of: "server" | "listen" | "client" | "connect",
 ): T {
   if (Object(options) !== options) validate(options, of);
-  const copy = { ...options };
-  // Also what a class gives them: `...` would pass it over in silence.
-  for (const key of Object.keys(CHECKS[of]) as (keyof T)[]) {
-    if (!Object.hasOwn(copy, key) && key in options) copy[key] = options[key];
-  }
+  const copy = copyOf(options, CHECKS[of]);
   validate(copy, of);
   const own = copy as CommonOptions & Partial<ConnectOptions & ServerOptions>;
   const { secret, transforms, heartbeat, retry, reconnect, tls } = own;
   // A Buffer's slice() is no copy.
   if (secret instanceof Uint8Array) own.secret = new Uint8Array(secret);
   if (transforms !== undefined) own.transforms = [...transforms];
-  if (heartbeat !== undefined) own.heartbeat = { ...heartbeat };
-  if (retry !== undefined) own.retry = { ...retry };
-  if (typeof reconnect === "object") own.reconnect = { ...reconnect };
-  if (typeof tls === "object") own.tls = { ...tls };
+  if (heartbeat !== undefined) own.heartbeat = copyOf(heartbeat, HEARTBEAT);
+  if (retry !== undefined) own.retry = copyOf(retry, RETRY);
+  if (typeof reconnect === "object") {
+    own.reconnect = copyOf(reconnect, RECONNECT);
+  }
+  if (typeof tls === "object") own.tls = copyOf(tls, TLS);
+  return copy;
+}
+
+/** A copy with what a class gives them: `...` would pass it over in silence. */
+function copyOf<T extends object>(
+  options: T,
+  checks: Record<string, Check>,
+): T {
+  const copy = { ...options };
+  for (const key of Object.keys(checks) as (keyof T)[]) {
+    if (!Object.hasOwn(copy, key) && key in options) copy[key] = options[key];
+  }
   return copy;
 }

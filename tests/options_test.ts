@@ -13,6 +13,7 @@ import {
   Client,
   connect,
   type ConnectOptions,
+  gzip,
   HandshakeError,
   ItemFailure,
   listen,
@@ -690,4 +691,64 @@ Deno.test("options that a class gives are options: a secret is never dropped", a
   const client = await connect<number, number>(own);
   client.work((n) => n + 1).catch(() => {});
   assertEquals(await server.submit(1), 2);
+});
+
+Deno.test("what a class gives options inside of options, or those of a call, counts too", async () => {
+  const withGetters = (values: Record<string, unknown>): never =>
+    Object.create(values) as never;
+  await using server = listen<number, number>({
+    port: 0,
+    retry: withGetters({ attempts: 2, backoffMs: 0 }),
+    heartbeat: withGetters({ timeoutMs: 20_000 }),
+  });
+  let tries = 0;
+  const { port } = server.addr;
+  const working = work<number, number>({ port }, (n) => {
+    if (tries++ === 0) throw new Error("once");
+    return n;
+  });
+  assertEquals(await server.submit(1), 1);
+  const wrong = withGetters({
+    timeoutMs: "1",
+    concurrency: "1",
+    window: "1",
+    drainMs: "1",
+  });
+  await assertRejects(() => server.submit(1, wrong), TypeError, "timeoutMs");
+  await assertRejects(() => server.close(wrong), TypeError, "drainMs");
+  assertThrows(() => server.map([1], wrong), TypeError, "window");
+  await assertRejects(
+    () => work({ port }, (n) => n, wrong),
+    TypeError,
+    "concurrency",
+  );
+  assertThrows(
+    () => listen({ port: 0, heartbeat: wrong }),
+    TypeError,
+    "timeoutMs",
+  );
+  await server.close();
+  await working;
+});
+
+Deno.test("a list is no options, and text must be well-formed", async () => {
+  const none = [] as never;
+  assertThrows(() => listen({ port: 0, heartbeat: none }), TypeError, "array");
+  await assertRejects(() => connect({ port: 1, tls: none }), TypeError, "tls");
+  for (const option of ["signature", "secret"]) {
+    assertThrows(
+      () => listen({ port: 0, [option]: "a\ud800" }),
+      RangeError,
+      `${option} is "a\\ud800"`,
+    );
+  }
+  const name = "\udc00";
+  const options = { port: 0, codec: { ...codec, name } };
+  assertThrows(() => listen(options), TypeError, "codec is");
+  const transforms = [{ name, open: gzip().open }];
+  assertThrows(
+    () => listen({ port: 0, transforms }),
+    TypeError,
+    "transforms[0]",
+  );
 });
