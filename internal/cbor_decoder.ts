@@ -205,8 +205,7 @@ export class CborDecoder extends CborReader {
       let twice = result.has(key);
       if (typeof key === "object" && key !== null) {
         // Arrays and the like: the same if their bytes are.
-        const bytes = this.bytes.subarray(keyAt, this.pos);
-        const content = new TextDecoder("latin1").decode(bytes);
+        const content = this.#content(keyAt);
         twice = seen.has(content);
         seen.add(content);
       }
@@ -214,6 +213,17 @@ export class CborDecoder extends CborReader {
       result.set(key, this.value(depth + 1));
     }
     return result;
+  }
+
+  /** The bytes from a position on, with what is aside, as text. */
+  #content(start: number): string {
+    const { bytes, pos, aside } = this;
+    const text = (part: Uint8Array) => new TextDecoder("latin1").decode(part);
+    if (aside === null || aside.at <= start || aside.at > pos) {
+      return text(bytes.subarray(start, pos));
+    }
+    return text(bytes.subarray(start, aside.at)) + text(aside.bytes) +
+      text(bytes.subarray(aside.at, pos));
   }
 
   #simple(info: number, at: number): unknown {

@@ -184,3 +184,18 @@ Deno.test("CborDecoder refuses items of another type, and those past the end", (
     assertThrows(() => reader[method](), DecodeError, "", `${method} ${hex}`);
   }
 });
+
+Deno.test("CborCodec.decodeFrom() finds a key twice, one of which is aside", () => {
+  const long = new Uint8Array(200);
+  // A map of two byte strings of 200 zeros, the first of which is elsewhere.
+  const bytes = new Uint8Array([0xa2, 0x58, 200, 1, 0x58, 200, ...long, 2]);
+  const aside = { at: 3, bytes: long };
+  assertThrows(
+    () => new CborCodec().decodeFrom(bytes, 0, bytes.length, aside),
+    DecodeError,
+    "twice",
+  );
+  bytes[bytes.length - 2] = 1;
+  const map = new CborCodec().decodeFrom(bytes, 0, bytes.length, aside);
+  assertEquals((map as Map<unknown, unknown>).size, 2);
+});
