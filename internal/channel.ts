@@ -61,14 +61,13 @@ export class Outlet<T, From = null> {
   #controller: ReadableStreamDefaultController<T> | null = null;
   #pulled: (() => void) | null = null;
   #filling = false;
-  /** Values that are handed out at a pull. */
-  #burst: number;
+  /** Values that are handed out at a pull: as many as its reader is quick. */
+  #burst = 1;
   #iterator: AsyncIterableIterator<T, undefined> | null = null;
 
   constructor(source: OutletSource<From>, options: OutletOptions) {
     this.#source = source;
     this.#options = options;
-    this.#burst = options.burst;
   }
 
   /** Values that weren't read. */
@@ -243,12 +242,16 @@ export class Outlet<T, From = null> {
     controller: ReadableStreamDefaultController<T>,
   ): Promise<void> | undefined {
     this.#source.onAsk?.();
-    if (this.#unread.length > 0 && this.#turns.isDue(this.#burst)) {
+    const isHere = this.#unread.length > 0;
+    if (isHere && this.#turns.isDue(this.#burst)) {
       // The slower the reader, the fewer are handed out without a turn.
       this.#burst = Math.max(1, this.#burst >> 1);
       this.#turns.next(() => this.#refill());
     } else {
-      this.#burst = Math.min(this.#options.burst, this.#burst * 2);
+      // Whoever has read all that was here has not shown how quick it is.
+      if (isHere) {
+        this.#burst = Math.min(this.#options.burst, this.#burst * 2);
+      }
       if (this.#fill(controller)) return;
       this.#turns.begin();
     }

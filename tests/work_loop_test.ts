@@ -12,6 +12,7 @@ import {
   type StandardSchemaV1,
   work,
 } from "../mod.ts";
+import { Outlet } from "../internal/channel.ts";
 import { ItemKind } from "../internal/frame.ts";
 import type { WorkItem } from "../internal/work_items.ts";
 import { WorkLoop } from "../internal/work_loop.ts";
@@ -173,6 +174,35 @@ for (const [what, read] of Object.entries(READERS)) {
     await done.catch(() => {});
   });
 }
+
+Deno.test("server.readable: a slow reader leaves the event loop its turns from the first value on", async () => {
+  for (const behind of [0, 40]) {
+    using clock = new Clock();
+    const outlet = new Outlet<number>(
+      { onRead: () => {}, onCancel: () => {} },
+      { name: "values", burst: 64 },
+    );
+    const reader = outlet.readable.getReader();
+    let turns = 0;
+    const read = async (ms: number) => {
+      assertEquals((await reader.read()).done, false);
+      clock.now += ms;
+    };
+    // One at a time: nobody can tell from them how quick the reader is.
+    for (let n = 0; n < behind; n++) {
+      const done = read(1000);
+      await Promise.resolve();
+      outlet.push(n, 1, null);
+      await done;
+    }
+    for (let n = 0; n < 64; n++) outlet.push(n, 1, null);
+    const timer = setInterval(() => turns++, 0);
+    for (let n = 0; n < 16; n++) await read(1000);
+    clearInterval(timer);
+    assert(turns > 8, `${turns} turns in 16 s`);
+    await reader.cancel();
+  }
+});
 
 function numbers(count: number): number[] {
   return Array.from({ length: count }, (_, n) => n);
