@@ -89,6 +89,7 @@ export class Outlet<T, From = null> {
   push(value: T, bytes: number, from: From): void {
     if (this.#state !== OPEN) return;
     if (this.#unread.length === 0 && this.#waiters.length > 0) {
+      this.#turns.begin();
       this.#hand(value, bytes, from);
       return;
     }
@@ -96,6 +97,8 @@ export class Outlet<T, From = null> {
     this.bytes += bytes;
     if (this.#pulled !== null && !this.#filling) {
       this.#filling = true;
+      // Now, not at the pull: a wait for values is no time that anybody took.
+      this.#turns.begin();
       queueMicrotask(() => this.#refill());
     }
   }
@@ -204,7 +207,7 @@ export class Outlet<T, From = null> {
     else if (this.#state === ENDED) {
       this.#reachEnd();
       return Promise.resolve({ value: undefined, done: true });
-    } else this.#turns.begin();
+    }
     return new Promise((resolve, reject) =>
       this.#waiters.push({ resolve, reject })
     );
@@ -253,7 +256,6 @@ export class Outlet<T, From = null> {
         this.#burst = Math.min(this.#options.burst, this.#burst * 2);
       }
       if (this.#fill(controller)) return;
-      this.#turns.begin();
     }
     return new Promise((resolve) => this.#pulled = resolve);
   }

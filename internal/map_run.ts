@@ -136,7 +136,6 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
         this.#wake();
         return Promise.resolve({ value, done: false });
       }
-      this.#readTurns.begin();
     }
     if (this.#state === "over") {
       return this.#error === null ? Promise.resolve(DONE) : this.#throw();
@@ -340,6 +339,8 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
     while (this.#waiters.length > 0) {
       const value = this.#shift();
       if (value === EMPTY) break;
+      // Now, not at next(): a wait for results is no time that anybody took.
+      this.#readTurns.begin();
       this.#waiters.shift()!.resolve({ value, done: false });
       // Last: what may go now may fail at once, and then it is here again.
       this.#wake(true);

@@ -13,7 +13,10 @@ import {
   work,
 } from "../mod.ts";
 import { Outlet } from "../internal/channel.ts";
+import type { Delivery, Item, Way, Worker } from "../internal/delivery.ts";
 import { ItemKind } from "../internal/frame.ts";
+import { Entry } from "../internal/in_flight.ts";
+import { MapRun } from "../internal/map_run.ts";
 import type { WorkItem } from "../internal/work_items.ts";
 import { WorkLoop } from "../internal/work_loop.ts";
 import { until, within } from "./_support/within.ts";
@@ -178,10 +181,7 @@ for (const [what, read] of Object.entries(READERS)) {
 Deno.test("server.readable: a slow reader leaves the event loop its turns from the first value on", async () => {
   for (const behind of [0, 40]) {
     using clock = new Clock();
-    const outlet = new Outlet<number>(
-      { onRead: () => {}, onCancel: () => {} },
-      { name: "values", burst: 64 },
-    );
+    const outlet = anOutlet(64);
     const reader = outlet.readable.getReader();
     let turns = 0;
     const read = async (ms: number) => {
@@ -203,6 +203,66 @@ Deno.test("server.readable: a slow reader leaves the event loop its turns from t
     await reader.cancel();
   }
 });
+
+/** Readers of values that come together, and how they come. */
+const AFTER_A_WAIT: Record<string, () => AfterAWait> = {
+  "iteration": () => {
+    const outlet = anOutlet();
+    return { values: outlet.iterate(), push: (n) => outlet.push(n, 1, null) };
+  },
+  "a stream": () => {
+    const outlet = anOutlet();
+    const values = outlet.readable[Symbol.asyncIterator]();
+    return { values, push: (n) => outlet.push(n, 1, null) };
+  },
+  "map()": () => {
+    const entries: Item[] = [];
+    const offer = (item: unknown, way: Way, index: number) => {
+      entries.push(new Entry<Worker>(index, item, way, index));
+      return entries.at(-1);
+    };
+    const delivery = { offer, pump: () => {}, unfinished: () => [] };
+    const run: MapRun = new MapRun(numbers(3), {}, {
+      delivery: delivery as unknown as Delivery,
+      maxBufferedBytes: Infinity,
+      onMapStart: () => {},
+      onMapEnd: () => {},
+    });
+    return { values: run, push: (n) => run.result(entries[n]!, n, 1) };
+  },
+};
+interface AfterAWait {
+  values: AsyncIterator<unknown>;
+  push(n: number): void;
+}
+for (const [what, begin] of Object.entries(AFTER_A_WAIT)) {
+  Deno.test(`${what}: what comes together after a wait is read without another turn`, async () => {
+    using clock = new Clock();
+    const { values, push } = begin();
+    const first = values.next();
+    await microtasks();
+    clock.now += 1000;
+    for (const n of numbers(3)) push(n);
+    assertEquals((await first).value, 0);
+    const read: unknown[] = [];
+    values.next().then(({ value }) => read.push(value));
+    values.next().then(({ value }) => read.push(value));
+    await microtasks();
+    assertEquals(read, [1, 2]);
+    await values.return!();
+  });
+}
+
+function anOutlet(burst = 1): Outlet<number> {
+  return new Outlet<number>(
+    { onRead: () => {}, onCancel: () => {} },
+    { name: "values", burst },
+  );
+}
+
+async function microtasks(): Promise<void> {
+  for (let i = 0; i < 50; i++) await null;
+}
 
 function numbers(count: number): number[] {
   return Array.from({ length: count }, (_, n) => n);
