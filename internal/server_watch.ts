@@ -76,10 +76,12 @@ export class ServerWatch {
       tickMs(handshakeTimeoutMs, heartbeat.intervalMs, itemTimeoutMs),
       {
         excuse: (lateMs) => {
+          const now = performance.now();
           for (const link of links) {
             const { connection, inFlight, concurrency } = link;
             connection.excuse(lateMs);
-            link.openedAt += lateMs;
+            // Who was accepted only after it has lost nothing.
+            link.openedAt = Math.min(now, link.openedAt + lateMs);
             // Their results may be here, and not read yet.
             for (const entry of inFlight.oldest(concurrency)) {
               if (entry.startedAt > 0) entry.startedAt += lateMs;

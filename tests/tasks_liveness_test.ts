@@ -544,3 +544,19 @@ Deno.test("A standstill takes no time from a handshake, at either end", async ()
   await client.abort();
   await server[Symbol.asyncDispose]();
 });
+
+both(
+  "A standstill gives no time to who is accepted after it",
+  async (net) => {
+    await using kit = new Kit(net, { handshakeTimeoutMs: 200 });
+    await kit.client(); // deadlines are looked after
+    await moment();
+    const dialed = kit.dial();
+    block(2000);
+    using _silent = await dialed;
+    const acceptedAt = performance.now();
+    await kit.event("rejected");
+    const ms = performance.now() - acceptedAt;
+    assert(ms < 1500, `${ms} ms for a handshake of 200 ms`);
+  },
+);
