@@ -168,6 +168,8 @@ export class Delivery {
   #like = 0;
   /** Had room when it was last asked: the first to be asked again. */
   #roomy: Worker | null = null;
+  /** Whose item was the last that had not to wait: it is woken last. */
+  #ahead: Way | null = null;
   /** Who is to be empty for a blamed item that any worker may get. */
   readonly #reservation = new Reservation<Worker>();
   /** Who is to be empty for those that the strategy chose them for. */
@@ -233,6 +235,7 @@ export class Delivery {
   removeWay(way: Way): void {
     const i = this.#ways.indexOf(way);
     if (i >= 0) this.#ways.splice(i, 1);
+    if (this.#ahead === way) this.#ahead = null;
   }
 
   /** Adds a worker. The blame of its process's lost connection is taken back. */
@@ -283,6 +286,7 @@ export class Delivery {
       this.#busy = true;
       const dispatched = this.#dispatch(entry);
       this.#busy = false;
+      if (this.#ahead !== way && dispatched) this.#ahead = way;
       if (!dispatched) way.queue.push(entry);
       if (this.#again) this.pump();
     }
@@ -295,6 +299,17 @@ export class Delivery {
     if (this.#roomy !== null && this.#isRoomy(this.#roomy, way)) return true;
     this.#roomy = this.#workers.find((w) => this.#isRoomy(w, way)) ?? null;
     return this.#roomy !== null;
+  }
+
+  /**
+   * Whether items of other ways wait, so that this one's may wait for their
+   * turn. Of the channel only one waits: beside it no other way has more.
+   */
+  isContended(way: Way): boolean {
+    return this.#ways.some((other) =>
+      other !== way && other.queue.length > 0 &&
+      (other.kind === ItemKind.CALL || way.kind !== ItemKind.CALL)
+    );
   }
 
   #isRoomy(worker: Worker, way: Way): boolean {
@@ -318,7 +333,12 @@ export class Delivery {
       this.#pumpWays();
     } while (this.#again);
     this.#busy = false;
-    for (const way of this.#ways) way.pumped();
+    // Whoever is woken first may take all the room that is left.
+    const ways = this.#ways;
+    const first = this.#ahead === null ? 0 : ways.indexOf(this.#ahead) + 1;
+    for (let i = 0; i < ways.length; i++) {
+      ways[(first + i) % ways.length]!.pumped();
+    }
   }
 
   /** Looks after who is reserved; to be called from time to time, in ms. */

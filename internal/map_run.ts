@@ -46,6 +46,8 @@ class Thrown {
 
 /** Items of the source, and results, before the clock is looked at. */
 const MAX_STEPS = 8, MAX_READS = 64;
+/** Items that may wait for their turn beside other ways' items. */
+const MAX_WAITING = 64;
 /** How long whoever leaves waits for a source that waits itself, in ms. */
 const SOURCE_MS = 1000;
 
@@ -222,10 +224,15 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
     }
   }
 
-  /** One item may wait: so an empty source ends, and a stall is seen. */
+  /**
+   * One item may wait: so an empty source ends, and a stall is seen. Beside
+   * others more of them do: ways have their turns item by item.
+   */
   #hasRoom(): boolean {
+    const { length } = this.queue;
     return this.#taken - this.#yielded < this.#window &&
-      this.queue.length === 0;
+      (length === 0 ||
+        (length < MAX_WAITING && this.#host.delivery.isContended(this)));
   }
 
   /** Takes items from the source as long as there is room for them. */

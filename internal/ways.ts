@@ -190,11 +190,18 @@ export class ChannelWay implements Way {
   }
 
   pumped(): void {
-    if (this.#room !== null && this.#host.delivery.hasRoom(this)) {
+    if (this.#room !== null && this.#hasTurn()) {
       this.#room.resolve();
       this.#room = null;
     }
     if (this.#end !== null) this.#checkEnd();
+  }
+
+  /** Where others take all room that there is, an item waits for its turn. */
+  #hasTurn(): boolean {
+    const { delivery } = this.#host;
+    return delivery.hasRoom(this) ||
+      (this.queue.length === 0 && this.#isFree && delivery.isContended(this));
   }
 
   /**

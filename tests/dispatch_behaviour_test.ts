@@ -400,3 +400,55 @@ both("dispatch by key: key() keeps its this", async (net) => {
   const by = await Promise.all(range(20).map((n) => kit.server.submit(n)));
   assertEquals(by, by.map((_, n) => by[n % 2]));
 });
+
+both(
+  "Several map()s side by side have their turns, whoever was first",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    await kit.worker((n) => n, { client: { prefetch: 100 } });
+    const counts = [0, 0, 0];
+    let isDone = false;
+    function* endless() {
+      for (let n = 0; !isDone; n++) yield n;
+    }
+    async function* waiting() {
+      for (const n of endless()) yield await n;
+    }
+    const sources = [endless, endless, waiting];
+    await Promise.all(sources.map(async (source, i) => {
+      for await (const _ of kit.server.map(source())) {
+        if (++counts[i]! === 3000) isDone = true;
+      }
+    }));
+    assert(Math.min(...counts) > 1000, `results: ${counts}`);
+  },
+);
+
+both("send() has its turns beside map() and many submit()s", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const { server } = kit;
+  await kit.worker((n) => n, { client: { prefetch: 8 } });
+  let sent = 0, mapped = 0, submitted = 0;
+  const isDone = () => submitted >= 3000;
+  function* endless() {
+    for (let n = 0; !isDone(); n++) yield n;
+  }
+  const read = Array.fromAsync(server);
+  await Promise.all([
+    (async () => {
+      for (; !isDone(); sent++) await server.send(sent);
+    })(),
+    (async () => {
+      for await (const _ of server.map(endless())) mapped++;
+    })(),
+    ...range(64).map(async (n) => {
+      for (; !isDone(); submitted++) await server.submit(n);
+    }),
+  ]);
+  server.end();
+  assertEquals((await read).length, sent);
+  assert(
+    sent > 150 && mapped > 1000,
+    `sent: ${sent}, mapped: ${mapped}, submitted: ${submitted}`,
+  );
+});
