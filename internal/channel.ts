@@ -40,8 +40,8 @@ const OPEN = 0, ENDED = 1, FAILED = 2;
 
 /** Bytes of payload after which a stream takes no more at a pull. */
 const BURST_BYTES = 64 * 1024;
-/** Values that are read before the clock is looked at. */
-const MAX_READS = 64;
+/** Values that are read, or written, before the clock is looked at. */
+const MAX_READS = 64, MAX_WRITES = 64;
 
 /** Values on their way out to the user. */
 export class Outlet<T, From = null> {
@@ -340,6 +340,7 @@ export class Inlet<T> {
   #face: "writable" | "send()" | "work()" | null = null;
   #stream: WritableStream<T> | null = null;
   #controller: WritableStreamDefaultController | null = null;
+  readonly #turns = new Turns(MAX_WRITES);
   #error: { reason: unknown } | null = null;
 
   /**
@@ -395,7 +396,7 @@ export class Inlet<T> {
         );
         if (this.#error !== null) controller.error(this.#error.reason);
       },
-      write: (value) => this.#sink.write(value),
+      write: (value) => this.#write(value),
       close: () => this.#sink.end(),
     }, { highWaterMark: 1 });
     return this.#stream;
@@ -406,6 +407,13 @@ export class Inlet<T> {
     if (this.#error !== null) return;
     this.#error = { reason };
     this.#controller?.error(reason);
+  }
+
+  /** Where there is always room, whoever writes would never wait for anything. */
+  #write(value: T): Promise<void> | undefined {
+    const left = this.#sink.write(value);
+    if (left !== undefined || !this.#turns.isDue()) return left;
+    return new Promise((resolve) => this.#turns.next(resolve));
   }
 
   #choose(face: "writable" | "send()"): void {

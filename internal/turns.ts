@@ -31,6 +31,8 @@ export class Turns {
   /** The end of the slice, in ms. */
   #until = this.#lookedAt + SLICE_MS;
   #sleptAt = this.#lookedAt;
+  /** What tells whether the event loop has had a turn; null: nothing does. */
+  #mark: { isPast: boolean } | null = null;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #call: (() => void) | null = null;
 
@@ -44,6 +46,7 @@ export class Turns {
 
   /** A slice begins: the event loop has had a turn. */
   begin(): void {
+    this.#mark = null;
     this.#steps = 0;
     this.#lookedAt = performance.now();
     this.#until = this.#lookedAt + SLICE_MS;
@@ -59,7 +62,18 @@ export class Turns {
       ? Math.min(this.#maxSteps, this.#glance * 2)
       : 1;
     this.#lookedAt = now;
-    return now > this.#until;
+    if (now <= this.#until) return false;
+    if (this.#mark?.isPast === false) return true;
+    // Perhaps whoever takes the steps waits for something between them. Where
+    // the next slice has no turn, it is known that they don't.
+    this.#beginMarked();
+    return false;
+  }
+
+  #beginMarked(): void {
+    this.begin();
+    const mark = this.#mark = { isPast: false };
+    setImmediate(() => mark.isPast = true);
   }
 
   /** Calls a function in another turn. One waits at a time. */
@@ -83,7 +97,7 @@ export class Turns {
     if (call === null) return;
     this.#call = null;
     clearTimeout(this.#timer);
-    this.begin();
+    this.#beginMarked();
     call();
   }
 }

@@ -257,10 +257,14 @@ export class WorkLoop implements Runner {
     context: Context,
     outcome: AsyncIterable<unknown>,
   ): Promise<void> {
+    const turns = new Turns(MAX_STEPS);
     for await (const value of outcome) {
       context.signal.throwIfAborted();
       const room = this.#sink.value(value);
       if (room !== undefined) await context.wait(room);
+      else if (turns.isDue()) {
+        await context.wait(new Promise((resolve) => turns.next(resolve)));
+      }
     }
   }
 }

@@ -135,6 +135,41 @@ Deno.test("map(): sockets are read and written while a slow source goes on", asy
   await done;
 });
 
+Deno.test("server.writable: sockets are read and written while a slow source goes on", async () => {
+  await using server = listen<number, number>({ port: 0 });
+  const { port } = server.addr;
+  const done = work<number, number>({ port, prefetch: 4096 }, (n) => n);
+  await until(() => server.workers[0]?.state === "active", "it takes items");
+  let taken = 0;
+  async function* source() {
+    while (taken < 200) {
+      burn(10);
+      yield taken++;
+    }
+  }
+  const results = ReadableStream.from(source()).pipeThrough(server);
+  for await (const _ of results) break;
+  assert(taken < 60, `the first result after ${taken} items`);
+  await done;
+});
+
+Deno.test("work(): sockets are read and written while a slow generator goes on", async () => {
+  await using server = listen<number, number>({ port: 0 });
+  const { port } = server.addr;
+  let yielded = 0;
+  const done = work<number, number>({ port }, async function* () {
+    while (yielded < 200) {
+      burn(10);
+      yield yielded++;
+    }
+  });
+  server.send(0);
+  server.end();
+  for await (const _ of server) break;
+  assert(yielded < 60, `the first value after ${yielded}`);
+  await done;
+});
+
 /** Ways to read 200 values that are all here. */
 const READERS: Record<string, (kit: ReaderKit) => AsyncIterable<number>> = {
   "server[Symbol.asyncIterator]()": ({ server }) => server,
@@ -167,11 +202,14 @@ for (const [what, read] of Object.entries(READERS)) {
     }, "the values");
     let turns = 0;
     const timer = setInterval(() => turns++, 0);
+    let first = 0;
     for (let n = 1; n < 150; n++) {
       assertEquals((await values.next()).value, n);
       burn(2);
+      if (turns === 0) first = n;
     }
     clearInterval(timer);
+    assert(first < 40, `${first} values without a turn`);
     assert(turns >= 3, `${turns} turns in 300 ms`);
     await server.abort();
     await done.catch(() => {});
