@@ -520,7 +520,10 @@ export class Server<Item = unknown, Result = unknown>
       delivery: this.#delivery,
       maxBufferedBytes: this.#options.maxBufferedBytes ??
         DEFAULTS.maxBufferedBytes,
-      onMapStart: () => this.#watch.start(),
+      onMapStart: (run) => {
+        this.#delivery.addWay(run);
+        this.#watch.start();
+      },
       onMapEnd: (run) => {
         this.#maps.delete(run);
         this.#delivery.removeWay(run);
@@ -530,10 +533,7 @@ export class Server<Item = unknown, Result = unknown>
     if (!run.isOver) {
       if (this.#phase === "aborted") run.stop(this.#abortReason);
       else if (this.#channel.isClosed) run.stop(afterEnd("map"));
-      else {
-        this.#maps.add(run);
-        this.#delivery.addWay(run);
-      }
+      else this.#maps.add(run);
     }
     return run as unknown as AsyncIterableIterator<Result>;
   }

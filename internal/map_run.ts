@@ -24,7 +24,7 @@ export interface MapHost {
   /** Bytes of unread results above which nothing is dispatched. */
   readonly maxBufferedBytes: number;
   /** The first result is asked for. */
-  onMapStart(): void;
+  onMapStart(run: MapRun): void;
   /** The run is over. */
   onMapEnd(run: MapRun): void;
 }
@@ -63,9 +63,9 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
   readonly #window: number;
   readonly #ordered: boolean;
   /** Ordered: results by index, from the next to be yielded on, in a ring. */
-  readonly #slots: unknown[];
+  #slots: unknown[] = [EMPTY];
   /** Their sizes in bytes. */
-  readonly #sizes: number[];
+  #sizes: number[] = [0];
   /** Unordered: results as they came, and their sizes. */
   readonly #ready = new SizedQueue<unknown, null>();
   readonly #waiters = new Queue<PromiseWithResolvers<Result>>();
@@ -99,10 +99,6 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
     this.#host = host;
     this.#window = options.window ?? DEFAULTS.window;
     this.#ordered = options.ordered ?? true;
-    let size = 1;
-    while (size < this.#window) size *= 2;
-    this.#slots = this.#ordered ? new Array(size).fill(EMPTY) : [];
-    this.#sizes = this.#ordered ? new Array(size).fill(0) : [];
     const { signal } = options;
     if (signal?.aborted) this.stop(signal.reason);
     else signal?.addEventListener("abort", this.#onAbort);
@@ -127,7 +123,8 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
   next(): Promise<Result> {
     if (this.#state === "new") {
       this.#state = "running";
-      this.#host.onMapStart();
+      this.#makeSlots();
+      this.#host.onMapStart(this);
       this.#feed();
     }
     // A waiter before it waits for a turn of the event loop, or for a result.
@@ -147,6 +144,15 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
     if (isDue) this.#readTurns.next(() => this.#advance());
     this.#wake();
     return waiter.promise;
+  }
+
+  /** Not before the first result is asked for: perhaps none ever is. */
+  #makeSlots(): void {
+    if (!this.#ordered) return;
+    let size = 1;
+    while (size < this.#window) size *= 2;
+    this.#slots = new Array(size).fill(EMPTY);
+    this.#sizes = new Array(size).fill(0);
   }
 
   /** The consumer stops early: what is under way is cancelled. */

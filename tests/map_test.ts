@@ -777,3 +777,12 @@ both(
     await results.return!();
   },
 );
+
+both("map() that nobody iterates costs next to nothing", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const { server } = kit;
+  const before = Deno.memoryUsage().heapUsed;
+  for (const n of range(2000)) server.map([n]);
+  const bytes = (Deno.memoryUsage().heapUsed - before) / 2000;
+  assert(bytes < 20_000, `${bytes} bytes each`);
+});
