@@ -20,6 +20,11 @@ const QUICK_MS = 0.2;
  */
 const AWAKE_MS = 200;
 
+/** A turn to come. */
+interface Mark {
+  isPast: boolean;
+}
+
 /** The turns of one loop. */
 export class Turns {
   readonly #maxSteps: number;
@@ -32,7 +37,7 @@ export class Turns {
   #until = this.#lookedAt + SLICE_MS;
   #sleptAt = this.#lookedAt;
   /** What tells whether the event loop has had a turn; null: nothing does. */
-  #mark: { isPast: boolean } | null = null;
+  #mark: Mark | null = null;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #call: (() => void) | null = null;
 
@@ -72,7 +77,8 @@ export class Turns {
 
   #beginMarked(): void {
     this.begin();
-    const mark = this.#mark = { isPast: false };
+    const mark: Mark = { isPast: false };
+    this.#mark = mark;
     setImmediate(() => mark.isPast = true);
   }
 

@@ -17,9 +17,10 @@ import type { Delivery, Item, Way, Worker } from "../internal/delivery.ts";
 import { ItemKind } from "../internal/frame.ts";
 import { Entry } from "../internal/in_flight.ts";
 import { MapRun } from "../internal/map_run.ts";
+import { Turns } from "../internal/turns.ts";
 import type { WorkItem } from "../internal/work_items.ts";
 import { WorkLoop } from "../internal/work_loop.ts";
-import { until, within } from "./_support/within.ts";
+import { moment, until, within } from "./_support/within.ts";
 
 /** A clock that goes when it is told to. */
 class Clock implements Disposable {
@@ -67,9 +68,28 @@ Deno.test("WorkLoop: slow handlers behind quick ones don't keep the event loop",
   assertEquals(settled, 1000, "quick ones are done at once");
   for (const item of items(1000, 64, 1000)) loop.push(item);
   loop.run();
-  assert(slow <= 8, `${slow} s without a turn of the event loop`);
+  assert(slow <= 9, `${slow} s without a turn of the event loop`);
   await within(idle.promise, 5000, "all are done");
   assertEquals(settled, 1064);
+});
+
+Deno.test("Turns: whoever waits between steps needs no turn", async () => {
+  using clock = new Clock();
+  const turns = new Turns(64);
+  for (let n = 0; n < 100; n++) {
+    clock.now += 100;
+    assertEquals(turns.isDue(), false);
+    await moment(0);
+  }
+  // Whoever doesn't, does.
+  clock.now += 100;
+  assertEquals(turns.isDue(), false);
+  clock.now += 100;
+  assertEquals(turns.isDue(), true);
+  await new Promise<void>((resolve) => turns.next(resolve));
+  clock.now += 100;
+  assertEquals(turns.isDue(), true);
+  await moment();
 });
 
 /** Keeps the event loop for so long, in ms. */
