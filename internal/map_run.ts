@@ -127,10 +127,11 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
       this.#host.onMapStart(this);
       this.#feed();
     }
-    // A waiter before it waits for a turn of the event loop, or for a result.
-    const isDue = this.#waiters.length === 0 && this.#readTurns.isDue();
-    if (this.#waiters.length === 0 && !isDue) {
-      const value = this.#shift();
+    let isDue = false;
+    // Whoever waits already waits for a turn of the event loop, or for a result.
+    if (this.#waiters.length === 0) {
+      isDue = this.#readTurns.isDue();
+      const value = isDue ? EMPTY : this.#shift();
       if (value !== EMPTY) {
         this.#wake();
         return Promise.resolve({ value, done: false });

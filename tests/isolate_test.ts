@@ -455,7 +455,7 @@ Deno.test("isolate: room for a cancelled item's value is none for the next item"
     await within(freed.at(-1)!.promise, 10_000, "the end of the first");
     const next = await execute(1);
     cancelled.room.resolve();
-    await moment();
+    await moment(0); // whoever waited for it has been told
     isolate.abort(null); // it would arrive behind the room
     await within(freed.at(-1)!.promise, 10_000, "the end of the second");
     assertEquals(next.values(), 1);
