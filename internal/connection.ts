@@ -477,11 +477,11 @@ export class Connection {
       from = segment.at;
     }
     parts.push(bytes.subarray(from, length));
-    const plain = parts.length === 1 ? parts[0]! : join(parts);
+    const plain = join(parts);
     const view = new DataView(plain.buffer, plain.byteOffset, plain.byteLength);
     let at = this.#plainBytes;
     this.#plainBytes = 0;
-    let ready: Uint8Array[] = [plain.subarray(0, at)];
+    let ready = at > 0 ? [plain.subarray(0, at)] : [];
     let size = at, sent = 0;
     while (at < plain.length) {
       const end = at + 4 + view.getUint32(at);
@@ -637,7 +637,9 @@ function segmentBytes({ bytes, size }: Segment): Uint8Array {
   );
 }
 
+/** All of them in one; a single one as it is. */
 function join(parts: readonly Uint8Array[]): Uint8Array {
+  if (parts.length === 1) return parts[0]!;
   let size = 0;
   for (const part of parts) size += part.length;
   const whole = new Uint8Array(size);
