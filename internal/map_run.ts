@@ -158,7 +158,18 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
 
   /** The consumer stops early: what is under way is cancelled. */
   async return(): Promise<Result> {
-    await this.#close();
+    const isPulling = this.#pulling;
+    const returned = this.#close();
+    if (!isPulling) await returned;
+    else {
+      // A generator answers in order: first it must come to its next yield, and
+      // whoever leaves a loop isn't held up by a source that never does.
+      let timer: ReturnType<typeof setTimeout> | undefined;
+      const late = new Promise((resolve) => {
+        timer = setTimeout(resolve, SOURCE_MS);
+      });
+      await Promise.race([returned, late]).finally(() => clearTimeout(timer));
+    }
     return DONE;
   }
 
@@ -423,14 +434,6 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
   async #returnSource(): Promise<void> {
     if (this.#exhausted) return;
     this.#exhausted = true;
-    const returned = this.#iterator?.return?.();
-    if (!this.#pulling) return void await returned;
-    // A generator answers in order: first it must come to its next yield, and
-    // whoever leaves a loop isn't held up by a source that never does.
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const late = new Promise((resolve) => {
-      timer = setTimeout(resolve, SOURCE_MS);
-    });
-    await Promise.race([returned, late]).finally(() => clearTimeout(timer));
+    await this.#iterator?.return?.();
   }
 }

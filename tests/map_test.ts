@@ -596,6 +596,26 @@ both("close() is not held up by a map() whose source waits", async (net) => {
   resolve();
 });
 
+// That no timer is left is seen by the sanitizers: nobody waits for this source.
+both("map() that is stopped leaves a source that waits alone", async (net) => {
+  const never = new Promise<void>(() => {});
+  await using kit = new Kit<number, number>(net);
+  await kit.worker((n) => n);
+  const ways = [
+    new AbortController(),
+    { signal: new AbortController().signal, abort: () => kit.server.close() },
+  ];
+  for (const way of ways) {
+    const { signal } = way;
+    const results = kit.server.map(waiting(never), { signal });
+    await results.next();
+    await results.next();
+    const third = results.next().catch((e) => e);
+    await way.abort();
+    assertInstanceOf(await third, Error);
+  }
+});
+
 both(
   "map() goes on when results past maxBufferedBytes are read",
   async (net) => {
