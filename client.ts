@@ -165,10 +165,11 @@ export async function connect<Item, Result>(
  * needs `deno compile --include handler.ts`. With a codec of one's own, the
  * module exports it as `codec`.
  * @param workOptions How to work.
- * @returns Resolves when the server has no more work, or `signal` has aborted
- * and what was begun is finished. It rejects with a {@linkcode HandshakeError}
- * if the two ends don't belong together, and with the last error when it gives
- * up.
+ * @returns Resolves when the server has no more work, or a `signal`, that of
+ * either options, has aborted and what was begun is finished. It rejects with a
+ * {@linkcode HandshakeError} if the two ends don't belong together, with the
+ * reason of `options.signal` if that aborts while there is no connection, and
+ * with the last error when it gives up.
  * @throws {TypeError} If an option is unknown or of the wrong type, or the
  * handler's module can't be used.
  * @throws {RangeError} If an option is out of range.
@@ -244,7 +245,9 @@ export async function work<Item, Result>(
       const client = await attempt<Item, Result>({ ...options, signal });
       reconnection.opened(performance.now());
       try {
-        return await workWith(client as Client, source, workOptions);
+        // Either signal: a promise that neither ends would be silent for ever.
+        const options = { ...workOptions, signal };
+        return await workWith(client as Client, source, options);
       } finally {
         reconnection.lost(performance.now());
       }

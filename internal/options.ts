@@ -353,7 +353,10 @@ export interface ConnectOptions<Item = any, Result = any>
    * @default {false}
    */
   tls?: boolean | { caCerts?: string[] };
-  /** Ends the attempt to connect. */
+  /**
+   * Ends the attempt to connect, with its reason. The function `work()` leaves
+   * by it too while it is connected, as by that of {@linkcode WorkOptions}.
+   */
   signal?: AbortSignal;
   /** How the function `work()` reconnects; `connect()` never does. */
   reconnect?: ReconnectOptions | false;

@@ -370,6 +370,30 @@ Deno.test("work(): the connection's signal ends the attempts with its reason", a
   );
 });
 
+Deno.test("work(): the connection's signal leaves once there is one", async () => {
+  const { server, port } = start<number, number>();
+  const controller = new AbortController();
+  const begun = Promise.withResolvers<void>();
+  const finish = Promise.withResolvers<void>();
+  const working = work<number, number>(
+    { port, reconnect: fast, signal: controller.signal },
+    async (n) => {
+      begun.resolve();
+      await finish.promise;
+      return n;
+    },
+  );
+  const result = server.submit(1);
+  await begun.promise;
+  controller.abort();
+  assertEquals(await stateOf(working), "pending");
+  finish.resolve();
+  await within(working, 1000, "work() resolves");
+  assertEquals(await result, 1);
+  await until(() => server.workers.length === 0, "it is gone");
+  await server.close();
+});
+
 Deno.test("work(): the handler's signal aborts when the connection is lost", async () => {
   const { server, port } = start<number, number>();
   const aborted = Promise.withResolvers<unknown>();
