@@ -225,6 +225,7 @@ export class Server<Item = unknown, Result = unknown>
   readonly #submits: SubmitWay;
   readonly #host: LinkHost;
   readonly #closed = deferred<void>();
+  #stopped: Promise<void> | null = null;
   readonly #readiness = new Readiness((count) => this.#hasWorkers(count));
   readonly #watch: ServerWatch;
   #phase: "open" | "ending" | "finished" | "aborted" = "open";
@@ -897,7 +898,7 @@ export class Server<Item = unknown, Result = unknown>
   #shutDown(code: "normal" | "aborted", reason: string): void {
     this.#watch.stop();
     this.#retries.stop();
-    this.#acceptor.stop();
+    this.#stopped = this.#acceptor.stop();
     if (code === "aborted") this.#pools.terminate();
     for (const link of [...this.#links]) {
       // A suspect that may have values under way isn't told that all is well.
@@ -905,21 +906,22 @@ export class Server<Item = unknown, Result = unknown>
         link.mode === Mode.STREAM;
       link.goodbye(isUnheard ? "timeout" : code, reason);
     }
-    this.#readiness.check();
+    if (code === "aborted") this.#readiness.check();
     this.#checkClosed();
   }
 
   #checkClosed(): void {
     if (this.#links.size > 0) return;
-    if (this.#dashboard === null && this.#pools.size === 0) {
-      this.#settleClosed();
-    } else {
-      Promise.all([this.#dashboard?.close(), this.#pools.close()])
-        .then(() => this.#settleClosed());
-    }
+    // What abort() rejects is rejected along with `closed`: it waits for no port.
+    Promise.all([
+      this.#phase === "finished" ? this.#stopped : null,
+      this.#dashboard?.close(),
+      this.#pools.size === 0 ? null : this.#pools.close(),
+    ]).then(() => this.#settleClosed());
   }
 
   #settleClosed(): void {
+    this.#readiness.check();
     if (this.#phase === "finished") this.#closed.resolve();
     else if (this.#phase === "aborted") this.#closed.reject(this.#abortReason);
   }

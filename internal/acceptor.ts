@@ -26,6 +26,8 @@ import { type LinkHost, WorkerLink } from "./worker_link.ts";
 const ACCEPTS_AT_ONCE = 8;
 /** How long to wait after an error of accept(), at first and at most, in ms. */
 const ACCEPT_DELAY_MS = 5, MAX_ACCEPT_DELAY_MS = 1000;
+/** How long a listener's accept() may go on after its close(), in ms. */
+const STOP_MS = 100;
 /** Connections over the limit that are told so at once, before they close. */
 const MAX_REFUSALS = 64;
 
@@ -55,6 +57,7 @@ interface Delay {
 export class Acceptor {
   readonly #options: AcceptorOptions;
   readonly #listeners: Deno.Listener[] = [];
+  readonly #loops: Promise<void>[] = [];
   readonly #delays = new Set<Delay>();
   #isStopped = false;
 
@@ -69,8 +72,12 @@ export class Acceptor {
    * @param listener Where it comes; it belongs to the acceptor from now on.
    * @param host What its links need of the server.
    */
-  async accept(listener: Deno.Listener, host: LinkHost): Promise<void> {
+  accept(listener: Deno.Listener, host: LinkHost): void {
     this.#listeners.push(listener);
+    this.#loops.push(this.#accept(listener, host));
+  }
+
+  async #accept(listener: Deno.Listener, host: LinkHost): Promise<void> {
     let delayMs = ACCEPT_DELAY_MS;
     for (let accepted = 1;; accepted++) {
       try {
@@ -97,8 +104,13 @@ export class Acceptor {
     }
   }
 
-  /** Closes the listeners; the connections stay. */
-  stop(): void {
+  /**
+   * Closes the listeners; the connections stay.
+   *
+   * @returns Resolves when others can listen there: an address is free once its
+   * last accept() has ended. One of the caller's own may never end.
+   */
+  async stop(): Promise<void> {
     this.#isStopped = true;
     for (const listener of this.#listeners) {
       try {
@@ -111,6 +123,10 @@ export class Acceptor {
       clearTimeout(timer);
       wake();
     }
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const timer = setTimeout(resolve, STOP_MS);
+    await Promise.race([Promise.allSettled(this.#loops), promise]);
+    clearTimeout(timer);
   }
 
   async #wait(delayMs: number): Promise<void> {

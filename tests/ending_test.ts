@@ -10,6 +10,7 @@ import {
   Client,
   ConnectionLostError,
   DrainTimeoutError,
+  listen,
   Server,
 } from "../mod.ts";
 import { both, Kit, range } from "./_support/channel_kit.ts";
@@ -993,3 +994,35 @@ function submitLong(kit: Kit<Uint8Array, Uint8Array>, count: number): void {
     kit.server.submit(new Uint8Array(3 << 20)).catch(() => {});
   }
 }
+
+Deno.test("A server that has closed leaves its port to others", async () => {
+  const first = listen<number, number>({ port: 0 });
+  const { port } = first.addr;
+  await first.close();
+  const second = listen<number, number>({ port });
+  second.end();
+  await second.closed;
+  await using _third = listen({ port });
+});
+
+Deno.test("close() waits for no accept() that never ends", async () => {
+  const listener = new MemoryListener();
+  listener.accept = forever;
+  const server = new Server(listener);
+  await within(server.close(), 1000, "it is closed");
+});
+
+Deno.test("What an end rejects is rejected when it is told, not before", async () => {
+  // Nobody looks at these before: one that is early is an unhandled rejection.
+  const first = new Server<number, number>(new MemoryListener());
+  const ready = first.ready();
+  await first.close();
+  await assertRejects(() => ready, TypeError);
+  const second = new Server<number, number>(new MemoryListener());
+  const reason = new Error("stop");
+  const waiting = [second.ready(), second.submit(1), second.map([1]).next()];
+  await second.abort(reason);
+  for (const promise of waiting) {
+    assertStrictEquals(await promise.catch((e) => e), reason);
+  }
+});
