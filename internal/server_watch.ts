@@ -149,7 +149,9 @@ export class ServerWatch {
     const { connection, heartbeat } = link;
     const { verdict, reason } = heartbeat.judgePeer(connection, now);
     if (verdict === "drop") {
-      link.drop(
+      // Perhaps it hears that later: a handler that blocks it comes to its end.
+      link.goodbye(
+        "timeout",
         `${reason}; if its handler blocks its event loop, use isolate or a larger heartbeat.dropMs`,
       );
     } else if (verdict === "suspect") {

@@ -18,7 +18,7 @@ import {
 import type { Delivery, Item, Worker } from "./delivery.ts";
 import type { WorkerInfo } from "./dispatcher.ts";
 import {
-  ConnectionLostError,
+  type ConnectionLostError,
   DecodeError,
   HandshakeError,
   type HandshakeErrorCode,
@@ -366,11 +366,6 @@ export class WorkerLink implements Worker {
     this.#isWorker = false;
     this.#control.finish(code, reason);
     if (wasWorker) this.#host.onGone(this, code, reason);
-  }
-
-  /** Gives it up: it is silent, so there is nobody to say goodbye to. */
-  drop(reason: string): void {
-    this.connection.end(new ConnectionLostError("timeout", reason));
   }
 
   /** Refuses the handshake, if it isn't done, and closes. */

@@ -166,6 +166,8 @@ both(
     const { code, reason, worker } = await kit.event("disconnected");
     assertEquals([code, worker.name], ["timeout", "silent"]);
     assert(/isolate.*dropMs/.test(reason), reason);
+    // It reads that too, once it goes on.
+    assertEquals((await silent.until(T.GOODBYE)).fields, [3, reason]);
     const types = kit.events.map((e) => e.type);
     assert(types.indexOf("suspect") < types.indexOf("disconnected"));
     await kit.worker((n) => n * 2);
