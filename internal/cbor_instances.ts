@@ -151,8 +151,10 @@ function encodeCborTag(
   value: CborTag<CborType>,
   depth: number,
 ): void {
-  to.enter(depth);
   const { tagNumber, tagContent } = value;
+  // Tag 27 and its array are one level, as when they are read.
+  const isOne = tagNumber === Tag.OBJECT && Array.isArray(tagContent);
+  if (!isOne) to.enter(depth);
   if (typeof tagNumber === "number" && Number.isSafeInteger(tagNumber)) {
     if (tagNumber < 0) throw wrongTag(tagNumber);
     out.writeHead(6, tagNumber);
@@ -173,7 +175,7 @@ function encodeCborTag(
     }
   } else throw wrongTag(tagNumber);
   try {
-    to.value(out, tagContent, depth + 1);
+    to.value(out, tagContent, isOne ? depth : depth + 1);
   } catch (error) {
     throw EncodeFailure.at(error, value, ".tagContent");
   }

@@ -440,6 +440,7 @@ Deno.test("cbor() limits depth alike on both sides", () => {
     map: (inner) => new Map([[1, inner]]),
     set: (inner) => new Set([inner]),
     tag: (inner) => new CborTag(1000, inner as null),
+    "tag 27": (inner) => new CborTag(27, ["a name", inner as null]),
     "null object": (inner) => Object.assign(Object.create(null), { inner }),
   };
   const small: Codec<unknown> = cbor({ maxDepth: 3 });
@@ -468,7 +469,7 @@ Deno.test("cbor() limits depth alike on both sides", () => {
   }
 });
 
-Deno.test("cbor() counts an error as two levels, a buffer as one", () => {
+Deno.test("cbor() counts an error as two levels, a buffer as one, a regular expression as none", () => {
   const two = cbor({ maxDepth: 2 });
   const error = new Error("a", { cause: 1 });
   assertSame(two.decode(two.encode(error)), error);
@@ -478,6 +479,8 @@ Deno.test("cbor() counts an error as two levels, a buffer as one", () => {
   assertSame(two.decode(two.encode([new ArrayBuffer(1)])), [
     new ArrayBuffer(1),
   ]);
+  assertThrows(() => two.encode([[new ArrayBuffer(1)]]), EncodeError, "deep");
+  assertSame(two.decode(two.encode([[/a/g]])), [[/a/g]]);
 });
 
 Deno.test("cbor() checks its options", () => {
