@@ -287,10 +287,16 @@ export class Delivery {
       const dispatched = this.#dispatch(entry);
       this.#busy = false;
       if (this.#ahead !== way && dispatched) this.#ahead = way;
-      if (!dispatched) way.queue.push(entry);
+      if (!dispatched) this.#wait(entry, way);
       if (this.#again) this.pump();
     }
     return entry;
+  }
+
+  /** A way's first item that waits: from now on others may wait for their turn. */
+  #wait(entry: Item, way: Way): void {
+    way.queue.push(entry);
+    for (const other of this.#ways) if (other !== way) other.pumped();
   }
 
   /** Whether an item of this way would be dispatched at once. */

@@ -1126,3 +1126,30 @@ Deno.test("ChannelWay.send() waits for a place, however much room a worker has",
   assertEquals(worker.given.length, 2, "both were taken, and have all places");
   assert(worker.hasMore, "it isn't the worker that is full");
 });
+
+Deno.test("ChannelWay.send() goes on when another way's item begins to wait", async () => {
+  const scene = new Scene();
+  const { delivery } = scene;
+  const worker = scene.worker("a", { window: 1 });
+  const way = new ChannelWay({
+    delivery,
+    maxQueued: Infinity,
+    onChannelFailure: () => {},
+    onBroken: () => {},
+  }, { outlet: null, maxBufferedBytes: Infinity });
+  delivery.addWay(way);
+  const calls = new FakeWay(ItemKind.CALL);
+  delivery.addWay(calls);
+  const room = way.send("value");
+  assertInstanceOf(room, Promise);
+  delivery.offer("call", calls, 0);
+  await room;
+  way.send("next");
+  scene.result(worker);
+  scene.result(worker);
+  assertEquals(worker.given.map(({ item }) => item).toSorted(), [
+    "call",
+    "next",
+    "value",
+  ]);
+});

@@ -452,3 +452,28 @@ both("send() has its turns beside map() and many submit()s", async (net) => {
     `sent: ${sent}, mapped: ${mapped}, submitted: ${submitted}`,
   );
 });
+
+both(
+  "send() has its turns beside a map() that takes every place",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const { server } = kit;
+    await kit.worker((n) => Promise.resolve(n), { client: { prefetch: 1 } });
+    let sent = 0, mapped = 0;
+    async function* numbers() {
+      for (let n = 0; n < 300; n++) yield await n;
+    }
+    const read = Array.fromAsync(server);
+    await Promise.all([
+      (async () => {
+        for (; mapped < 300; sent++) await server.send(sent);
+      })(),
+      (async () => {
+        for await (const _ of server.map(numbers())) mapped++;
+      })(),
+    ]);
+    server.end();
+    assertEquals((await read).length, sent);
+    assert(sent > 100, `sent: ${sent}`);
+  },
+);
