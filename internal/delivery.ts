@@ -276,10 +276,10 @@ export class Delivery {
         return entry;
       }
     }
-    if (
-      this.#busy || way.queue.length > 0 || !this.#returned.isEmpty ||
-      !way.hasPlace()
-    ) {
+    if (!this.#busy && way.queue.length > 0) {
+      // What it is behind couldn't go when there was last a look at it.
+      way.queue.push(entry);
+    } else if (this.#busy || !this.#returned.isEmpty || !way.hasPlace()) {
       way.queue.push(entry);
       this.pump();
     } else {

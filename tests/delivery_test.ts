@@ -1153,3 +1153,31 @@ Deno.test("ChannelWay.send() goes on when another way's item begins to wait", as
     "value",
   ]);
 });
+
+Deno.test("Delivery asks no worker again for what queues up behind others", () => {
+  let picks = 0;
+  const strategy = new RoundRobin<Worker>();
+  const scene = new Scene({
+    strategy: {
+      pick: (...args) => {
+        picks++;
+        return strategy.pick(...args);
+      },
+      refresh: () => strategy.refresh(),
+    },
+  });
+  const worker = scene.worker("a", { window: 1 });
+  const ways = Array.from({ length: 10 }, () => new FakeWay());
+  for (const way of ways) scene.delivery.addWay(way);
+  scene.send("first");
+  picks = 0;
+  for (const n of range(0, 20)) {
+    for (const way of ways) scene.delivery.offer(n, way, n);
+  }
+  assertEquals(picks, 10, "once for each that is the first of its way");
+  for (const _ of range(0, 201)) scene.result(worker);
+  assertEquals(worker.given.length, 201);
+  for (const way of ways) {
+    assertEquals(way.results.map(([n]) => n), range(0, 20));
+  }
+});
