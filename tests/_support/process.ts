@@ -94,7 +94,15 @@ export class Process implements AsyncDisposable {
 
   /** Sends it a signal; one that has ended is left alone. */
   signal(name: Deno.Signal): void {
-    if (!this.#ended) this.#child.kill(name);
+    if (this.#ended) return;
+    try {
+      this.#child.kill(name);
+    } catch (error) {
+      // It has ended, and that wasn't told yet.
+      const isGone = error instanceof TypeError ||
+        error instanceof Deno.errors.NotFound;
+      if (!isGone) throw error;
+    }
   }
 
   /** Ends it if it still runs, and waits until nothing is left of it. */
