@@ -18,9 +18,10 @@ import {
 import { Authority } from "./_support/certificates.ts";
 import { Folder } from "./_support/folder.ts";
 import { ROOT } from "./_support/process.ts";
+import { until } from "./_support/within.ts";
 
 const UPPER = `${HANDLERS}upper.ts`;
-const SLOW = `${HANDLERS}slow.ts`;
+const HALF = `${HANDLERS}half.ts`;
 const MOODY = `${HANDLERS}moody.ts`;
 
 Deno.test("map prints the results of a module, and nothing else", async () => {
@@ -185,7 +186,7 @@ Deno.test("map --listen: workers join and die meanwhile, nothing is lost", async
   await using map = startCli(["map", "--listen=:0"], { stdin: seq(1, 150) });
   const address = await addressOf(map);
   const work = ["work", `--connect=${address}`, "--give-up=20"];
-  await using lost = startCli([...work, SLOW]);
+  await using lost = startCli([...work, HALF]); // it can't do all of it
   await lost.stderr.line(/^connected to /);
   await map.stdout.line(/^5$/);
   lost.signal("SIGKILL");
@@ -205,11 +206,18 @@ Deno.test("map --listen: workers join and die meanwhile, nothing is lost", async
 Deno.test("map drains at the first SIGINT; --resume does the rest", async () => {
   await using folder = await Folder.make();
   const path = `${folder.path}/log`;
-  const args = ["map", "--local=2", "--joblog", path, SLOW];
-  await using map = startCli(args, { stdin: "open" });
+  const begun = `${folder.path}/begun`, go = `${folder.path}/go`;
+  const command =
+    `if test $0 -ge 20; then : > ${begun}; until test -e ${go}; do sleep 0.05; done; fi; echo $0`;
+  const args = (...more: string[]) =>
+    ["map", "--local=2", "--joblog", path, ...more, "--", "sh", "-c"]
+      .concat(command, "{}");
+  await using map = startCli(args(), { stdin: "open" });
   await map.write(seq(1, 120)); // and no end
-  await map.stdout.line(/^20$/);
+  await until(() => folder.has("begun"), "20 has begun", 20_000);
   map.signal("SIGINT");
+  await map.stderr.line(/^stopping: /);
+  await folder.write("go", ""); // what is under way can be finished
   const { code, stdout, stderr } = await map.exit;
   assertEquals(code, 130, stderr);
   // How many more the input has isn't known: it was never read to its end.
@@ -218,13 +226,14 @@ Deno.test("map drains at the first SIGINT; --resume does the rest", async () => 
     /^stopped: \d+ items are settled, others are not; --resume goes on$/m,
   );
   const first = stdout.split("\n").slice(0, -1);
+  assert(first.some((n) => Number(n) >= 20), "what was begun is finished");
   const log = await Deno.readTextFile(path);
   assertEquals(
     log.split("\n").slice(0, -1).map((line) => JSON.parse(line).result).sort(),
     first.toSorted(),
   );
   assertGreater(120, first.length);
-  const rest = await runCli([...args, "--resume"], { stdin: seq(1, 120) });
+  const rest = await runCli(args("--resume"), { stdin: seq(1, 120) });
   assertEquals(rest.code, 0, rest.stderr);
   assertEquals(
     [...first, ...rest.lines].map(Number).toSorted((a, b) => a - b),
@@ -237,12 +246,13 @@ Deno.test("map waits for commands at the first SIGINT, and ends them at the seco
   const path = `${folder.path}/log`;
   await using map = startCli(
     ["map", "--local=2", "--joblog", path, "--", "sh", "-c"].concat(
-      "if test $0 = 3; then exec sleep 100; fi; echo $0",
+      `if test $0 = 3; then : > ${folder.path}/begun; exec sleep 100; fi; echo $0`,
       "{}",
     ),
     { stdin: "1\n2\n3\n" },
   );
-  await map.stdout.line(/^2$/);
+  for (const _ of [1, 2]) await map.stdout.line(/^[12]$/);
+  await until(() => folder.has("begun"), "3 has begun", 20_000);
   map.signal("SIGINT");
   await map.stderr.line(/^stopping: /);
   map.signal("SIGINT");

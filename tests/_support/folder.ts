@@ -25,6 +25,15 @@ export class Folder implements AsyncDisposable {
     return path;
   }
 
+  /** Whether a file is there. */
+  async has(name: string): Promise<boolean> {
+    try {
+      return (await Deno.stat(`${this.path}/${name}`)).isFile;
+    } catch {
+      return false;
+    }
+  }
+
   /**
    * Makes `count` files that are long to read and take no room: what is done
    * with all of them takes its time.
