@@ -5,7 +5,9 @@ import {
   assertRejects,
 } from "@std/assert";
 import { ItemFailure, listen, RemoteError, type ServerEvent } from "../mod.ts";
+import { Folder } from "./_support/folder.ts";
 import { Process, ROOT } from "./_support/process.ts";
+import { until } from "./_support/within.ts";
 import {
   commandsIn,
   freePort,
@@ -218,11 +220,11 @@ test("killed in the middle: another does its items", async () => {
   const server = listen<number, number>({ port: 0 });
   const port = portOfServer(server);
   await using first = startPython(port, "slow");
-  const long = server.submit(0.5);
+  const long = server.submit(60);
   await first.stderr.line(/^begun/);
   first.signal("SIGKILL");
   await using second = startPython(port, "square");
-  assertEquals(await long, 0.25); // the second one's answer
+  assertEquals(await long, 3600); // the second one's answer
   await server.close();
   await assertEndsWell(second);
 });
@@ -267,18 +269,21 @@ test("is told what nobody waits for any more", async () => {
 });
 
 test("at SIGTERM finishes what it began, and hands back the rest", async () => {
-  const server = listen<number, number>({ port: 0 });
+  const server = listen<string | number, string | number>({ port: 0 });
   const port = portOfServer(server);
-  await using first = startPython(port, "slow", { args: ["--name=first"] });
-  const begun = server.submit(1);
-  const rest = [0.1, 0.2].map((seconds) => server.submit(seconds));
+  await using folder = await Folder.make();
+  const go = `${folder.path}/go`;
+  await using first = startPython(port, "wait");
+  const begun = server.submit(go);
+  const rest = [2, 3].map((n) => server.submit(n));
   await first.stderr.line(/^begun 0/);
   first.signal("SIGTERM");
-  await using second = startPython(port, "square");
-  assertEquals(await begun, 1);
+  await until(() => server.workers[0]?.state === "leaving", "it leaves");
+  await folder.write("go", "");
+  assertEquals(await begun, go);
   await assertEndsWell(first);
-  const squares = await Promise.all(rest);
-  assertEquals(squares.map((n) => n.toFixed(2)), ["0.01", "0.04"]);
+  await using second = startPython(port, "square");
+  assertEquals(await Promise.all(rest), [4, 9]);
   await server.close();
   await assertEndsWell(second);
 });

@@ -39,6 +39,14 @@ def odd(item, _context):
     return print if item == "function" else item
 
 
+def wait(path, context):
+    """Says when it begins, and ends once a file is there."""
+    print(f"begun {context.id}", file=sys.stderr, flush=True)
+    while not os.path.exists(path):
+        time.sleep(0.02)
+    return path
+
+
 def slow(seconds, context):
     """Says when it begins, and computes all the while."""
     print(f"begun {context.id}", file=sys.stderr, flush=True)
