@@ -28,6 +28,7 @@ import {
 } from "../mod.ts";
 import { Authority } from "./_support/certificates.ts";
 import { range } from "./_support/channel_kit.ts";
+import { Folder } from "./_support/folder.ts";
 import { MemoryListener } from "./_support/memory_pair.ts";
 import type { Process } from "./_support/process.ts";
 import { ScriptedPeer, T } from "./_support/scripted_peer.ts";
@@ -185,7 +186,7 @@ fault("a handler throws", async () => {
 });
 
 fault("a handler takes too long", async () => {
-  const { server, port } = serve({ itemTimeoutMs: 200 });
+  const { server, port } = serve({ itemTimeoutMs: 1000 });
   await using worker = startWorker({ port });
   await server.ready();
   const { error } = await assertRejects(
@@ -193,7 +194,7 @@ fault("a handler takes too long", async () => {
     ItemFailure,
   );
   assert(error instanceof ItemTimeoutError);
-  assertEquals(error.timeoutMs, 200);
+  assertEquals(error.timeoutMs, 1000);
   const own = await assertRejects(
     () => server.submit({ n: 1, act: "hang" }, { timeoutMs: 50 }),
     ItemFailure,
@@ -208,12 +209,16 @@ fault("a handler takes too long", async () => {
 
 fault("a handler blocks its event loop", async () => {
   const { server, port, events, told } = serve({ heartbeat: PATIENT });
+  await using folder = await Folder.make();
   await using blocked = startWorker({ port, name: "blocked" });
   await server.ready();
-  const result = server.submit({ n: 1, act: "block", ms: 5000, upTo: 1 });
+  const block = { n: 1, act: "block", ms: 60_000, upTo: 1 };
+  const until = `${folder.path}/other`; // has done it
+  const result = server.submit({ ...block, until });
   assertEquals((await told("suspect")).worker.name, "blocked");
   await using other = startWorker({ port, name: "other" });
   assertEquals(await result, 4);
+  await folder.write("other", "");
   await told("recovered");
   await told("duplicate");
   const { redelivered, duplicates, settled } = server.stats();
@@ -229,7 +234,7 @@ fault("a handler blocks its event loop", async () => {
 
   const short = serve({ heartbeat: QUICK });
   await using lost = startWorker({ port: short.port });
-  const late = short.server.submit({ n: 1, act: "block", ms: 5000, upTo: 1 });
+  const late = short.server.submit(block);
   const { code, reason } = await short.told("disconnected");
   assertEquals(code, "timeout");
   assert(reason.includes("dropMs"), reason);
@@ -244,7 +249,7 @@ fault("a machine or a network goes silent", async () => {
   const { server, port, events, told } = serve({ heartbeat: QUICK });
   await using silent = startWorker({ port, name: "silent" });
   await server.ready();
-  const result = server.submit({ n: 1, act: "block", ms: 300, upTo: 1 });
+  const result = server.submit({ n: 1, act: "hang", upTo: 1 });
   await until(() => server.stats().inFlight === 1, "it is there");
   silent.signal("SIGSTOP");
   await told("suspect");
@@ -267,7 +272,7 @@ fault("the network is cut and comes back", async () => {
     reconnect: { minDelayMs: 5, maxDelayMs: 50 },
   }, { tell: true });
   await hears(worker, "connected");
-  const result = server.submit({ n: 1, act: "wait", ms: 300 });
+  const result = server.submit({ n: 1, act: "hang", upTo: 1 });
   await until(() => server.stats().inFlight === 1, "it is there");
   proxy.refuse(true);
   proxy.cut();
@@ -310,13 +315,14 @@ fault("the server dies", async () => {
 
 fault("a handler never lets go of a cancelled item", async () => {
   const { server, port, told } = serve({
-    itemTimeoutMs: 100,
     heartbeat: { intervalMs: 50, timeoutMs: 300, dropMs: 60_000 },
   });
   await using stubborn = startWorker({ port, name: "stubborn", prefetch: 20 });
   await server.ready();
   const results = range(10).map((n) =>
-    server.submit(n === 0 ? { n, act: "ignore" } : n)
+    n === 0
+      ? server.submit({ n, act: "ignore" }, { timeoutMs: 100 })
+      : server.submit(n)
   );
   await assertRejects(() => results[0]!, ItemFailure, "100 ms");
   assertEquals((await told("suspect")).worker.name, "stubborn");
@@ -429,7 +435,7 @@ fault("a transform fails on a connection", async () => {
 });
 
 fault("a port scan, garbage, a hostile peer", async () => {
-  const { server, port, events, told } = serve({ handshakeTimeoutMs: 150 });
+  const { server, port, events, told } = serve({ handshakeTimeoutMs: 1000 });
   const worker = work<Item, number>({ port, name: "good" }, (n) => Number(n));
   await server.ready();
   const dial = () => Deno.connect({ hostname: "127.0.0.1", port });

@@ -12,7 +12,7 @@ import { type ConnectOptions, work, type WorkOptions } from "../../mod.ts";
 
 /** What is done beside giving the result. */
 export type Act =
-  /** Nothing happens for `ms`, and the loop stands still. */
+  /** Nothing happens for `ms`, or until a file is there; the loop stands still. */
   | "block"
   /** The result comes after `ms`. */
   | "wait"
@@ -34,6 +34,8 @@ export type ActItem = number | {
   n: number;
   act: Act;
   ms?: number;
+  /** The file whose coming ends a "block" before its time. */
+  until?: string;
   /** Only at attempts up to this one; at all by default. */
   upTo?: number;
 };
@@ -80,9 +82,17 @@ async function act(
   return resultOf(item);
 }
 
-function block(ms: number): void {
+function block(ms: number, file?: string): void {
   const until = performance.now() + ms;
-  while (performance.now() < until);
+  while (performance.now() < until && !(file && isThere(file)));
+}
+
+function isThere(file: string): boolean {
+  try {
+    return Deno.statSync(file).isFile;
+  } catch {
+    return false;
+  }
 }
 
 function sleep(ms: number, signal: AbortSignal): Promise<void> {
@@ -116,7 +126,7 @@ if (import.meta.main) {
       if (typeof item === "number") return resultOf(item);
       if (attempt > (item.upTo ?? Infinity)) return resultOf(item);
       if (item.act !== "block") return act(item, signal);
-      block(item.ms!);
+      block(item.ms!, item.until);
       return resultOf(item);
     },
     { ...workOptions, signal: leave.signal },
