@@ -252,12 +252,12 @@ Deno.test("D5 one unencodable value evicts nobody", async () => {
   await using one = run("echo", port);
   await using two = run("echo", port);
   await server.ready(2);
-  const before = process.cpuUsage();
   for (const n of range(10)) await server.send(n % 5 === 0 ? () => {} : n);
   await until(() => server.stats().settled === 8, "the others are settled");
-  await new Promise((resolve) => setTimeout(resolve, 200));
+  const before = process.cpuUsage();
+  await new Promise((resolve) => setTimeout(resolve, 500));
   const { user, system } = process.cpuUsage(before);
-  assertLess(user + system, 300_000, "nothing spins");
+  assertLess(user + system, 250_000, "nothing spins");
   assertEquals(server.workers.length, 2);
   assertEquals(failures.map(({ id }) => id), [0, 5]);
   await server.close();
@@ -484,6 +484,7 @@ Deno.test("D12 write all, then read: a documented bound, and an event", async ()
     },
   });
   const working = work<number, number>({ port }, (n) => n * 2);
+  await server.ready(); // or it would be told that nobody is there
   const writer = server.writable.getWriter();
   let written = 0;
   const writing = (async () => {
@@ -689,19 +690,29 @@ Deno.test({
     const free = nobody.addr.port;
     nobody.close();
     await using early = run("stay", free);
+    await early.stdout.line(/^reconnecting$/);
     await using holding = run("hold", port, 0);
     await holding.stdout.line(/^holding$/);
-    // What starting up has left to do is done.
-    await new Promise((resolve) => setTimeout(resolve, 700));
     const processes = { host, waiting, early, holding };
-    const before = Object.values(processes).map(({ pid }) => ticks(pid));
-    const own = process.cpuUsage();
-    await new Promise((resolve) => setTimeout(resolve, 2000));
-    const { user, system } = process.cpuUsage(own);
-    assertLess((user + system) / 1000, 100, "ms of 2000 in this process");
-    Object.entries(processes).forEach(([name, { pid }], i) => {
-      assertLess((ticks(pid) - before[i]!) * 10, 100, `ms of 2000: ${name}`);
-    });
+    let used: Record<string, number>;
+    const measure = async () => {
+      const before = Object.values(processes).map(({ pid }) => ticks(pid));
+      const own = process.cpuUsage();
+      await new Promise((resolve) => setTimeout(resolve, 2000));
+      const { user, system } = process.cpuUsage(own);
+      used = { own: (user + system) / 1000 };
+      Object.entries(processes).forEach(([name, { pid }], i) => {
+        used[name] = (ticks(pid) - before[i]!) * 10;
+      });
+    };
+    // What starting up has left to do comes to its end.
+    for (let tries = 0; tries < 5; tries++) {
+      await measure();
+      if (Object.values(used!).every((ms) => ms < 100)) break;
+    }
+    for (const [name, ms] of Object.entries(used!)) {
+      assertLess(ms, 100, `ms of 2000: ${name}`);
+    }
     await server.abort();
   },
 });
@@ -793,7 +804,7 @@ Deno.test("D22 nothing but results is on stdout, whatever happens", async () => 
   const [port = ""] = await pipeline.stderr.line(/^\d+$/);
   const conn = await Deno.connect({ ...local, port: Number(port) });
   await conn.write(new TextEncoder().encode("garbage, and a lot of it\n"));
-  await using one = run("upper", port);
+  await using one = run("upper", port, 50); // and no more: it has to be killed
   await using two = run("upper", port);
   await pipeline.stdout.line(/^LINE 20$/);
   one.signal("SIGKILL");

@@ -6,7 +6,7 @@
  * @module
  */
 
-import { connect, listen, work } from "../../mod.ts";
+import { type ClientEvent, connect, listen, work } from "../../mod.ts";
 
 /** Each program, by its name. */
 const programs: Record<
@@ -32,7 +32,9 @@ const programs: Record<
 
   /** Works to the end, says so, and stays alive. */
   async stay(port) {
-    await work<number, number>({ port }, (n) => n * 2);
+    const onEvent = ({ type }: ClientEvent) =>
+      type === "reconnecting" && console.log(type);
+    await work<number, number>({ port, onEvent }, (n) => n * 2);
     console.log("done");
     await new Promise((resolve) => setTimeout(resolve, 60_000));
   },
@@ -97,9 +99,14 @@ const programs: Record<
     await server.close();
   },
 
-  /** A worker of a pipeline: slow enough to be met at work. */
-  async upper(port) {
+  /**
+   * A worker of a pipeline: slow enough to be met at work. With a count, it
+   * does so many lines, and never ends the next.
+   */
+  async upper(port, [count = "Infinity"]) {
+    let left = Number(count);
     await work<string, string>({ port }, async (line) => {
+      if (left-- <= 0) await new Promise(() => {});
       await new Promise((resolve) => setTimeout(resolve, 2));
       return line.toUpperCase();
     });
