@@ -96,7 +96,7 @@ export class Kit<Item = unknown, Result = unknown> implements AsyncDisposable {
     const conn = await this.#dial();
     const client = new Client<Item, Result>(conn, options);
     this.#clients.set(client, conn);
-    await within(client.opened, 5000, "handshake");
+    await within(client.opened, 20_000, "handshake");
     return client;
   }
 
@@ -152,7 +152,7 @@ export class Kit<Item = unknown, Result = unknown> implements AsyncDisposable {
   /** An event of a type: one that was told already, or the next. */
   async event<T extends ServerEvent["type"]>(
     type: T,
-    ms = 5000,
+    ms = 20_000,
   ): Promise<Extract<ServerEvent<Item>, { type: T }>> {
     const { promise, resolve } = Promise.withResolvers<ServerEvent<Item>>();
     const look = () => {

@@ -28,7 +28,7 @@ export async function within<T>(
 export async function until(
   holds: () => boolean | Promise<boolean>,
   what: string,
-  ms = 5000,
+  ms = 20_000,
 ): Promise<void> {
   const deadline = performance.now() + ms;
   for (let delayMs = 0; !await holds(); delayMs = Math.min(20, delayMs + 1)) {
