@@ -7,7 +7,7 @@ import { assert, assertEquals } from "@std/assert";
 import { listen, type Server } from "../mod.ts";
 import { Browser, chromium } from "./_support/browser.ts";
 import { type Process, ROOT, startDeno } from "./_support/process.ts";
-import { until, within } from "./_support/within.ts";
+import { still, until, within } from "./_support/within.ts";
 
 const HOSTILE = '<img src=x onerror="globalThis.pwned = 1"><script>pwned=1';
 const WORKER = `
@@ -157,6 +157,14 @@ async function look(): Promise<void> {
     if (screenshots) await Deno.writeFile(`${ROOT}docs/page-${name}.png`, png);
   }
 
+  if (Deno.build.os !== "windows") {
+    // So that it surely dies with work in its hands.
+    first.signal("SIGSTOP");
+    const held = () =>
+      server.workers.find(({ name }) => name === "berlin-1")?.inFlight ?? 0;
+    await until(() => held() > 0, "it is given items");
+    await still(held, "it holds what it has");
+  }
   first.signal("SIGKILL");
   await browser.sees(`!${row("berlin-1")}`);
   await browser.sees(`${summary}.startsWith("2 workers connected")`);
