@@ -414,7 +414,10 @@ fault("a transform fails on a connection", async () => {
   };
   const transforms = [picky];
   const { server, port, told } = serve({ transforms });
-  const pending = server.submit("x".repeat(2000));
+  const failed = assertRejects(
+    () => server.submit("x".repeat(2000)),
+    ConnectionLostError,
+  );
   const events: string[] = [];
   const error = await assertRejects(
     () =>
@@ -431,7 +434,7 @@ fault("a transform fails on a connection", async () => {
   assertEquals((await told("disconnected")).code, "transforms");
   assertEquals((await told("redelivered")).ids, [0]);
   await server.abort(error);
-  await assertRejects(() => pending, ConnectionLostError);
+  await failed;
 });
 
 fault("a port scan, garbage, a hostile peer", async () => {
