@@ -215,6 +215,7 @@ both(
     const items = client[Symbol.asyncIterator]();
     server.end();
     await items.next();
+    await until(() => server.stats().unread === 1, "its value is here");
     kit.crash(client); // instead of end()
     assertEquals(await within(Array.fromAsync(server), 1000, "end"), [5]);
     await within(server.closed, 1000, "closed");

@@ -429,7 +429,6 @@ both(
   async (net) => {
     await using kit = new Kit<number, number>(net, {
       heartbeat: { ...QUICK, dropMs: 60_000 },
-      itemTimeoutMs: 50,
     });
     const { server } = kit;
     let letGo = () => {};
@@ -437,7 +436,9 @@ both(
       (n) => n > 0 ? n : new Promise((resolve) => letGo = () => resolve(-1)),
       { client: { name: "stubborn", prefetch: 20 } },
     );
-    const results = range(10).map((n) => server.submit(n));
+    const results = range(10).map((n) =>
+      server.submit(n, n === 0 ? { timeoutMs: 50 } : {})
+    );
     await assertRejects(() => results[0]!, ItemFailure, "50 ms");
     await kit.event("suspect");
     // Nobody else is there yet, and it isn't given more.

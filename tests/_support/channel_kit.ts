@@ -109,10 +109,12 @@ export class Kit<Item = unknown, Result = unknown> implements AsyncDisposable {
     const ids = new Set(this.server.workers.map(({ id }) => id));
     const client = await this.client(clientOptions);
     const done = client.work(handler, workOptions);
-    done.catch(() => {});
+    let isOver = false; // it may have come and gone before anybody looked
+    done.then(() => isOver = true, () => {});
     this.#dones.push(done);
     await until(
       () =>
+        isOver ||
         this.server.workers.some((w) => !ids.has(w.id) && w.state === "active"),
       "a worker asks for items",
     );
