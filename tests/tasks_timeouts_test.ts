@@ -222,9 +222,9 @@ both(
     await using kit = new Kit<number, number>(net, { itemTimeoutMs: 60 });
     const { server } = kit;
     await using peer = await scripted(kit, { window: 1 });
-    const first = server.submit(0);
+    const failed = assertRejects(() => server.submit(0), ItemFailure);
     await takeItems(peer, 1);
-    await assertRejects(() => first, ItemFailure);
+    await failed;
     const second = server.submit(1);
     second.catch(() => {});
     await moment(150);
@@ -275,9 +275,12 @@ both(
   async (net) => {
     await using kit = new Kit<number, number>(net);
     await using peer = await scripted(kit);
-    const result = kit.server.submit(1, { timeoutMs: 30 });
+    const failed = assertRejects(
+      () => kit.server.submit(1, { timeoutMs: 30 }),
+      ItemFailure,
+    );
     await takeItems(peer, 1);
-    await assertRejects(() => result, ItemFailure);
+    await failed;
     await answer(peer, 0, 5);
     assertEquals((await kit.event("duplicate")).id, 0);
   },
