@@ -22,6 +22,7 @@ const portOf = (name: string, otherwise: string) =>
   wholeNumber(`--${name}`, values[name] ?? otherwise, 65535);
 const secret = Deno.env.get("DISTCHAN_SECRET");
 if (!secret) usageError("DISTCHAN_SECRET isn't set");
+const stopped = stopSignal(); // before anybody is told that it is there
 
 await using server = listen<string, string>({
   hostname,
@@ -52,5 +53,5 @@ async function answer(request: Request): Promise<Response> {
   }
 }
 
-stopSignal().addEventListener("abort", () => void http.shutdown());
+stopped.addEventListener("abort", () => void http.shutdown());
 await http.finished; // all that was asked is answered
