@@ -182,6 +182,11 @@ export class Connection {
   /** Something came up since the flush, perhaps only due at the next one. */
   #due = false;
   #finishing = false;
+  /**
+   * Why nothing can be written any more. What the peer has sent before may be
+   * its goodbye, so that is still read.
+   */
+  #broken: ConnectionLostError | null = null;
   /** Whether the peer has done its handshake. */
   #isKnown = false;
   /** Bytes read since. */
@@ -218,9 +223,9 @@ export class Connection {
     this.#reading = this.#read();
   }
 
-  /** Whether the connection has ended or is about to. */
+  /** Whether the connection has ended or is about to: nothing is sent. */
   get ended(): boolean {
-    return this.#ended || this.#finishing;
+    return this.#ended || this.#finishing || this.#broken !== null;
   }
 
   /** Whether so much output waits for the peer that no more should be made. */
@@ -346,11 +351,12 @@ export class Connection {
 
   /** Waits for the peer; once again if this end stood still meanwhile. */
   #linger(isAgain = false): void {
+    clearTimeout(this.#lingerTimer);
     const due = performance.now() + LINGER_MS;
     this.#lingerTimer = setTimeout(() => {
       const isLate = performance.now() - due > LATE_MS;
       if (isLate && !isAgain) this.#linger(true);
-      else this.end();
+      else this.end(this.#broken ?? undefined);
     }, LINGER_MS);
   }
 
@@ -449,7 +455,13 @@ export class Connection {
         return;
       }
     } catch (error) {
-      this.#lost(error);
+      const isOwn = error instanceof TransformError ||
+        error instanceof TypeError;
+      if (isOwn || this.ended) return this.#lost(error);
+      this.writingSince = 0;
+      this.#room?.resolve();
+      this.#broken = lossOf(error);
+      this.#linger();
     }
   }
 
@@ -571,19 +583,13 @@ export class Connection {
       if (this.#finishing) {
         await this.#writing; // the peer may have closed its own side alone
         this.end();
-      } else if (decoder.partial) {
-        this.end(
-          new ConnectionLostError(
-            "eof",
-            "the peer's output ended in the middle of a frame",
-          ),
-        );
       } else {
+        const what = decoder.partial
+          ? "in the middle of a frame"
+          : "without a goodbye";
         this.end(
-          new ConnectionLostError(
-            "eof",
-            "the peer's output ended without a goodbye",
-          ),
+          this.#broken ??
+            new ConnectionLostError("eof", `the peer's output ended ${what}`),
         );
       }
     } catch (error) {
@@ -622,11 +628,13 @@ export class Connection {
   }
 
   #lost(error: unknown): void {
-    if (this.#ended) return;
-    const reason = reasonOf(error);
-    const code = error instanceof TransformError ? "transforms" : "reset";
-    this.end(new ConnectionLostError(code, reason, { cause: error }));
+    if (!this.#ended) this.end(this.#broken ?? lossOf(error));
   }
+}
+
+function lossOf(error: unknown): ConnectionLostError {
+  const code = error instanceof TransformError ? "transforms" : "reset";
+  return new ConnectionLostError(code, reasonOf(error), { cause: error });
 }
 
 /** A buffer that was transferred away is empty now: its frame can't be sent. */

@@ -563,3 +563,63 @@ both(
     assert(ms < 1900, `${ms} ms for a handshake of 200 ms`);
   },
 );
+
+/**
+ * A worker that was busy while a server ended: `begun` tells that it has an
+ * item, `goOn` lets it read on and answer, when nothing can be written any more.
+ */
+async function standing() {
+  const [server, conn] = ScriptedPeer.pair();
+  const begun = Promise.withResolvers<void>();
+  const going = Promise.withResolvers<void>();
+  const { read, write } = conn;
+  let isGone = false;
+  conn.read = async (bytes) => {
+    const count = await read.call(conn, bytes);
+    if (isGone) await going.promise;
+    return count;
+  };
+  conn.write = (bytes) =>
+    isGone
+      ? Promise.reject(new Deno.errors.BrokenPipe("Broken pipe"))
+      : write.call(conn, bytes);
+  const client = new Client<number, number>(conn);
+  const done = client.work(async (n) => {
+    isGone = true;
+    begun.resolve();
+    await going.promise;
+    return n;
+  });
+  done.catch(() => {});
+  await server.greet();
+  await server.until(T.CREDIT);
+  await server.say(T.ITEM, 1, 1, 0, 0, payload(1));
+  await begun.promise;
+  return { server, client, done, goOn: going.resolve };
+}
+
+Deno.test("What a server said before it was gone is read, though nothing can be written", async () => {
+  const { server, client, done, goOn } = await standing();
+  await server.say(T.END);
+  await server.say(T.GOODBYE, 0, "the server has finished");
+  await server[Symbol.asyncDispose]();
+  goOn();
+  await within(done, 5000, "it has ended");
+  await client.closed;
+});
+
+Deno.test("A worker that can't answer, and whose server said no goodbye, is lost", async () => {
+  for (const isClosed of [true, false]) {
+    const { server, client, done, goOn } = await standing();
+    if (isClosed) await server[Symbol.asyncDispose]();
+    goOn();
+    const error = await assertRejects(
+      () => within(done, 5000, "it has ended"),
+      ConnectionLostError,
+    );
+    // Which of the two tells first is as it comes.
+    if (!isClosed) assertEquals(error.reason, "Broken pipe");
+    await assertRejects(() => client.closed, ConnectionLostError);
+    await server[Symbol.asyncDispose]();
+  }
+});
