@@ -181,6 +181,8 @@ export class Connection {
   #values = 0;
   /** Something came up since the flush, perhaps only due at the next one. */
   #due = false;
+  /** Whether nothing more is sent: it is finishing, broken or ended. */
+  #isOver = false;
   #finishing = false;
   /**
    * Why nothing can be written any more. What the peer has sent before may be
@@ -225,7 +227,7 @@ export class Connection {
 
   /** Whether the connection has ended or is about to: nothing is sent. */
   get ended(): boolean {
-    return this.#ended || this.#finishing || this.#broken !== null;
+    return this.#isOver;
   }
 
   /** Whether so much output waits for the peer that no more should be made. */
@@ -340,7 +342,7 @@ export class Connection {
    */
   finish(): void {
     if (this.#ended || this.#finishing) return;
-    this.#finishing = true;
+    this.#isOver = this.#finishing = true;
     this.frames.close();
     this.#linger();
     if (this.#state === IDLE) {
@@ -363,7 +365,7 @@ export class Connection {
   /** Ends now. */
   end(error?: ConnectionLostError): void {
     if (this.#ended) return;
-    this.#ended = true;
+    this.#isOver = this.#ended = true;
     clearTimeout(this.#lingerTimer);
     this.#room?.resolve();
     if (this.#pause !== null) {
@@ -460,6 +462,7 @@ export class Connection {
       if (isOwn || this.ended) return this.#lost(error);
       this.writingSince = 0;
       this.#room?.resolve();
+      this.#isOver = true;
       this.#broken = lossOf(error);
       this.#linger();
     }
