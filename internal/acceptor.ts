@@ -97,8 +97,12 @@ export class Acceptor {
           this.#options.onListenerLost(error);
           return;
         }
-        await this.#wait(delayMs);
-        delayMs = Math.min(delayMs * 2, MAX_ACCEPT_DELAY_MS);
+        if (isOfOne(error)) {
+          if (accepted % ACCEPTS_AT_ONCE === 0) await this.#wait(0);
+        } else {
+          await this.#wait(delayMs);
+          delayMs = Math.min(delayMs * 2, MAX_ACCEPT_DELAY_MS);
+        }
         if (this.#isStopped) return;
       }
     }
@@ -203,4 +207,14 @@ export class Acceptor {
       );
     }
   }
+}
+
+/**
+ * Whether an error of accept() is that of one connection, whose peer has reset
+ * it already, as probes do: the next one isn't to wait for that.
+ */
+function isOfOne(error: unknown): boolean {
+  return error instanceof Deno.errors.NotConnected ||
+    error instanceof Deno.errors.ConnectionAborted ||
+    error instanceof Deno.errors.ConnectionReset;
 }

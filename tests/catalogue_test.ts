@@ -399,6 +399,19 @@ Deno.test("D8 transient accept errors end nothing", async () => {
   await Promise.all(workers);
 });
 
+Deno.test("D8 connections that are reset before accept() hold up nobody", async () => {
+  const errors = range(100).map(() => new Deno.errors.NotConnected("reset"));
+  const listener = Deno.listen({ ...local, port: 0 });
+  await using server = new Server<number, number>(
+    new Failing(listener, [...errors]),
+  );
+  const { port } = listener.addr;
+  work<number, number>({ port }, (n) => n * 2);
+  // Not after a pause for each.
+  await within(server.ready(), 5000, "the next one is accepted");
+  assertEquals(await server.submit(21), 42);
+});
+
 Deno.test("D9 a wrong secret or signature is an error, and no normal end", async () => {
   const { server, port } = start<number, number>({
     signature: "ours",
