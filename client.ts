@@ -26,7 +26,7 @@ import { Inlet } from "./internal/channel.ts";
 import { ClientControl } from "./internal/client_control.ts";
 import { ClientHandshake } from "./internal/client_handshake.ts";
 import { type ClientPhase, ClientWatch } from "./internal/client_watch.ts";
-import { Connection, type Duplex } from "./internal/connection.ts";
+import { Connection, type Duplex, tuneSocket } from "./internal/connection.ts";
 import {
   ConnectionLostError,
   HandshakeError,
@@ -342,7 +342,7 @@ export class Client<Item = unknown, Result = unknown>
     const codec = options.codec ?? cbor();
     this.#payloads = new PayloadCodec(codec);
     const { itemSchema, resultSchema } = options;
-    if ("setNoDelay" in conn) (conn as Deno.TcpConn).setNoDelay(true);
+    tuneSocket(conn);
     this.#connection = new Connection(conn as Duplex, {
       limit: MAX_HANDSHAKE_BYTES,
       events: {
@@ -909,8 +909,7 @@ async function dial(options: ConnectOptions): Promise<Deno.TcpConn> {
       ? late.signal
       : AbortSignal.any([late.signal, signal]);
     const conn = await Deno.connect({ hostname, port, signal: either });
-    conn.setNoDelay(true);
-    conn.setKeepAlive(true);
+    tuneSocket(conn);
     return conn;
   } catch (reason) {
     throw late.signal.aborted ? error : reason;

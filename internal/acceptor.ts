@@ -13,7 +13,7 @@
  * @module
  */
 
-import type { Duplex } from "./connection.ts";
+import { type Duplex, tuneSocket } from "./connection.ts";
 import { HandshakeError } from "./errors.ts";
 import { type LinkHost, WorkerLink } from "./worker_link.ts";
 
@@ -148,12 +148,7 @@ export class Acceptor {
       conn.close();
       return;
     }
-    try {
-      if ("setNoDelay" in conn) (conn as Deno.TcpConn).setNoDelay(true);
-      if ("setKeepAlive" in conn) (conn as Deno.TcpConn).setKeepAlive(true);
-    } catch {
-      // The peer is gone already: reading will tell.
-    }
+    tuneSocket(conn);
     const link = new WorkerLink(conn as Duplex, conn.remoteAddr, host);
     links.add(link);
     link.connection.start();

@@ -44,6 +44,17 @@ export interface Duplex {
   closeWrite?(): Promise<void>;
 }
 
+/** Sets a socket's options, where it has any. */
+export function tuneSocket(conn: Deno.Conn): void {
+  const { setNoDelay, setKeepAlive } = conn as Partial<Deno.TcpConn>;
+  try {
+    setNoDelay?.call(conn, true);
+    setKeepAlive?.call(conn, true);
+  } catch {
+    // The peer is gone already, which not every system takes: reading will tell.
+  }
+}
+
 /** What a connection tells its owner. */
 export interface ConnectionEvents {
   /** A frame came; the reader stands behind its type. May throw ProtocolError. */

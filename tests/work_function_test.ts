@@ -57,6 +57,35 @@ Deno.test("connect() is one attempt: nobody there rejects", async () => {
   );
 });
 
+Deno.test("work() tries again if a connection is lost before it is set up", async () => {
+  // As on macOS: a socket whose peer has reset it takes no options any more.
+  const { server, port } = start<number, number>();
+  const { connect } = Deno;
+  let connections = 0;
+  Deno.connect = (async (options: Deno.ConnectOptions) => {
+    const conn = await connect(options);
+    if (++connections > 1) return conn;
+    conn.close();
+    return Object.assign(conn, {
+      setNoDelay() {
+        throw new TypeError("Invalid argument (os error 22)");
+      },
+    });
+  }) as typeof Deno.connect;
+  try {
+    const working = work<number, number>(
+      { port, reconnect: fast },
+      (n) => n * 2,
+    );
+    assertEquals(await server.submit(21), 42);
+    assertEquals(connections, 2);
+    await server.close();
+    await working;
+  } finally {
+    Deno.connect = connect;
+  }
+});
+
 Deno.test("connect() takes reconnect, without effect", async () => {
   await assertRejects(
     () => connect({ port: freePort(), reconnect: { minDelayMs: 1 } }),
