@@ -74,7 +74,8 @@ export class Joblog implements Disposable {
     const { resume, resumeFailed } = options;
     let file: Deno.FsFile;
     try {
-      file = await Deno.open(path, { read: true, append: true, create: true });
+      // Not `append`: Windows doesn't cut a file that is open for that alone.
+      file = await Deno.open(path, { read: true, write: true, create: true });
     } catch (error) {
       throw new UsageError(`can't open the joblog ${path}: ${reasonOf(error)}`);
     }
@@ -151,8 +152,9 @@ export function formatEntry(item: InputItem, settled: Settled): string {
 }
 
 /**
- * Reads what is there. A last line without its end was being written when the
- * machine or the process stopped: it is cut off, and its item done again.
+ * Reads what is there, up to where writing goes on. A last line without its end
+ * was being written when the machine or the process stopped: it is cut off, and
+ * its item done again.
  */
 async function readEntries(
   path: string,
@@ -197,6 +199,7 @@ async function readEntries(
       throw new UsageError(`${path} isn't a joblog`);
     }
     await file.truncate(whole);
+    await file.seek(whole, Deno.SeekMode.Start);
   }
   return known;
 }
