@@ -18,6 +18,9 @@ const GRACE_MS = 2000;
  */
 const SIGNAL_MS = 200;
 
+/** The exit status of what it ends on Windows: STATUS_CONTROL_C_EXIT. */
+const CONTROL_C_EXIT = 0xc000013a | 0;
+
 const isWindows = Deno.build.os === "windows";
 
 /** What a command may print, in bytes, unless it is said. */
@@ -165,7 +168,8 @@ export class CommandRunner {
       hasEnded = true;
       if (signal.aborted || isTooLong) stop("SIGKILL");
       await Promise.all([stdout.done, stderr.done]);
-      if (status.signal === "SIGINT" || status.code === 130) {
+      const { signal: endedBy, code } = status;
+      if (endedBy === "SIGINT" || code === 130 || code === CONTROL_C_EXIT) {
         await new Promise((resolve) => setTimeout(resolve, SIGNAL_MS));
       }
     } finally {
@@ -202,7 +206,8 @@ class CommandError extends Error {
 /** What a command prints, without its last line's end; nothing: undefined. */
 function toResult(bytes: Uint8Array): string | Uint8Array | undefined {
   if (bytes.length === 0) return undefined;
-  const end = bytes[bytes.length - 1] === 0x0a ? bytes.length - 1 : undefined;
+  let end = bytes.length;
+  if (bytes[end - 1] === 0x0a) end -= bytes[end - 2] === 0x0d ? 2 : 1;
   const printed = bytes.subarray(0, end);
   try {
     return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })

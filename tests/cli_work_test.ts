@@ -27,6 +27,10 @@ function run(
 Deno.test("CommandRunner: what a command prints is the result", async () => {
   assertEquals(await run(["echo", "{}"], "a"), "a");
   assertEquals(await run(["printf", "a\n\n"], ""), "a\n");
+  // As programs print it on Windows.
+  assertEquals(await run(["printf", "a\r\nb\r\n"], ""), "a\r\nb");
+  assertEquals(await run(["printf", "\r\n"], ""), "");
+  assertEquals(await run(["printf", "\r"], ""), "\r");
   assertEquals(await run(["true"], "a"), undefined);
   assertEquals(await run(["echo"], "a"), "");
   assertEquals(
