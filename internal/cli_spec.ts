@@ -271,7 +271,7 @@ const COMPLETIONS: CommandSpec = {
   options: [HELP],
   operands: "shell",
   examples: [
-    "source <(distchan completions bash)",
+    'eval "$(distchan completions bash)"',
     "distchan completions zsh > ~/.zfunc/_distchan",
     "distchan completions fish > ~/.config/fish/completions/distchan.fish",
   ],
