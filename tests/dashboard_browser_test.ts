@@ -10,8 +10,9 @@ import { type Process, ROOT, startDeno } from "./_support/process.ts";
 import { still, until, within } from "./_support/within.ts";
 
 const HOSTILE = '<img src=x onerror="globalThis.pwned = 1"><script>pwned=1';
+const MOD = new URL("../mod.ts", import.meta.url).href;
 const WORKER = `
-  const { work } = await import(${JSON.stringify(`file://${ROOT}mod.ts`)});
+  const { work } = await import(${JSON.stringify(MOD)});
   const [port, name, ms] = Deno.args;
   await work({ port: Number(port), name, secret: "s3cret", signature: "thumbnails" }, async (n) => {
     await new Promise((done) => setTimeout(done, Number(ms) * (1 + Math.sin(n / 300) / 2)));
