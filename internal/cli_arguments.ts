@@ -14,7 +14,8 @@ export class UsageError extends Error {}
 /** The work can't go on: exit status 3. */
 export class FatalError extends Error {}
 
-const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+/** Without a byte order mark, which some editors put before a text. */
+const UTF8 = new TextDecoder("utf-8", { fatal: true });
 
 /** A host and a port. */
 export interface Address {

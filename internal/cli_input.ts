@@ -27,6 +27,7 @@ export interface ItemSourceOptions {
   onUnreadable(item: InputItem, error: Error): Promise<void> | undefined;
 }
 
+const BOM = /^\ufeff/;
 /** The longest item, in bytes: whatever never ends a line isn't a list. */
 const MAX_ITEM_BYTES = 64 * 1024 * 1024;
 
@@ -90,7 +91,8 @@ export class ItemSource implements AsyncIterableIterator<unknown, undefined> {
       let value: unknown = text;
       try {
         if (text === null) throw new TypeError("The item isn't UTF-8");
-        if (format === "jsonl") value = JSON.parse(text);
+        // No JSON begins with the byte order mark that some programs begin with.
+        if (format === "jsonl") value = JSON.parse(text.replace(BOM, ""));
       } catch (error) {
         const full = onUnreadable(item, error as Error);
         if (full !== undefined) await full;

@@ -67,6 +67,10 @@ const CASES: [string, Format, string | Uint8Array, Read][] = [
     items: [{ a: [1] }, "x", null],
     unreadable: [],
   }],
+  ["JSON with a byte order mark", "jsonl", '\ufeff{"a":1}\r\n2\r\n', {
+    items: [{ a: 1 }, 2],
+    unreadable: [],
+  }],
   ["JSON that is none", "jsonl", '1\n{"a"\n2\n', {
     items: [1, 2],
     unreadable: ["2 SyntaxError"],

@@ -328,7 +328,7 @@ Deno.test("map --dashboard has the page, and what top reads", async () => {
 
 Deno.test("map and work take the secret from a variable or a file", async () => {
   await using folder = await Folder.make();
-  await folder.write("secret", "s3cret\n");
+  await folder.write("secret", "\ufeffs3cret\r\n"); // as on Windows
   await folder.write("wrong", "guess\n");
   await using map = startCli(["map", "--listen=0.0.0.0:0"], {
     stdin: "a\n",
