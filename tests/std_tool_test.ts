@@ -7,7 +7,8 @@ import * as ourAssert from "../tools/std_offline/assert.ts";
 import * as ourStreams from "../tools/std_offline/streams.ts";
 import { serveRegistry, type StdPackage } from "../tools/std.ts";
 
-const STD_TOOL = fileURLToPath(new URL("../tools/std.ts", import.meta.url));
+const STD_URL = new URL("../tools/std.ts", import.meta.url);
+const STD_TOOL = fileURLToPath(STD_URL);
 
 interface Folder extends AsyncDisposable {
   path: string;
@@ -74,7 +75,7 @@ Deno.test("tools/std.ts resolves @std to the stand-ins if told to, here and in c
   await using folder = await folderOf({
     "parent.ts": `
       import { assert } from "@std/assert";
-      import { stdArgs } from ${JSON.stringify(STD_TOOL)};
+      import { stdArgs } from ${JSON.stringify(STD_URL)};
       const { stdout } = await new Deno.Command(Deno.execPath(), {
         args: ["run", ...stdArgs(), new URL("child.ts", import.meta.url).href],
       }).output();

@@ -289,7 +289,9 @@ Deno.test("InsecureBindError: IPv6 and unix sockets", async () => {
   const plain = Deno.listen({ hostname: "::", port: 0 });
   assertThrows(() => new Server(plain), InsecureBindError);
   plain.close();
-  for (const hostname of ["::1", "127.0.0.2"]) {
+  // macOS has no other address of loopback by itself.
+  const other = Deno.build.os === "darwin" ? [] : ["127.0.0.2"];
+  for (const hostname of ["::1", ...other]) {
     await using _server = listen({ hostname, port: 0 });
     await using _handed = new Server(Deno.listen({ hostname, port: 0 }));
   }
