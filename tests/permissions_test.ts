@@ -172,7 +172,7 @@ Deno.test("permissions: the table of docs/cli.md is enough for map", async () =>
 
 Deno.test("permissions: --allow-run=COMMAND is enough to end it", async () => {
   await using process = cli(
-    [LOCAL, "--allow-run=yes", "--no-prompt"],
+    [LOCAL, "--allow-run=yes"],
     ["map", "--local=1", "--max-output=1000", "--", "yes", "{}"],
     { stdin: "a\n" },
   );
