@@ -67,8 +67,8 @@ export class Joblog implements Disposable {
   /**
    * Opens one, or begins it.
    *
-   * @throws {UsageError} If it can't be opened, is in use, holds entries and
-   * wasn't to be resumed, or isn't a joblog.
+   * @throws {UsageError} If it can't be opened or locked, is in use, holds
+   * entries and wasn't to be resumed, or isn't a joblog.
    */
   static async open(path: string, options: JoblogOptions): Promise<Joblog> {
     const { resume, resumeFailed } = options;
@@ -92,7 +92,9 @@ export class Joblog implements Disposable {
       return new Joblog(path, file, known, resumeFailed);
     } catch (error) {
       file.close();
-      throw error;
+      if (error instanceof UsageError) throw error;
+      // Not every file system has locks.
+      throw new UsageError(`can't use the joblog ${path}: ${reasonOf(error)}`);
     }
   }
 

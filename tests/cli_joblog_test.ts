@@ -122,6 +122,22 @@ Deno.test("Joblog refuses what isn't its own", async () => {
   assertStringIncludes(message, "item 2 isn't the one in the joblog");
 });
 
+Deno.test("Joblog says so where a file system has no locks", async () => {
+  await using folder = await Folder.make();
+  const { tryLock } = Deno.FsFile.prototype;
+  Deno.FsFile.prototype.tryLock = () =>
+    Promise.reject(new Deno.errors.NotSupported("no locks (os error 95)"));
+  try {
+    await assertRejects(
+      () => Joblog.open(`${folder.path}/log`, RESUME),
+      UsageError,
+      "/log: no locks (os error 95)",
+    );
+  } finally {
+    Deno.FsFile.prototype.tryLock = tryLock;
+  }
+});
+
 Deno.test("map --resume after a SIGKILL does exactly what isn't in the joblog", async () => {
   await using folder = await Folder.make();
   const path = `${folder.path}/log`;
