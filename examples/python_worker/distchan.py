@@ -21,6 +21,7 @@ import random
 import select
 import socket
 import struct
+import sys
 import threading
 import time
 
@@ -44,6 +45,7 @@ NEVER_HEALS = {"signature", "version", "codec", "transforms"}
 
 MAX_FRAME_BYTES = 4 * 1024 * 1024
 HANDSHAKE_BYTES = 4096
+IS_WINDOWS = sys.platform == "win32"
 HANDSHAKE_SECONDS = 5
 PING_SECONDS = 10
 DROP_SECONDS = 120
@@ -124,8 +126,9 @@ class _Socket:
         """The handshake is over: waits are bounded by `read()` from now on."""
         self._socket.settimeout(None)
         # 6.: output that can't be written for so long ends the connection.
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO,
-                                struct.pack("ll", DROP_SECONDS, 0))
+        limit = (struct.pack("L", DROP_SECONDS * 1000) if IS_WINDOWS
+                 else struct.pack("ll", DROP_SECONDS, 0))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
     def write(self, frame):
         try:
@@ -264,7 +267,7 @@ class _Connection:
         reader.start()
         try:
             self._write(CREDIT, MODE_WORK, 1, WINDOW, 1)
-            while (turn := self._turns.get()) is not _AT_END:
+            while (turn := self._turn()) is not _AT_END:
                 if isinstance(turn, Exception):
                     raise turn
                 delivery = self._waiting.pop(turn, None)
@@ -274,7 +277,7 @@ class _Connection:
                     self._running = None
             self._said_goodbye = True
             self._write(GOODBYE, NORMAL, "")
-            while (turn := self._turns.get()) is not _AT_GOODBYE:
+            while (turn := self._turn()) is not _AT_GOODBYE:
                 if isinstance(turn, Exception):
                     raise turn
         except Violation as error:
@@ -286,6 +289,14 @@ class _Connection:
         finally:
             self._sock.close()
             reader.join()
+
+    def _turn(self):
+        # Windows lets Ctrl-C through only between waits.
+        while True:
+            try:
+                return self._turns.get(timeout=1 if IS_WINDOWS else None)
+            except queue.Empty:
+                pass
 
     def leave(self):
         """Hands back what has not begun, and ends once nothing runs."""
