@@ -13,7 +13,9 @@ import { resolveStd, runDeno } from "./std.ts";
 
 const root = new URL("../", import.meta.url);
 const coverage = await Deno.makeTempDir({ prefix: "distchan_coverage_" });
-const sources = `^${root}(?:mod|server|client|codec|cli|internal/)`;
+const sources = `^${
+  root.href.replaceAll(/[.*+?^${}()|[\]\\]/g, "\\$&")
+}(?:mod|server|client|codec|cli|internal/)`;
 
 const steps: { name: string; args: string[] }[] = [
   { name: "format", args: ["fmt", "--check"] },
