@@ -47,8 +47,9 @@ export class ItemSource implements AsyncIterableIterator<unknown, undefined> {
   readonly #reader: ReadableStreamDefaultReader<Uint8Array>;
   readonly #options: ItemSourceOptions;
   readonly #separator: number;
-  readonly #stopped = Promise.withResolvers<null>();
   #isStopped = false;
+  /** Ends the wait for the read that is under way. */
+  #onStop: (() => void) | null = null;
   #texts: (string | null)[] = [];
   #at = 0;
   #rest: Uint8Array[] = [];
@@ -67,7 +68,7 @@ export class ItemSource implements AsyncIterableIterator<unknown, undefined> {
   /** No more items, not even those that are read. */
   stop(): void {
     this.#isStopped = true;
-    this.#stopped.resolve(null);
+    this.#onStop?.();
     this.#reader.cancel().catch(() => {});
   }
 
@@ -118,10 +119,7 @@ export class ItemSource implements AsyncIterableIterator<unknown, undefined> {
     this.#texts = [];
     this.#at = 0;
     while (this.#texts.length === 0) {
-      const step = await Promise.race([
-        this.#reader.read(),
-        this.#stopped.promise,
-      ]);
+      const step = await this.#read();
       if (step === null || this.#isStopped) return false;
       if (step.done) {
         if (this.#restBytes === 0) {
@@ -133,6 +131,17 @@ export class ItemSource implements AsyncIterableIterator<unknown, undefined> {
       } else this.#cut(step.value);
     }
     return true;
+  }
+
+  /**
+   * Null: it was stopped. No race with a promise that outlives it, which would
+   * keep all that was ever read.
+   */
+  #read(): Promise<ReadableStreamReadResult<Uint8Array> | null> {
+    return new Promise((resolve, reject) => {
+      this.#onStop = () => resolve(null);
+      this.#reader.read().then(resolve, reject);
+    });
   }
 
   #cut(chunk: Uint8Array): void {

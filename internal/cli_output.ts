@@ -106,8 +106,14 @@ export function printable(text: string): string {
   return text.replaceAll(COLORS, "").replaceAll(CONTROLS, "\ufffd");
 }
 
-/** So much of a text, on one line. */
+/** A color may be cut off where no more of a text is looked at. */
+const MAX_COLOR = 32;
+
+/** So much of a text, on one line. Little more of a long one is looked at. */
 export function excerpt(text: string, length: number): string {
-  const line = printable(text.replaceAll(/\s+/g, " ").trim());
-  return line.length <= length ? line : `${line.slice(0, length - 1)}…`;
+  for (let size = 4 * (length + MAX_COLOR);; size *= 4) {
+    const line = printable(text.slice(0, size).replaceAll(/\s+/g, " ").trim());
+    if (size < text.length && line.length <= length + MAX_COLOR) continue;
+    return line.length <= length ? line : `${line.slice(0, length - 1)}…`;
+  }
 }

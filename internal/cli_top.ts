@@ -99,7 +99,9 @@ class Screen {
   readonly #where: string;
   readonly #intervalMs: number;
   readonly #look: () => Promise<Snapshot>;
-  readonly #quit = Promise.withResolvers<null>();
+  #hasQuit = false;
+  /** Ends the wait for the next look. */
+  #onQuit: (() => void) | null = null;
   #snapshot!: Snapshot;
   #before: { at: number; settled: number } | null = null;
   #rate = 0;
@@ -116,7 +118,10 @@ class Screen {
   }
 
   async run(first: Snapshot): Promise<number> {
-    const quit = () => this.#quit.resolve(null);
+    const quit = () => {
+      this.#hasQuit = true;
+      this.#onQuit?.();
+    };
     const resized = () => this.#draw();
     Deno.addSignalListener("SIGINT", quit);
     Deno.addSignalListener("SIGTERM", quit);
@@ -142,13 +147,8 @@ class Screen {
   async #watch(): Promise<number> {
     let misses = 0;
     for (;;) {
-      let timer: ReturnType<typeof setTimeout> | undefined;
-      const wait = new Promise<true>((resolve) => {
-        timer = setTimeout(resolve, this.#intervalMs, true);
-      });
-      const goesOn = await Promise.race([wait, this.#quit.promise]);
-      clearTimeout(timer);
-      if (goesOn === null) return 0;
+      await this.#wait();
+      if (this.#hasQuit) return 0;
       try {
         this.#error = "";
         this.#take(await this.#look());
@@ -159,6 +159,17 @@ class Screen {
         if (++misses >= MAX_MISSES) return 3;
       }
     }
+  }
+
+  /** No race with a promise that outlives it, which would remember each one. */
+  #wait(): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, this.#hasQuit ? 0 : this.#intervalMs);
+      this.#onQuit = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
   }
 
   async #readKeys(quit: () => void): Promise<void> {

@@ -1,9 +1,11 @@
-import { assertEquals, assertRejects } from "@std/assert";
+import { assertEquals, assertLess, assertRejects } from "@std/assert";
 import { UsageError } from "../internal/cli_arguments.ts";
 import { countItems, type Format, ItemSource } from "../internal/cli_input.ts";
 import { Folder } from "./_support/folder.ts";
 import { Rng } from "./_support/rng.ts";
+import { ROOT } from "./_support/process.ts";
 import { within } from "./_support/within.ts";
+import { stdArgs } from "../tools/std.ts";
 
 const seed = crypto.getRandomValues(new Uint32Array(1))[0]!;
 
@@ -160,5 +162,50 @@ Deno.test("countItems() counts as ItemSource reads", async () => {
         JSON.stringify([text, format]),
       );
     }
+  }
+});
+
+/** Reads a hundred chunks, and prints how many of them are kept in memory. */
+const KEPT = `
+const { ItemSource } = await import(Deno.args[0]);
+const chunks = [];
+let left = 100;
+const stream = new ReadableStream({
+  pull(controller) {
+    if (left-- === 0) return controller.close();
+    const chunk = new TextEncoder().encode("item\\n");
+    chunks.push(new WeakRef(chunk));
+    controller.enqueue(chunk);
+  },
+});
+const source = new ItemSource(stream, {
+  format: "lines",
+  isSettled: () => true,
+  onUnreadable: () => undefined,
+});
+await source.next();
+await new Promise((resolve) => setTimeout(resolve, 0));
+globalThis.gc();
+console.log(source.read, chunks.filter((chunk) => chunk.deref()).length);
+`;
+
+Deno.test("ItemSource keeps nothing of what it has cut", async () => {
+  const path = await Deno.makeTempFile({ suffix: ".ts" });
+  try {
+    await Deno.writeTextFile(path, KEPT);
+    const { stdout } = await new Deno.Command(Deno.execPath(), {
+      args: [
+        ...["run", "-A", "--v8-flags=--expose-gc", ...stdArgs()],
+        path,
+        new URL("../internal/cli_input.ts", import.meta.url).href,
+      ],
+      cwd: ROOT,
+      stderr: "inherit",
+    }).output();
+    const [read, kept] = new TextDecoder().decode(stdout).split(" ");
+    assertEquals(read, "100");
+    assertLess(Number(kept), 5);
+  } finally {
+    await Deno.remove(path);
   }
 });

@@ -7,8 +7,10 @@ import {
 } from "@std/assert";
 import { UsageError } from "../internal/cli_arguments.ts";
 import { formatEntry, Joblog } from "../internal/cli_joblog.ts";
+import { excerpt, printable } from "../internal/cli_output.ts";
 import { HANDLERS, runCli, seq, startCli } from "./_support/cli.ts";
 import { Folder } from "./_support/folder.ts";
+import { seeded } from "./_support/rng.ts";
 
 const RESUME = { resume: true, resumeFailed: false };
 const failure = { name: "Error", message: "no", attempts: 2 };
@@ -212,4 +214,22 @@ Deno.test("Joblog keeps a byte order mark that an editor has put before it", asy
     using _log = await Joblog.open(path, { resume: true, resumeFailed: false });
   }
   assertEquals(await Deno.readFile(path), new TextEncoder().encode(text));
+});
+
+Deno.test("excerpt() of a long text is what all of it would give", () => {
+  const parts = ["a", " ", "\t\n", " ".repeat(300), "\x1b[31m", "ö", "𝒳", "\0"];
+  const rng = seeded("excerpt");
+  for (let round = 0; round < 200; round++) {
+    const text = Array.from(
+      { length: rng.int(0, 200) },
+      () => parts[rng.int(0, parts.length - 1)]!,
+    ).join("");
+    const line = printable(text.replaceAll(/\s+/g, " ").trim());
+    for (const length of [1, 10, 60]) {
+      assertEquals(
+        excerpt(text, length),
+        line.length <= length ? line : `${line.slice(0, length - 1)}…`,
+      );
+    }
+  }
 });
