@@ -11,10 +11,15 @@ interface Returnable {
   readonly id: number;
 }
 
-/** Items in as many lists as there are likes; in each the lowest id is last. */
+/**
+ * Items in as many places as there are likes. Each has a few lists, in which the
+ * lowest id is last, and each list is much shorter than the one before it: where
+ * a thousand workers leave one after another, putting all items into one order
+ * each time would take longer than the items do.
+ */
 export class ReturnedItems<Item extends Returnable> implements Iterable<Item> {
   readonly #likeOf: (item: Item) => number;
-  readonly #lists: Item[][];
+  readonly #likes: Item[][][];
   #count = 0;
 
   /**
@@ -23,7 +28,7 @@ export class ReturnedItems<Item extends Returnable> implements Iterable<Item> {
    */
   constructor(likes: number, likeOf: (item: Item) => number) {
     this.#likeOf = likeOf;
-    this.#lists = Array.from({ length: likes }, () => []);
+    this.#likes = Array.from({ length: likes }, () => [[]]);
   }
 
   /** Whether there are none. */
@@ -33,15 +38,25 @@ export class ReturnedItems<Item extends Returnable> implements Iterable<Item> {
 
   /** Adds items, in any order; the highest id first is cheapest. */
   add(items: Iterable<Item>): void {
-    const unsorted = new Set<Item[]>();
+    const added = new Map<Item[][], Item[]>();
     for (const item of items) {
-      const list = this.#lists[this.#likeOf(item)]!;
-      const last = list.at(-1);
-      if (last !== undefined && last.id < item.id) unsorted.add(list);
-      list.push(item);
+      const lists = this.#likes[this.#likeOf(item)]!, [longest] = lists;
+      const last = longest!.at(-1);
       this.#count++;
+      if (last === undefined || last.id > item.id) {
+        longest!.push(item); // it was taken from here, mostly
+        continue;
+      }
+      const others = added.get(lists);
+      if (others === undefined) added.set(lists, [item]);
+      else others.push(item);
     }
-    for (const list of unsorted) list.sort((a, b) => b.id - a.id);
+    for (const [lists, others] of added) {
+      lists.push(others.sort((a, b) => b.id - a.id));
+      while (
+        lists.length > 1 && lists.at(-2)!.length < 2 * lists.at(-1)!.length
+      ) lists.push(merge(lists.pop()!, lists.pop()!));
+    }
   }
 
   /**
@@ -50,10 +65,15 @@ export class ReturnedItems<Item extends Returnable> implements Iterable<Item> {
    * @param full The likes that aren't asked for, as bits.
    */
   take(full: number): Item | null {
-    let first: Item[] | null = null;
-    for (const [like, list] of this.#lists.entries()) {
-      if ((full >> like & 1) !== 0 || list.length === 0) continue;
-      if (first === null || list.at(-1)!.id < first.at(-1)!.id) first = list;
+    let first: Item[] | null = null, id = Infinity;
+    for (const [like, lists] of this.#likes.entries()) {
+      if ((full >> like & 1) !== 0) continue;
+      for (const list of lists) {
+        const last = list.at(-1);
+        if (last === undefined || last.id >= id) continue;
+        first = list;
+        id = last.id;
+      }
     }
     if (first === null) return null;
     this.#count--;
@@ -63,9 +83,11 @@ export class ReturnedItems<Item extends Returnable> implements Iterable<Item> {
   /** Keeps those for which it is true. */
   tidy(keep: (item: Item) => boolean): void {
     this.#count = 0;
-    for (const [like, list] of this.#lists.entries()) {
-      if (list.length > 0) this.#lists[like] = list.filter(keep);
-      this.#count += this.#lists[like]!.length;
+    for (const lists of this.#likes) {
+      for (const [i, list] of lists.entries()) {
+        if (list.length > 0) lists[i] = list.filter(keep);
+        this.#count += lists[i]!.length;
+      }
     }
   }
 
@@ -73,25 +95,37 @@ export class ReturnedItems<Item extends Returnable> implements Iterable<Item> {
   change(items: Iterable<Item>, change: () => void): void {
     const here: Item[] = [];
     for (const item of items) {
-      const list = this.#lists[this.#likeOf(item)]!, i = placeIn(list, item.id);
-      if (list[i] !== item) continue;
-      list.splice(i, 1);
-      here.push(item);
+      for (const list of this.#likes[this.#likeOf(item)]!) {
+        const i = placeIn(list, item.id);
+        if (list[i] !== item) continue;
+        list.splice(i, 1);
+        here.push(item);
+        this.#count--;
+      }
     }
     change();
-    for (const item of here) {
-      const list = this.#lists[this.#likeOf(item)]!;
-      list.splice(placeIn(list, item.id), 0, item);
-    }
+    this.add(here);
   }
 
   /** All of them, in no order. */
   *[Symbol.iterator](): Generator<Item, void> {
-    for (const list of this.#lists) yield* list;
+    for (const lists of this.#likes) for (const list of lists) yield* list;
   }
 }
 
-/** Where an id is, or belongs, in a list whose lowest id is last. */
+/** Two lists as one. */
+function merge<Item extends Returnable>(a: Item[], b: Item[]): Item[] {
+  const both: Item[] = [];
+  let i = 0, j = 0;
+  while (i < a.length && j < b.length) {
+    both.push(a[i]!.id > b[j]!.id ? a[i++]! : b[j++]!);
+  }
+  while (i < a.length) both.push(a[i++]!);
+  while (j < b.length) both.push(b[j++]!);
+  return both;
+}
+
+/** Where an id is, if it is there, in a list whose lowest id is last. */
 function placeIn(list: readonly Returnable[], id: number): number {
   let low = 0, high = list.length;
   while (low < high) {

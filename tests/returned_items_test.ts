@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertFalse } from "@std/assert";
+import { assert, assertEquals, assertFalse, assertLess } from "@std/assert";
 import { ReturnedItems } from "../internal/returned_items.ts";
 import { seeded } from "./_support/rng.ts";
 
@@ -77,4 +77,26 @@ Deno.test("ReturnedItems.change() moves those that get other likes, and no other
     }
     assert(items.isEmpty);
   }
+});
+
+Deno.test("ReturnedItems puts what many workers return in order in n log n steps", () => {
+  const items = itemsOf();
+  const workers = 500, each = 100;
+  let looks = 0;
+  for (let worker = 0; worker < workers; worker++) {
+    items.add(Array.from({ length: each }, (_, i) => ({
+      get id() {
+        looks++;
+        return i * workers + worker;
+      },
+      like: 0,
+    })));
+    // As delivery looks whether there is room.
+    items.add([items.take(0)!]);
+  }
+  assertLess(looks / (workers * each), 100);
+  for (let id = 0; id < workers * each; id++) {
+    assertEquals(items.take(0)?.id, id);
+  }
+  assert(items.isEmpty);
 });
