@@ -463,14 +463,19 @@ export class Delivery {
 
   /** A suspect is heard again: what nobody else took stays with it. */
   trust(worker: Worker): void {
+    let count = 0;
     for (const [, entry] of worker.inFlight.entries()) {
       if (entry.state === WAITING && entry.isAt(worker)) {
         entry.state = IN_FLIGHT;
         this.waiting--;
+        count++;
         this.#letGo(entry);
       }
     }
-    this.#returned.tidy((entry) => entry.state === WAITING);
+    this.#returned.tidy(
+      count,
+      (entry) => entry.state === WAITING && !this.#held.has(entry),
+    );
     this.pump();
   }
 
@@ -596,7 +601,9 @@ export class Delivery {
       const entry = this.#returned.take(full);
       if (entry === null) break;
       passed.push(entry);
-      if (entry.state !== WAITING || this.#dispatch(entry)) {
+      // Where a suspect was heard, it may have been tried there since.
+      const isHere = entry.state === WAITING && !this.#held.has(entry);
+      if (!isHere || this.#dispatch(entry)) {
         passed.pop();
         continue;
       }

@@ -21,6 +21,8 @@ export class ReturnedItems<Item extends Returnable> implements Iterable<Item> {
   readonly #likeOf: (item: Item) => number;
   readonly #likes: Item[][][];
   #count = 0;
+  /** Of them, those that needn't be here, at most. */
+  #stale = 0;
 
   /**
    * @param likes How many likes there are.
@@ -80,9 +82,16 @@ export class ReturnedItems<Item extends Returnable> implements Iterable<Item> {
     return first.pop()!;
   }
 
-  /** Keeps those for which it is true. */
-  tidy(keep: (item: Item) => boolean): void {
-    this.#count = 0;
+  /**
+   * Some needn't be here any more; whoever takes one of them passes it over. Once
+   * they may be half of all, only those are kept for which it is true.
+   *
+   * @param count How many more there are of them.
+   */
+  tidy(count: number, keep: (item: Item) => boolean): void {
+    this.#stale += count;
+    if (this.#stale * 2 < this.#count) return;
+    this.#stale = this.#count = 0;
     for (const lists of this.#likes) {
       for (const [i, list] of lists.entries()) {
         if (list.length > 0) lists[i] = list.filter(keep);

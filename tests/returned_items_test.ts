@@ -42,14 +42,16 @@ Deno.test("ReturnedItems.add() puts back what was taken", () => {
   assertEquals([...items].map(({ id }) => id), [3, 2, 1]);
 });
 
-Deno.test("ReturnedItems.tidy() drops some", () => {
+Deno.test("ReturnedItems.tidy() drops some, once they may be half of all", () => {
   const items = itemsOf();
   items.add([1, 2, 3, 4].map((id) => ({ id, like: id % 2 })));
-  items.tidy(({ id }) => id > 2);
+  items.tidy(1, ({ id }) => id > 2);
+  assertEquals([...items].length, 4);
+  items.tidy(1, ({ id }) => id > 2);
   assertEquals([items.take(0)?.id, items.take(0)?.id], [3, 4]);
   assert(items.isEmpty);
   items.add([{ id: 1, like: 0 }]);
-  items.tidy(() => false);
+  items.tidy(1, () => false);
   assert(items.isEmpty);
 });
 
