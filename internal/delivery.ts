@@ -664,16 +664,28 @@ export class Delivery {
 
   #pumpWays(): void {
     const ways = this.#ways;
+    /** Whether no worker has room for items of `submit()` and `map()`. */
+    let isFull = false;
     for (let idle = 0; idle < ways.length;) {
       if (this.#turn >= ways.length) this.#turn = 0;
       const way = ways[this.#turn++]!;
+      if (isFull && way.kind === ItemKind.CALL) {
+        idle++;
+        continue;
+      }
       let entry = way.queue.peek();
       while (entry !== undefined && entry.state !== WAITING) {
         way.queue.shift();
         entry = way.queue.peek();
       }
-      if (entry === undefined || !way.hasPlace() || !this.#dispatch(entry)) {
+      if (entry === undefined || !way.hasPlace()) {
         idle++;
+        continue;
+      }
+      if (!this.#dispatch(entry)) {
+        idle++;
+        // Of a thousand map()s, one asks for all. Nobody takes more than calls.
+        isFull ||= !this.#options.byItem && this.#isReady(entry);
         continue;
       }
       // Whoever was told of a failure may have sent more, and tidied the queue.
@@ -702,7 +714,7 @@ export class Delivery {
 
   /** True if the item needs no place in a queue any more. */
   #dispatch(entry: Item): boolean {
-    if (this.#schema !== null && !this.#schema.isReady(entry)) return false;
+    if (!this.#isReady(entry)) return false;
     const like = likeOf(entry);
     if (like !== this.#like) this.#options.strategy.refresh?.();
     this.#like = like;
@@ -742,6 +754,11 @@ export class Delivery {
       this.#place(entry);
       return true;
     }
+  }
+
+  /** Whether it has passed the schema, if there is one. */
+  #isReady(entry: Item): boolean {
+    return this.#schema === null || this.#schema.isReady(entry);
   }
 
   /**

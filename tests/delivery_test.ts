@@ -267,6 +267,52 @@ Deno.test("Delivery.offer() dispatches at once when there is room", () => {
   assertEquals(a.holds, ["y", "z"]);
 });
 
+/** Round robin that counts how often it is asked. */
+function counted(): Strategy<Worker> & { asked: number } {
+  const robin = new RoundRobin<Worker>();
+  return {
+    asked: 0,
+    pick(workers, item, hasRoom) {
+      this.asked++;
+      return robin.pick(workers, item, hasRoom);
+    },
+    refresh: () => robin.refresh(),
+  };
+}
+
+Deno.test("Delivery.offer() asks for no worker behind an item that waits", () => {
+  const strategy = counted();
+  const scene = new Scene({ strategy });
+  const a = scene.worker("a", { window: 1 });
+  scene.send(...range(0, 100));
+  assertLess(strategy.asked, 5);
+  while (scene.delivery.alive > 0) scene.result(a);
+  assertEquals(a.given.map((e) => e.item), range(0, 100));
+});
+
+Deno.test("Delivery.pump() asks once where no worker has room for many ways", () => {
+  const strategy = counted();
+  const scene = new Scene({ strategy });
+  const a = scene.worker("a", { window: 1 });
+  const ways = range(0, 100).map(() => new FakeWay(ItemKind.CALL));
+  for (const way of ways) {
+    scene.delivery.addWay(way);
+    scene.delivery.offer(0, way, 0);
+    scene.delivery.offer(1, way, 0);
+  }
+  // The first was sent at once, and was nobody's turn.
+  for (let i = 0; i <= ways.length; i++) {
+    strategy.asked = 0;
+    scene.result(a);
+    assertLessOrEqual(strategy.asked, 2);
+  }
+  assertEquals(
+    ways.map(({ results }) => results.length),
+    ways.map((_, i) => i === 0 ? 2 : 1),
+    "each has its turn",
+  );
+});
+
 Deno.test("Delivery keeps order to a worker, across queue and fast path", () => {
   const scene = new Scene();
   const a = scene.worker("a", { window: 3 });
