@@ -28,6 +28,8 @@ import { toError } from "./thrown.ts";
 
 /** The server's end of one worker, as far as delivery is concerned. */
 export interface Worker {
+  /** Unique on the server. */
+  readonly id: number;
   /** What others may know of it. */
   readonly info: WorkerInfo;
   /** What it holds. */

@@ -130,13 +130,28 @@ export class RoundRobin<Worker> implements Strategy<Worker> {
   }
 }
 
+/** A worker of which it is known what it holds. */
+interface Loaded {
+  /** What it holds. */
+  readonly inFlight: { readonly count: number };
+}
+
 /** The one that holds the fewest items; the first of several. */
-export class LeastLoaded implements Dispatcher {
-  /** Picks the index of the least loaded. */
-  pick(free: readonly WorkerInfo[]): number {
-    let best = 0;
-    for (let i = 1; i < free.length; i++) {
-      if (free[i]!.inFlight < free[best]!.inFlight) best = i;
+export class LeastLoaded<Worker extends Loaded> implements Strategy<Worker> {
+  /** Picks the least loaded that has room. */
+  pick(
+    workers: readonly Worker[],
+    _item: unknown,
+    hasRoom: (worker: Worker) => boolean,
+  ): Worker | null {
+    let best: Worker | null = null, least = Infinity;
+    for (const worker of workers) {
+      const { count } = worker.inFlight;
+      // In this order: of many workers few hold fewer than all before them.
+      if (count >= least || !hasRoom(worker)) continue;
+      if (count === 0) return worker;
+      best = worker;
+      least = count;
     }
     return best;
   }
@@ -173,6 +188,9 @@ export class Custom<Worker extends { readonly info: WorkerInfo }>
 
 /** A worker of which it may be known that it is about to ask for items. */
 interface Expected {
+  /** Unique, from 0 on. */
+  readonly id: number;
+  /** What may be known of it, which takes time to find out. */
   readonly info: WorkerInfo;
   /** Whether it has come so lately that it will surely ask for items. */
   readonly isExpected: boolean;
@@ -202,12 +220,10 @@ export class ByKey<Worker extends Expected> implements Strategy<Worker> {
     let best: Worker | null = null;
     let bestScore = -1;
     for (const worker of workers) {
-      const { state, id } = worker.info;
-      if (state !== "active" && !(state === "idle" && worker.isExpected)) {
-        continue;
-      }
-      const score = mix(key ^ Math.imul(id + 1, 0x9e3779b1));
-      if (score > bestScore) {
+      const score = mix(key ^ Math.imul(worker.id + 1, 0x9e3779b1));
+      if (score <= bestScore) continue;
+      const { state } = worker.info;
+      if (state === "active" || (state === "idle" && worker.isExpected)) {
         best = worker;
         bestScore = score;
       }
@@ -217,7 +233,7 @@ export class ByKey<Worker extends Expected> implements Strategy<Worker> {
 }
 
 /** The strategy that an option asks for. */
-export function strategyOf<Worker extends Expected>(
+export function strategyOf<Worker extends Expected & Loaded>(
   dispatch:
     | "round-robin"
     | "least-loaded"
@@ -225,7 +241,7 @@ export function strategyOf<Worker extends Expected>(
     | Dispatcher = "round-robin",
 ): Strategy<Worker> {
   if (dispatch === "round-robin") return new RoundRobin();
-  if (dispatch === "least-loaded") return new Custom(new LeastLoaded());
+  if (dispatch === "least-loaded") return new LeastLoaded();
   return "pick" in dispatch
     ? new Custom(dispatch)
     : new ByKey((item) => dispatch.key(item));

@@ -31,6 +31,7 @@ import { type Rng, seeded } from "./_support/rng.ts";
 
 /** The worker's part, by hand. */
 class FakeWorker implements Worker {
+  readonly id: number = 0;
   hasMore = false;
   readonly inFlight: InFlight<Worker> = new InFlight();
   mode: number = Mode.WORK;

@@ -16,6 +16,8 @@ import {
 import { seeded } from "./_support/rng.ts";
 
 interface Worker {
+  id: number;
+  inFlight: { count: number };
   info: WorkerInfo;
   isExpected: boolean;
 }
@@ -26,6 +28,8 @@ function worker(
   isExpected = false,
 ): Worker {
   return {
+    id,
+    inFlight: { count: info.inFlight ?? 0 },
     isExpected,
     info: {
       id,
@@ -116,13 +120,19 @@ Deno.test("RoundRobin goes on when workers come and go", () => {
 });
 
 Deno.test("LeastLoaded takes the one that holds the fewest, the first of several", () => {
-  const least = new LeastLoaded();
+  const least = new LeastLoaded<Worker>();
   const of = (...counts: number[]) =>
-    least.pick(counts.map((inFlight, id) => worker(id, { inFlight }).info));
+    least.pick(
+      counts.map((inFlight, id) => worker(id, { inFlight })),
+      null,
+      ({ id }) => id < 3,
+    )?.id;
   assertEquals(of(3, 1, 2), 1);
   assertEquals(of(2, 1, 1), 1);
   assertEquals(of(0, 0, 0), 0);
   assertEquals(of(7), 0);
+  assertEquals(of(2, 3, 2, 1, 0), 0, "those without room hold fewer");
+  assertEquals(least.pick(workers(3), null, none), null);
 });
 
 Deno.test("Custom shows the dispatcher only who has room, and the item", () => {
@@ -246,4 +256,23 @@ Deno.test("ByKey takes any key as text", () => {
     throw new TypeError("no key");
   });
   assertThrows(() => bad.pick(workers(1), 1, all), TypeError, "no key");
+});
+
+Deno.test("ByKey and LeastLoaded look closely at few of many workers", () => {
+  let looks = 0;
+  const many = workers(1000).map((w, i): Worker => ({
+    ...w,
+    inFlight: { count: 1 + i % 10 },
+    get info() {
+      looks++;
+      return w.info;
+    },
+  }));
+  const byKey = new ByKey<Worker>((item) => String(item));
+  for (let i = 0; i < 100; i++) byKey.pick(many, i, all);
+  assertLess(looks / 100, 20);
+  looks = 0;
+  const least = new LeastLoaded<Worker>();
+  assertEquals(least.pick(many, 0, (w) => looks++ >= 0 && w.id > 0)?.id, 10);
+  assertLess(looks, 20);
 });
