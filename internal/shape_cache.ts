@@ -13,8 +13,13 @@ export const MAX_SHAPE_KEYS = 32;
 const MAX_KEY_BYTES = 24;
 /** So many different keys may follow one. */
 const MAX_CHILDREN = 16;
-/** Past so many shapes all are forgotten, so that no peer can fill memory. */
+/** So many shapes are known at most, so that no peer can fill memory. */
 const MAX_SHAPES = 1024;
+/**
+ * After so many keys that were in none of these, all are forgotten. Where keys
+ * are data, ids or words, learning each would cost more than it ever saves.
+ */
+const MAX_STRANGE = 16 * MAX_SHAPES;
 
 /** A key, after the keys that lead to it. On a path no key is there twice. */
 export class Shape {
@@ -71,6 +76,8 @@ export class ShapeCache {
   /** The shape of an object without keys. */
   root: Shape = new Shape("", new Uint8Array(0));
   #count = 0;
+  /** Keys that came since as many shapes are known as may be. */
+  #strange = 0;
 
   /**
    * Learns the key in a range of bytes. Returns its shape, or null if it isn't
@@ -88,12 +95,13 @@ export class ShapeCache {
       end - start > MAX_KEY_BYTES || bytes[start] !== (0x60 | end - start - 1)
     ) return null;
     if (this.#count >= MAX_SHAPES) {
+      if (++this.#strange < MAX_STRANGE) return null;
       this.root = new Shape("", new Uint8Array(0));
-      this.#count = 0;
+      this.#count = this.#strange = 0;
       return null;
     }
     this.#count++;
-    const shape = new Shape(key, Uint8Array.from(bytes.subarray(start, end)));
+    const shape = new Shape(key, bytes.slice(start, end));
     after.add(shape);
     return shape;
   }

@@ -1,0 +1,33 @@
+import { assertEquals } from "@std/assert";
+import { type Shape, ShapeCache } from "../internal/shape_cache.ts";
+
+/** A short text string in CBOR. */
+function encoded(key: string): Uint8Array {
+  return Uint8Array.of(
+    0x60 | key.length,
+    ...new TextEncoder().encode(key),
+  );
+}
+
+function learn(cache: ShapeCache, key: string): Shape | null {
+  const bytes = encoded(key);
+  return cache.learn(cache.root, key, bytes, 0, bytes.length);
+}
+
+Deno.test("ShapeCache.learn() learns few of many keys that are data, and goes on later", () => {
+  const cache = new ShapeCache();
+  const counts = [0, 0];
+  for (const half of [0, 1]) {
+    for (let i = 0; i < 17 * 1024; i++) {
+      if (learn(cache, `${half} ${i}`) !== null) counts[half]!++;
+    }
+  }
+  assertEquals(counts, [1024, 1024]);
+});
+
+Deno.test("ShapeCache.learn() leaves what is known while it learns no more", () => {
+  const cache = new ShapeCache();
+  for (let i = 0; i < 1024 + 100; i++) learn(cache, `key ${i}`);
+  const last = encoded("key 1023");
+  assertEquals(cache.root.next(last, 0, last.length)?.key, "key 1023");
+});
