@@ -29,8 +29,8 @@ export function writeError(
   options: { thrown: unknown; sendStack: boolean },
 ): void {
   // Before anything is written: its getters may do whatever they like.
-  const error = toThrown(options.thrown, MAX_CAUSES);
-  const { sendStack } = options;
+  const { thrown, sendStack } = options;
+  const error = toThrown(thrown, { depth: MAX_CAUSES, hasStack: sendStack });
   const { length, segments } = frames.out;
   write(frames, delivery, error, { sendStack, share: Infinity });
   if (frames.size > frames.limit) {

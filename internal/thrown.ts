@@ -53,7 +53,7 @@ export function reasonOf(thrown: unknown): string {
  * Empty without causes. An error of `fetch()` says nothing by itself.
  */
 export function causesOf(thrown: unknown): string {
-  const { message, cause } = toThrown(thrown);
+  const { message, cause } = toThrown(thrown, { hasStack: false });
   const texts = [message];
   for (let at = cause; at !== undefined; at = at.cause) {
     const text = at.message === "" ? at.name : at.message;
@@ -63,13 +63,31 @@ export function causesOf(thrown: unknown): string {
   return texts.slice(1).join(": ");
 }
 
+/** Options of {@linkcode toThrown}. */
+export interface ToThrownOptions {
+  /** How many causes are carried. @default {8} */
+  depth?: number;
+  /**
+   * Whether stacks are: V8 makes one when it is asked for it, which takes longer
+   * than many an item does.
+   *
+   * @default {true}
+   */
+  hasStack?: boolean;
+}
+
 /** Turns what was thrown into plain data. */
-export function toThrown(thrown: unknown, depth: number = MAX_CAUSES): Thrown {
+export function toThrown(
+  thrown: unknown,
+  { depth = MAX_CAUSES, hasStack = true }: ToThrownOptions = {},
+): Thrown {
   const error = toError(thrown);
   let name: unknown, message: unknown, stack: unknown, cause: unknown;
   try {
     // Once each: a getter of its own may say something else the next time.
-    ({ message, name, stack, cause } = error);
+    ({ message, name } = error);
+    if (hasStack) ({ stack } = error);
+    ({ cause } = error);
   } catch {
     // It goes without.
   }
@@ -79,7 +97,7 @@ export function toThrown(thrown: unknown, depth: number = MAX_CAUSES): Thrown {
     stack: typeof stack === "string" ? clip(stack) : undefined,
     cause: cause === undefined || depth === 0
       ? undefined
-      : toThrown(cause, depth - 1),
+      : toThrown(cause, { depth: depth - 1, hasStack }),
   };
 }
 

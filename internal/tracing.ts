@@ -118,7 +118,7 @@ export class Tracing {
 /** A span that failed. */
 export function fail(span: Span, error: Error): void {
   // A getter of the error's may throw, which is nobody else's matter.
-  const { name, message, stack } = toThrown(error, 0);
+  const { name, message, stack } = toThrown(error, { depth: 0 });
   span.recordException(
     stack !== undefined ? { name, message, stack } : { name, message },
   );

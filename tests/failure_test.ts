@@ -505,3 +505,30 @@ for (const maxFrameBytes of [1024, 100 * 1024, 128 * 1024, 256 * 1024]) {
     },
   );
 }
+
+both("A stack is made only where it is sent", async (net) => {
+  await using kit = new Kit<boolean, number>(net);
+  let asked = 0;
+  const handler = () => {
+    const error = new Error("no", { cause: new Error("why") });
+    for (const each of [error, error.cause]) {
+      Object.defineProperty(each, "stack", {
+        get: () => `${++asked}th stack`,
+      });
+    }
+    throw error;
+  };
+  const { client } = await kit.worker(handler);
+  const failure = await assertRejects(
+    () => kit.server.submit(true),
+    ItemFailure,
+  );
+  assertEquals([failure.error.message, asked], ["no", 0]);
+  await client.close();
+  await kit.worker(handler, { sendStacks: true });
+  const { error } = await assertRejects(
+    () => kit.server.submit(true),
+    ItemFailure,
+  );
+  assertEquals(error.stack?.includes("1th stack"), true);
+});
