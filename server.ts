@@ -1037,8 +1037,8 @@ export class Server<Item = unknown, Result = unknown>
     this.#channel.fail(error);
     this.#inlet.fail(error);
     this.#submits.close(afterEnd("submit"));
-    for (const entry of this.#delivery.unfinished()) {
-      if (entry.way === this.#channel) this.#delivery.discard(entry);
+    for (const entry of this.#delivery.unfinished(this.#channel)) {
+      this.#delivery.discard(entry);
     }
     this.#dropNewMaps();
     this.#checkEnd();

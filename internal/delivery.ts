@@ -505,20 +505,28 @@ export class Delivery {
     this.pump();
   }
 
-  /** Every item that isn't settled, in the order of their ids. */
-  unfinished(): Item[] {
-    const all = new Set<Item>(this.checking);
+  /**
+   * Every item that isn't settled, in the order of their ids.
+   *
+   * @param of Only those of this way: others' queues aren't looked through.
+   */
+  unfinished(of?: Way): Item[] {
+    const all = new Set<Item>();
+    const add = (entry: Item) => {
+      if (entry.state === SETTLED) return;
+      if (of === undefined || entry.way === of) all.add(entry);
+    };
+    this.checking.forEach(add);
     for (const worker of this.#workers) {
-      for (const [, entry] of worker.inFlight.entries()) all.add(entry);
+      for (const [, entry] of worker.inFlight.entries()) add(entry);
     }
-    for (const entry of this.#returned) all.add(entry);
-    for (const entry of this.#passed) all.add(entry);
-    for (const entry of this.#held) all.add(entry);
-    for (const way of this.#ways) {
-      for (const entry of way.queue) all.add(entry);
+    for (const entry of this.#returned) add(entry);
+    this.#passed.forEach(add);
+    this.#held.forEach(add);
+    for (const way of of === undefined ? this.#ways : [of]) {
+      for (const entry of way.queue) add(entry);
     }
-    return [...all].filter((e) => e.state !== SETTLED)
-      .sort((a, b) => a.id - b.id);
+    return [...all].sort((a, b) => a.id - b.id);
   }
 
   /** False if it was settled before: a duplicate. */

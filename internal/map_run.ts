@@ -423,7 +423,7 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
     const { delivery } = this.#host;
     const alive = this.#settled === this.#taken
       ? []
-      : delivery.unfinished().filter((entry) => entry.way === this);
+      : delivery.unfinished(this);
     this.#end();
     for (const entry of alive) delivery.discard(entry);
     this.queue.clear();

@@ -314,6 +314,32 @@ Deno.test("Delivery.pump() asks once where no worker has room for many ways", ()
   );
 });
 
+Deno.test("Delivery.unfinished() of a way looks through no other way's queue", () => {
+  let looks = 0;
+  class LookedQueue extends Queue<Item> {
+    override [Symbol.iterator](): Generator<Item, void> {
+      looks++;
+      return super[Symbol.iterator]();
+    }
+  }
+  class Backlog extends FakeWay {
+    override readonly queue: Queue<Item> = new LookedQueue();
+  }
+  const scene = new Scene();
+  const backlog = new Backlog();
+  scene.delivery.addWay(backlog);
+  const a = scene.worker("a", { window: 2 });
+  scene.send("x", "y", "z");
+  for (const n of range(0, 10)) scene.delivery.offer(n, backlog, 0);
+  scene.lose(a);
+  const items = (of?: Way) =>
+    scene.delivery.unfinished(of).map(({ item }) => item);
+  assertEquals(items(scene.way), ["x", "y", "z"]);
+  assertEquals(looks, 0);
+  assertEquals(items(), ["x", "y", "z", ...range(0, 10)]);
+  assertEquals(looks, 1);
+});
+
 Deno.test("Delivery keeps order to a worker, across queue and fast path", () => {
   const scene = new Scene();
   const a = scene.worker("a", { window: 3 });
