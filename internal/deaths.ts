@@ -19,17 +19,23 @@ export class Deaths {
     for (const entry of entries) (entry.blames ??= []).push(death);
     const { instance } = death;
     if (instance === null) return;
+    this.tidy();
     const before = this.#blamed.get(instance) ?? [];
     this.#blamed.delete(instance);
-    for (const [other, entries] of this.#blamed) {
-      // What is settled meanwhile needs no memory.
-      if (entries.every((e) => e.state === SETTLED)) this.#blamed.delete(other);
-    }
     this.#blamed.set(instance, [...before, ...entries]);
     if (this.#blamed.size <= MAX_DEATHS) return;
     for (const oldest of this.#blamed.keys()) {
       this.#blamed.delete(oldest);
       break;
+    }
+  }
+
+  /** Items that are settled needn't be remembered; to be called now and then. */
+  tidy(): void {
+    for (const [instance, entries] of this.#blamed) {
+      const left = entries.filter(({ state }) => state !== SETTLED);
+      if (left.length === 0) this.#blamed.delete(instance);
+      else if (left.length < entries.length) this.#blamed.set(instance, left);
     }
   }
 

@@ -349,8 +349,12 @@ export class Delivery {
     }
   }
 
-  /** Looks after who is reserved; to be called from time to time, in ms. */
-  checkReservation(now: number): void {
+  /**
+   * Looks after who is reserved, and what is remembered of the dead; to be called
+   * from time to time, in ms.
+   */
+  check(now: number): void {
+    this.#deaths.tidy();
     // A strategy that chooses by the item has chosen for good.
     if (!this.#options.byItem && this.#reservation.look(now)) this.pump();
   }

@@ -116,7 +116,7 @@ export class ServerWatch {
       }
     }
     this.#checkItems(now);
-    delivery.checkReservation(now);
+    delivery.check(now);
     channel.checkReader(now);
     this.#checkStall(now);
     // Who waits for a reader is told so, also when the workers have gone.

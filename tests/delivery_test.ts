@@ -542,11 +542,11 @@ Deno.test("Delivery: a worker that is never empty doesn't keep a blamed item wai
     }
   };
   for (let now = 0; now < 5000; now += 250) {
-    scene.delivery.checkReservation(now);
+    scene.delivery.check(now);
     settle();
     assert(b.inFlight.count + c.inFlight.count > 6, "it alone is waited for");
   }
-  scene.delivery.checkReservation(5000);
+  scene.delivery.check(5000);
   for (let i = 0; i < 4; i++) settle();
   assertEquals(slow.inFlight.count, 1);
   assertEquals((b.isAlone ? b : c).holds, ["x"]);
@@ -749,7 +749,7 @@ Deno.test("Delivery: a blamed item gets to who is busy, past all who hang", () =
   scene.lose(dying);
   for (let now = 0; blamed!.attempts < 2; now += 1000) {
     assert(now < 60_000, "it waits for ever");
-    scene.delivery.checkReservation(now);
+    scene.delivery.check(now);
     if (busy.inFlight.count > 0) scene.result(busy);
     scene.send(now);
   }
