@@ -785,6 +785,25 @@ Deno.test("Delivery: a suspect that is trusted again keeps an item that waited f
   assertEquals(scene.letGo, ["x"]);
 });
 
+Deno.test("Delivery: an item of one that was suspect waits for its retry, whatever else waits", () => {
+  const scene = new Scene();
+  const b = scene.worker("b", { window: 4 });
+  scene.send(0, 1, 2, 3);
+  const a = scene.worker("a", { window: 1 });
+  const [last] = scene.send(4);
+  scene.suspect(a);
+  scene.suspect(b);
+  scene.trust(a);
+  assertEquals(a.holds, [4]);
+  assert(scene.delivery.hold(a, a.take()));
+  scene.delivery.pump();
+  assertEquals(a.holds, [0]);
+  const c = scene.worker("c", { window: 10 });
+  assertEquals(c.holds, [1, 2, 3]);
+  scene.delivery.requeue([last!]);
+  assertEquals(c.holds, [1, 2, 3, 4]);
+});
+
 Deno.test("Delivery: what a failed item held up goes without another event", async () => {
   const scene = new Scene({ strategy: byName, byItem: true });
   const [head] = scene.send("a1", "b1");
