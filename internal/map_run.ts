@@ -44,6 +44,8 @@ class Thrown {
   }
 }
 
+/** Slots that there are at first, for results in order. */
+const MIN_SLOTS = 16;
 /** Items of the source, and results, before the clock is looked at. */
 const MAX_STEPS = 8, MAX_READS = 64;
 /** Items that may wait for their turn beside other ways' items. */
@@ -123,7 +125,6 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
   next(): Promise<Result> {
     if (this.#state === "new") {
       this.#state = "running";
-      this.#makeSlots();
       this.#host.onMapStart(this);
       this.#feed();
     }
@@ -147,13 +148,16 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
     return waiter.promise;
   }
 
-  /** Not before the first result is asked for: perhaps none ever is. */
-  #makeSlots(): void {
-    if (!this.#ordered) return;
-    let size = 1;
-    while (size < this.#window) size *= 2;
-    this.#slots = new Array(size).fill(EMPTY);
-    this.#sizes = new Array(size).fill(0);
+  /** Another item has no slot: most maps are shorter than their window. */
+  #grow(): void {
+    const slots = this.#slots, sizes = this.#sizes, mask = slots.length - 1;
+    const length = Math.max(MIN_SLOTS, slots.length * 2);
+    this.#slots = new Array(length).fill(EMPTY);
+    this.#sizes = new Array(length).fill(0);
+    for (let i = this.#yielded; i < this.#taken; i++) {
+      this.#slots[i & (length - 1)] = slots[i & mask];
+      this.#sizes[i & (length - 1)] = sizes[i & mask]!;
+    }
   }
 
   /** The consumer stops early: what is under way is cancelled. */
@@ -290,6 +294,11 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
         if (step.done) {
           this.#endSource(null);
           break;
+        }
+        if (
+          this.#ordered && this.#taken - this.#yielded === this.#slots.length
+        ) {
+          this.#grow();
         }
         const entry = delivery.offer(step.value, this, this.#taken++);
         if (this.isOver) delivery.discard(entry); // a getter of the item did it

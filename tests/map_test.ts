@@ -151,6 +151,31 @@ both(
   },
 );
 
+both(
+  "map() keeps the order of as many results as its window has",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    for (const late of [0, 5, 21, 700]) {
+      const gate = new Gate();
+      let done = 0;
+      const { client } = await kit.worker(async (n) => {
+        if (n === late) await gate.pass();
+        done++;
+        return n;
+      }, { concurrency: 2 });
+      const results = kit.server.map(range(1500), { window: 1000 });
+      const all = Array.fromAsync(results);
+      await until(
+        () => done === Math.min(1499, late + 999),
+        "all are done in the window behind the late one",
+      );
+      gate.open();
+      assertEquals(await all, range(1500));
+      await client.close();
+    }
+  },
+);
+
 both("map(): a consumer that stops reading stops the source", async (net) => {
   for (const ordered of [true, false]) {
     await using kit = new Kit<number, number>(net);
