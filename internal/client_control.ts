@@ -57,9 +57,8 @@ export class ClientControl extends Control {
 
   /** Tells the server why this is no end in order, and ends the connection. */
   breakOff(code: GoodbyeCode, reason: string): void {
-    if (this.#connection.ended) return;
     if (this.mustWait) return this.defer(() => this.breakOff(code, reason));
-    this.onFlush();
+    if (!this.#connection.ended) this.onFlush();
     this.finish(code, reason);
   }
 }

@@ -349,10 +349,11 @@ export class Connection {
 
   /**
    * Writes what is in the output, tells the peer that this was all, waits a
-   * moment for it to close, and ends.
+   * moment for it to close, and ends; at once if nothing can be written.
    */
   finish(): void {
     if (this.#ended || this.#finishing) return;
+    if (this.#broken !== null) return this.end(this.#broken);
     this.#isOver = this.#finishing = true;
     this.frames.close();
     this.#linger();
@@ -364,7 +365,6 @@ export class Connection {
 
   /** Waits for the peer; once again if this end stood still meanwhile. */
   #linger(isAgain = false): void {
-    clearTimeout(this.#lingerTimer);
     const due = performance.now() + LINGER_MS;
     this.#lingerTimer = setTimeout(() => {
       const isLate = performance.now() - due > LATE_MS;

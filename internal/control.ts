@@ -49,17 +49,18 @@ export class Control {
     this.#pong = -1;
   }
 
-  /** Says goodbye, and ends the connection. */
+  /** Says goodbye, if anything can be said, and ends the connection. */
   finish(code: GoodbyeCode, reason: string): void {
     const connection = this.#connection;
-    if (connection.ended) return;
     if (this.mustWait) return this.defer(() => this.finish(code, reason));
-    connection.prepare();
-    connection.frames.farewell(
-      FrameType.GOODBYE,
-      GOODBYE_CODES.indexOf(code),
-      reason,
-    );
+    if (!connection.ended) {
+      connection.prepare();
+      connection.frames.farewell(
+        FrameType.GOODBYE,
+        GOODBYE_CODES.indexOf(code),
+        reason,
+      );
+    }
     connection.finish();
   }
 

@@ -8,9 +8,11 @@ import {
   ConnectionLostError,
   HandshakeError,
   ItemFailure,
+  Server,
 } from "../mod.ts";
 import { Heartbeat } from "../internal/heartbeat.ts";
 import { both, Kit, range } from "./_support/channel_kit.ts";
+import { type MemoryConn, MemoryListener } from "./_support/memory_pair.ts";
 import { payload, ScriptedPeer, T } from "./_support/scripted_peer.ts";
 import {
   answer,
@@ -621,5 +623,43 @@ Deno.test("A worker that can't answer, and whose server said no goodbye, is lost
     if (!isClosed) assertEquals(error.reason, "Broken pipe");
     await assertRejects(() => client.closed, ConnectionLostError);
     await server[Symbol.asyncDispose]();
+  }
+});
+
+Deno.test("abort() of an end that can't write any more waits for nobody", async () => {
+  for (const role of ["client", "server"]) {
+    const [peer, conn] = ScriptedPeer.pair();
+    const { promise: isBroken, resolve } = Promise.withResolvers<void>();
+    const breaks = () => {
+      conn.write = () => {
+        resolve();
+        return Promise.reject(new Deno.errors.BrokenPipe("Broken pipe"));
+      };
+      return peer.say(T.PING, 1);
+    };
+    let end: Client | Server;
+    if (role === "client") {
+      end = new Client(conn);
+      await peer.greet();
+    } else {
+      const listener = new MemoryListener();
+      const { accept } = listener;
+      listener.accept = () => {
+        listener.accept = accept;
+        return Promise.resolve(conn as MemoryConn);
+      };
+      end = new Server(listener);
+      await peer.handshake();
+    }
+    await breaks();
+    await isBroken;
+    await moment(0);
+    let hasEnded = false;
+    end.closed.catch(() => hasEnded = true);
+    const aborted = end.abort();
+    await moment(0);
+    assert(hasEnded, role);
+    await aborted;
+    await peer[Symbol.asyncDispose]();
   }
 });
