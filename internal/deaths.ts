@@ -19,7 +19,6 @@ export class Deaths {
     for (const entry of entries) (entry.blames ??= []).push(death);
     const { instance } = death;
     if (instance === null) return;
-    this.tidy();
     const before = this.#blamed.get(instance) ?? [];
     this.#blamed.delete(instance);
     this.#blamed.set(instance, [...before, ...entries]);

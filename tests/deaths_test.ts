@@ -23,3 +23,16 @@ Deno.test("Deaths.tidy() forgets what is settled, and nothing else", () => {
   deaths.takeBack("a");
   assertEquals(waiting.blames, null);
 });
+
+Deno.test("Deaths.blame() looks at no other's items: thousands may die at once", () => {
+  const deaths = new Deaths();
+  const entry = new Entry<unknown>(0, null, {} as Way<unknown>, 0);
+  let looks = 0;
+  Object.defineProperty(entry, "state", { get: () => looks++ });
+  for (const instance of ["a", "b", "c"]) {
+    deaths.blame([entry], blame(instance));
+  }
+  assertEquals(looks, 0);
+  deaths.takeBack("b");
+  assertEquals(entry.blames?.map(({ instance }) => instance), ["a", "c"]);
+});
