@@ -225,6 +225,7 @@ export class Server<Item = unknown, Result = unknown>
   readonly #submits: SubmitWay;
   readonly #host: LinkHost;
   readonly #closed = deferred<void>();
+  /** After an end in order: until the port is free. */
   #stopped: Promise<void> | null = null;
   readonly #readiness = new Readiness((count) => this.#hasWorkers(count));
   readonly #watch: ServerWatch;
@@ -898,8 +899,10 @@ export class Server<Item = unknown, Result = unknown>
   #shutDown(code: "normal" | "aborted", reason: string): void {
     this.#watch.stop();
     this.#retries.stop();
-    this.#stopped = this.#acceptor.stop();
-    if (code === "aborted") this.#pools.terminate();
+    this.#acceptor.stop();
+    // What abort() rejects is rejected along with `closed`: it waits for no port.
+    if (code === "normal") this.#stopped = this.#acceptor.stopped();
+    else this.#pools.terminate();
     for (const link of [...this.#links]) {
       // A suspect that may have values under way isn't told that all is well.
       const isUnheard = code === "normal" && link.isWorker &&
@@ -912,9 +915,8 @@ export class Server<Item = unknown, Result = unknown>
 
   #checkClosed(): void {
     if (this.#links.size > 0) return;
-    // What abort() rejects is rejected along with `closed`: it waits for no port.
     Promise.all([
-      this.#phase === "finished" ? this.#stopped : null,
+      this.#stopped,
       this.#dashboard?.close(),
       this.#pools.size === 0 ? null : this.#pools.close(),
     ]).then(() => this.#settleClosed());

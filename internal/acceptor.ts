@@ -108,13 +108,8 @@ export class Acceptor {
     }
   }
 
-  /**
-   * Closes the listeners; the connections stay.
-   *
-   * @returns Resolves when others can listen there: an address is free once its
-   * last accept() has ended. One of the caller's own may never end.
-   */
-  async stop(): Promise<void> {
+  /** Closes the listeners; the connections stay. */
+  stop(): void {
     this.#isStopped = true;
     for (const listener of this.#listeners) {
       try {
@@ -127,6 +122,14 @@ export class Acceptor {
       clearTimeout(timer);
       wake();
     }
+  }
+
+  /**
+   * After {@linkcode Acceptor.stop}: resolves when others can listen there. An
+   * address is free once its last accept() has ended; that of a listener of the
+   * caller's own may never end.
+   */
+  async stopped(): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
     const timer = setTimeout(resolve, STOP_MS);
     await Promise.race([Promise.allSettled(this.#loops), promise]);

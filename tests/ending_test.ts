@@ -1006,11 +1006,14 @@ Deno.test("A server that has closed leaves its port to others", async () => {
   await using _third = listen({ port });
 });
 
-Deno.test("close() waits for no accept() that never ends", async () => {
-  const listener = new MemoryListener();
-  listener.accept = forever;
-  const server = new Server(listener);
-  await within(server.close(), 1000, "it is closed");
+// That no timer is left is seen by the sanitizers.
+Deno.test("close() and abort() wait for no accept() that never ends", async () => {
+  for (const end of ["close", "abort"] as const) {
+    const listener = new MemoryListener();
+    listener.accept = forever;
+    const server = new Server(listener);
+    await within(server[end](), 1000, "it is closed");
+  }
 });
 
 Deno.test("What an end rejects is rejected when it is told, not before", async () => {
