@@ -551,8 +551,10 @@ export class Client<Item = unknown, Result = unknown>
     const spans = this.#spans;
     const runner = source.runner({
       scope: spans,
+      // What couldn't be answered any more isn't begun.
       isBusy: () =>
-        this.#connection.busy || this.#answers.pending >= concurrency,
+        this.#connection.ended || this.#connection.busy ||
+        this.#answers.pending >= concurrency,
       result: (item, value) => this.#answers.result(item, value),
       done: (item) => this.#answers.done(item),
       error: (item, error) => this.#answers.error(item, error),

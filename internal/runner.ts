@@ -16,7 +16,7 @@ export interface HandlerScope {
 export interface WorkSink {
   /** What handlers run in; null: tracing is off. */
   readonly scope: HandlerScope | null;
-  /** Whether output waits for the peer, so that nothing should be begun. */
+  /** Whether nothing should be begun: output waits for the peer, or is over. */
   isBusy(): boolean;
   /** An item has a result. */
   result(item: WorkItem, value: unknown): void;

@@ -22,7 +22,7 @@ import {
   scripted,
   takeItems,
 } from "./_support/task_kit.ts";
-import { moment, until, within } from "./_support/within.ts";
+import { Gate, moment, until, within } from "./_support/within.ts";
 import { startWorker } from "./_support/worker_process.ts";
 
 function block(ms: number): void {
@@ -624,6 +624,26 @@ Deno.test("A worker that can't answer, and whose server said no goodbye, is lost
     await assertRejects(() => client.closed, ConnectionLostError);
     await server[Symbol.asyncDispose]();
   }
+});
+
+Deno.test("A worker that can't answer any more begins no other items", async () => {
+  const [server, conn] = ScriptedPeer.pair();
+  const gates = [new Gate(), new Gate(), new Gate()];
+  const client = new Client<number, void>(conn);
+  const done = client.work((n) => gates[n]!.pass());
+  await server.greet();
+  await server.until(T.CREDIT);
+  for (const n of [0, 1, 2]) await server.say(T.ITEM, 1, 1, n, n, payload(n));
+  await until(() => gates[0]!.passing > 0, "the first is begun");
+  conn.write = () => Promise.reject(new Deno.errors.BrokenPipe("Broken pipe"));
+  gates[0]!.open(); // its answer will fail, which nobody knows yet
+  await until(() => gates[1]!.passing > 0, "the second is begun");
+  await moment(0);
+  gates[1]!.open();
+  await moment(0);
+  assertEquals(gates[2]!.passing, 0);
+  await server[Symbol.asyncDispose]();
+  await assertRejects(() => done, ConnectionLostError);
 });
 
 Deno.test("abort() of an end that can't write any more waits for nobody", async () => {
