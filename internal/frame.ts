@@ -93,6 +93,9 @@ export const GOODBYE_CODES: readonly GoodbyeCode[] = [
   "transforms",
 ];
 
+/** The longest reason of REJECT and GOODBYE, in UTF-16 units (section 10). */
+export const MAX_REASON = 1000;
+
 /** An open frame that was closed or given up. */
 const NONE = -1;
 
@@ -245,7 +248,7 @@ export class FrameWriter {
     this.begin(type);
     this.out.writeUint(code);
     // A UTF-16 unit is at most 3 bytes of UTF-8.
-    const length = Math.min(1000, Math.floor((this.limit - 16) / 3));
+    const length = Math.min(MAX_REASON, Math.floor((this.limit - 16) / 3));
     this.out.writeText(clip(reason, length));
     this.close();
   }

@@ -26,12 +26,14 @@ import {
   type RemoteError,
 } from "./errors.ts";
 import {
+  clip,
   frameName,
   FrameType,
   GOODBYE_CODES,
   type GoodbyeCode,
   ItemKind,
   MAX_HANDSHAKE_BYTES,
+  MAX_REASON,
   Mode,
 } from "./frame.ts";
 import { type Hello, overflowOf } from "./handshake.ts";
@@ -205,7 +207,7 @@ export class WorkerLink implements Worker {
     this.#control = new Control(this.connection);
     this.#handshake = new ServerHandshake(this.connection, host, {
       onDone: (hello) => this.#onHello(hello),
-      onRejected: (error) => host.onRejected(this, error.code, error.message),
+      onRejected: (error) => this.#onRejected(error.code, error.message),
     });
   }
 
@@ -630,7 +632,8 @@ export class WorkerLink implements Worker {
 
   #onGoodbye(reader: CborDecoder): void {
     const code = GOODBYE_CODES[reader.readUint()] ?? "protocol";
-    const reason = reader.readText();
+    // It is kept with each item that is blamed for it.
+    const reason = clip(reader.readText(), MAX_REASON);
     reader.finish();
     if (code === "normal") {
       const held: Item[] = [];
@@ -709,14 +712,18 @@ export class WorkerLink implements Worker {
     }
   }
 
+  /** What anybody may have said is quoted no longer than on the wire. */
+  #onRejected(code: HandshakeErrorCode, reason: string): void {
+    this.#host.onRejected(this, code, clip(reason, MAX_REASON));
+  }
+
   #onEnd(error: ConnectionLostError): void {
     if (this.#isWorker) {
       this.#isWorker = false;
       this.#host.onGone(this, error.code, error.reason);
     } else if (this.isHandshaking) {
       const refusal = this.#handshake.end();
-      this.#host.onRejected(
-        this,
+      this.#onRejected(
         refusal?.code ?? "protocol",
         refusal?.message ?? error.reason,
       );

@@ -273,6 +273,29 @@ Deno.test("hostile: what a HELLO holds beside its fields is never made of it", a
 });
 
 /** A client in `work()` at a server that is a script; its handlers wait. */
+Deno.test("hostile: a reason is kept no longer than it may be on the wire", async () => {
+  await using kit = await pool({ maxDeliveries: 2 });
+  const long = "\0".repeat(3_000_000);
+  const { port } = kit;
+  {
+    await using stranger = await ScriptedPeer.connect(port);
+    await stranger.say(T.HELLO, long.slice(0, 4000));
+    await stranger.rest();
+  }
+  await using peer = await ScriptedPeer.connect(port);
+  await peer.handshake();
+  await peer.say(T.GOODBYE, 2, long);
+  await peer.rest();
+  await until(
+    () => kit.events.some(({ type }) => type === "disconnected"),
+    "it is gone",
+  );
+  const reasons = kit.events.flatMap((event) =>
+    "reason" in event ? [event.reason.length] : []
+  );
+  assertEquals(reasons, [1000, 1000]);
+});
+
 async function waitingClient() {
   const [peer, conn] = ScriptedPeer.pair();
   const client = new Client(conn);
