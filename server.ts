@@ -214,6 +214,8 @@ export class Server<Item = unknown, Result = unknown>
   readonly #listener: Deno.Listener;
   readonly #options: ServerOptions<Item, Result>;
   readonly #links = new Set<WorkerLink>();
+  /** Workers that may send no values before others' are read. */
+  readonly #uncredited = new Set<WorkerLink>();
   readonly #acceptor: Acceptor;
   readonly #maps = new Set<MapRun>();
   readonly #delivery: Delivery;
@@ -730,14 +732,18 @@ export class Server<Item = unknown, Result = unknown>
   #makeOutlet(): Outlet<unknown, WorkerLink | null> {
     return new Outlet({
       onRead: (bytes, link) => {
-        if (link === null) return this.#channel.resultRead();
-        link.valueRead(bytes);
-        this.#channel.valueRead();
+        if (link === null) this.#channel.resultRead();
+        else {
+          link.valueRead(bytes);
+          this.#channel.valueRead();
+        }
+        if (this.#uncredited.size > 0) this.#grantValues();
       },
       onCancel: (reason, unread) => {
         this.#onCancel(reason);
         // Whoever waits to send more must come to its end.
         for (const { from, bytes } of unread) from?.valueRead(bytes);
+        this.#grantValues();
       },
     }, { name: "server.readable", burst: 64 });
   }
@@ -968,10 +974,24 @@ export class Server<Item = unknown, Result = unknown>
   #onOpen(link: WorkerLink): void {
     link.id = this.#nextWorkerId++;
     this.#delivery.addWorker(link);
-    link.grantValues();
+    this.#uncredited.add(link);
+    this.#grantValues();
     this.#emit({ type: "connected", worker: { ...link.info } });
     if (this.#phase === "ending") link.end();
     this.#readiness.check();
+  }
+
+  /**
+   * The first credit of a connection waits where much is unread: each has its
+   * own, and what it sent stays when it is gone. Who comes again and again would
+   * fill the memory.
+   */
+  #grantValues(): void {
+    const { bytes, length } = this.#outlet;
+    const { maxBufferedBytes = DEFAULTS.maxBufferedBytes } = this.#options;
+    if (bytes > maxBufferedBytes || length > 2 * this.#delivery.places) return;
+    for (const link of this.#uncredited) link.grantValues();
+    this.#uncredited.clear();
   }
 
   get #wantsValues(): boolean {
@@ -998,6 +1018,7 @@ export class Server<Item = unknown, Result = unknown>
   }
 
   #onGone(link: WorkerLink, code: string, reason: string): void {
+    this.#uncredited.delete(link);
     const info = { ...link.info };
     const isBlamed = code !== "normal" && code !== "aborted" &&
       !link.isLeaving;

@@ -2,6 +2,7 @@ import { assert, assertEquals, assertLess } from "@std/assert";
 import {
   CborTag,
   Client,
+  connect,
   gzip,
   listen,
   Server,
@@ -19,7 +20,7 @@ import {
   ScriptedPeer,
   T,
 } from "./_support/scripted_peer.ts";
-import { Gate, still, until } from "./_support/within.ts";
+import { Gate, moment, still, until } from "./_support/within.ts";
 
 /** A server on TCP with one good worker, and what it tells. */
 async function pool(options: ServerOptions<number, number> = {}) {
@@ -273,6 +274,50 @@ Deno.test("hostile: what a HELLO holds beside its fields is never made of it", a
 });
 
 /** A client in `work()` at a server that is a script; its handlers wait. */
+Deno.test("hostile: who comes again and again with values fills no memory", async () => {
+  const server = listen<number, Uint8Array>({
+    port: 0,
+    maxFrameBytes: 64 * 1024,
+    maxInFlightBytes: 64 * 1024,
+    maxBufferedBytes: 256 * 1024,
+  });
+  const { port } = server.addr;
+  const come = async () => {
+    const peer = await ScriptedPeer.connect(port);
+    await peer.handshake();
+    return peer;
+  };
+  const value = frame(T.VALUE, payload(new Uint8Array(60_000)));
+  for (const _ of range(5)) {
+    await using peer = await come();
+    await peer.until(T.CREDIT);
+    await peer.send(value);
+    await peer.say(T.GOODBYE, 0, "");
+    await peer.rest();
+  }
+  {
+    await using peer = await come();
+    await peer.send(value);
+    const [reason] = (await peer.until(T.GOODBYE)).fields.slice(1);
+    assertEquals(reason, "Cannot take VALUE: there is no credit for it");
+  }
+  // Who is honest waits until they are read.
+  const { hostname } = server.addr;
+  await using client = await connect<number, Uint8Array>({ hostname, port });
+  const sent = client.send(new Uint8Array(1));
+  await moment();
+  assertEquals(server.stats().unread, 5);
+  const sizes: number[] = [];
+  for await (const { length } of server) {
+    sizes.push(length);
+    if (sizes.length === 6) break;
+  }
+  await sent;
+  assertEquals(sizes, [60_000, 60_000, 60_000, 60_000, 60_000, 1]);
+  await client.close();
+  await server.close();
+});
+
 Deno.test("hostile: a reason is kept no longer than it may be on the wire", async () => {
   await using kit = await pool({ maxDeliveries: 2 });
   const long = "\0".repeat(3_000_000);
