@@ -17,6 +17,7 @@ import {
   DASHBOARD_STYLE,
 } from "./dashboard_page.ts";
 import type { ServerEvent } from "./events.ts";
+import { clip } from "./frame.ts";
 import { METRICS_TYPE, renderMetrics, type ServerStats } from "./metrics.ts";
 import { toError } from "./thrown.ts";
 
@@ -129,7 +130,8 @@ export class Dashboard {
       at: Date.now(),
       id,
       attempts,
-      error: clip(`${name}: ${message}`),
+      // Not just a part of it, which would keep the whole in memory.
+      error: clip(`${name}: ${message}`, MAX_TEXT),
     });
     if (this.#failures.length > MAX_FAILURES) this.#failures.shift();
   }
@@ -310,10 +312,6 @@ export function latency(samples: readonly DashboardSample[]): number | null {
 function event(name: string, data: unknown): Uint8Array {
   const head = name === "message" ? "" : `event: ${name}\n`;
   return encoder.encode(`${head}data: ${JSON.stringify(data)}\n\n`);
-}
-
-function clip(text: string): string {
-  return text.length > MAX_TEXT ? `${text.slice(0, MAX_TEXT)} …` : text;
 }
 
 function text(

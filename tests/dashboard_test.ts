@@ -5,6 +5,8 @@
 import {
   assert,
   assertEquals,
+  assertGreater,
+  assertLess,
   assertRejects,
   assertStringIncludes,
   assertThrows,
@@ -17,6 +19,8 @@ import {
   type Server,
   work,
 } from "../mod.ts";
+import { stdArgs } from "../tools/std.ts";
+import { ROOT } from "./_support/process.ts";
 import { Gate, until, within } from "./_support/within.ts";
 
 type Numbers = Server<number, number>;
@@ -131,6 +135,50 @@ withServer("/ is one page with nothing from elsewhere", async (server) => {
   assertEquals(headers.get("x-content-type-options"), "nosniff");
   for (const [, attribute] of text.matchAll(/<[^>]* (style|on\w+)=/g)) {
     throw new Error(`the policy forbids it: ${attribute}`);
+  }
+});
+
+/** Fifty failures of 2 MB each, and how much of them is kept, in MiB. */
+const FAILURES = `
+const { Dashboard } = await import(Deno.args[0]);
+const dashboard = new Dashboard({
+  title: "",
+  token: null,
+  isLoopback: true,
+  stats: () => ({ settled: 0, failed: 0, pending: 0, inFlight: 0, workers: [] }),
+  phase: () => "open",
+  serve: (handler, signal) =>
+    Deno.serve({ hostname: "127.0.0.1", port: 0, signal, onListen() {} }, handler),
+});
+const bytes = new Uint8Array(2_000_000).fill(120);
+for (let id = 0; id < 50; id++) {
+  const error = new RangeError(new TextDecoder().decode(bytes));
+  dashboard.onEvent({ type: "failed", failure: { id, attempts: 1, error } });
+}
+await new Promise((resolve) => setTimeout(resolve, 0));
+globalThis.gc();
+console.log(Math.round(Deno.memoryUsage().heapUsed / 1024 ** 2));
+await dashboard.close();
+`;
+
+Deno.test("a dashboard keeps no more of long errors than it shows", async () => {
+  const path = await Deno.makeTempFile({ suffix: ".ts" });
+  try {
+    await Deno.writeTextFile(path, FAILURES);
+    const { stdout } = await new Deno.Command(Deno.execPath(), {
+      args: [
+        ...["run", "-A", "--v8-flags=--expose-gc", ...stdArgs()],
+        path,
+        new URL("../internal/dashboard.ts", import.meta.url).href,
+      ],
+      cwd: ROOT,
+      stderr: "inherit",
+    }).output();
+    const kept = Number(new TextDecoder().decode(stdout));
+    assertGreater(kept, 0);
+    assertLess(kept, 50);
+  } finally {
+    await Deno.remove(path);
   }
 });
 
