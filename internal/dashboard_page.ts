@@ -136,7 +136,6 @@ const spanOf = (seconds) => seconds < 55 ? 60 : seconds < 115 ? 120 : SPAN;
 let history = [];
 let token = new URLSearchParams(location.search).get("token") ?? "";
 if (token !== "") window.history.replaceState(null, "", "/");
-let source = null;
 let told = "";
 
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
@@ -327,17 +326,25 @@ async function open() {
   $("login").hidden = true;
   $("live").hidden = false;
   show(await response.json());
-  source = new EventSource("events" + (token === "" ? "" : "?token=" + hex(token)));
-  source.addEventListener("history", ({ data }) => { history = JSON.parse(data); });
-  source.addEventListener("message", ({ data }) => show(JSON.parse(data)));
-  source.addEventListener("end", ({ data }) => {
-    source.close();
-    phase(JSON.parse(data).phase);
-  });
-  source.addEventListener("error", () => {
-    phase("lost");
-    if (source.readyState === EventSource.CLOSED) setTimeout(begin, 2000);
-  });
+  await follow(headers);
+}
+// No EventSource: it sends no headers, and whoever is on the way logs addresses.
+async function follow(headers) {
+  const response = await fetch("events", { headers });
+  if (!response.ok) throw new Error("there are no events");
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  for (let text = "";;) {
+    const { done, value } = await reader.read();
+    if (done) throw new Error("the events have ended");
+    const events = (text + value).split("\n\n");
+    text = events.pop();
+    for (const event of events) {
+      const [, name, data] = event.match(/^(?:event: (.*)\n)?data: (.*)$/);
+      if (name === "end") return phase(JSON.parse(data).phase);
+      if (name === "history") history = JSON.parse(data);
+      else show(JSON.parse(data));
+    }
+  }
 }
 // Who answers while the server is away may be a proxy.
 function begin() {

@@ -193,13 +193,15 @@ async function comeBack(): Promise<void> {
   await using server = listen({ port: 0, dashboard: { port: 0 } });
   const { port } = server.dashboardAddr!;
   // Figures that a page asks for while there is no server behind the proxy.
+  const searches = new Set<string>();
   let refused = 0, streams = new AbortController(), isAway = false;
   await using proxy = Deno.serve({
     hostname: "127.0.0.1",
     port: 0,
     onListen: () => {},
   }, async (request) => {
-    const { pathname } = new URL(request.url);
+    const { pathname, search } = new URL(request.url);
+    if (pathname !== "/") searches.add(search);
     if (!isAway) {
       const { body, headers } = await fetch(
         `http://127.0.0.1:${port}${pathname}`,
@@ -216,7 +218,7 @@ async function comeBack(): Promise<void> {
   });
   await using browser = await Browser.start();
   const phase = `document.getElementById("phase").textContent`;
-  await browser.go(`http://127.0.0.1:${proxy.addr.port}/`);
+  await browser.go(`http://127.0.0.1:${proxy.addr.port}/?token=s3cret`);
   await browser.sees(`${phase} === "live"`);
   isAway = true;
   streams.abort();
@@ -224,6 +226,7 @@ async function comeBack(): Promise<void> {
   streams = new AbortController();
   isAway = false;
   await browser.sees(`${phase} === "live"`);
+  assertEquals([...searches], [""], "a proxy logs no secret");
   // What stays open would keep the proxy.
   streams.abort();
 }
