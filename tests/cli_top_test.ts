@@ -67,11 +67,14 @@ Deno.test("formatTable() has the fastest worker first, and no escapes", () => {
 });
 
 Deno.test("top prints the table once where there is no terminal", async () => {
-  let authorization: string | null = null;
+  let authorization: string | null = null, asks = true;
   await using server = Deno.serve(
     { hostname: "127.0.0.1", port: 0, onListen() {} },
     (request) => {
       authorization = request.headers.get("authorization");
+      if (asks && authorization === null) {
+        return new Response("who are you?", { status: 401 });
+      }
       return new URL(request.url).pathname === "/stats.json"
         ? Response.json(SNAPSHOT)
         : new Response(null, { status: 404 });
@@ -91,6 +94,13 @@ Deno.test("top prints the table once where there is no terminal", async () => {
     assertEquals(lines, formatTable(SNAPSHOT, 120));
     assertEquals(authorization, `Bearer ${token}`);
   }
+  asks = false;
+  const { lines } = await runCli(
+    ["top", `:${server.addr.port}`],
+    { env: { DISTCHAN_SECRET: "s3cret" } },
+  );
+  assertEquals(lines, formatTable(SNAPSHOT, 120));
+  assertEquals(authorization, null, "who doesn't ask isn't told");
 });
 
 Deno.test({
