@@ -66,9 +66,11 @@ export class ServerHandshake {
   /** What is proven: nothing without a secret or transforms. */
   #transcript: Transcript | null = null;
   #isOver = false;
-  #refusal:
-    | { error: HandshakeError; timer: ReturnType<typeof setTimeout> }
-    | null = null;
+  #refusal: {
+    error: HandshakeError;
+    timer: ReturnType<typeof setTimeout>;
+    isOver: PromiseWithResolvers<void>;
+  } | null = null;
 
   constructor(
     connection: Connection,
@@ -130,13 +132,17 @@ export class ServerHandshake {
     if (refusal === null) return null;
     this.#refusal = null;
     clearTimeout(refusal.timer);
+    refusal.isOver.resolve();
     return refusal.error;
   }
 
   /** Guesses of a secret take their time, and tell nothing by it. */
   #refuse(error: HandshakeError): void {
     const timer = setTimeout(() => this.reject(error), AUTH_DELAY_MS);
-    this.#refusal = { error, timer };
+    const isOver = Promise.withResolvers<void>();
+    this.#refusal = { error, timer, isOver };
+    // What follows would be answered at once if it broke a rule.
+    this.#connection.hold(isOver.promise);
   }
 
   #onHello(reader: CborDecoder): void {

@@ -8,7 +8,7 @@ import {
 import { Client, connect, HandshakeError, listen, work } from "../mod.ts";
 import { both, Kit } from "./_support/channel_kit.ts";
 import { relay } from "./_support/relay.ts";
-import { concat, ScriptedPeer, T } from "./_support/scripted_peer.ts";
+import { concat, frame, ScriptedPeer, T } from "./_support/scripted_peer.ts";
 import { TcpProxy } from "./_support/tcp_proxy.ts";
 import { within } from "./_support/within.ts";
 
@@ -48,6 +48,21 @@ both(
     }
   },
 );
+
+Deno.test("secret: who breaks a rule behind a guess is answered no sooner", async () => {
+  await using server = listen({ port: 0, secret });
+  await using peer = await ScriptedPeer.connect(server.addr.port);
+  const hello = peer.hello({ auth: true });
+  await peer.say(T.HELLO, "distchan", 1, hello);
+  await peer.expect(T.CHALLENGE);
+  const startedAt = performance.now();
+  const guess = frame(T.PROOF, new Uint8Array(32));
+  await peer.send(guess, new Uint8Array(4));
+  const [code] = (await peer.expect(T.REJECT)).fields;
+  assertEquals(code, 5);
+  assertGreaterOrEqual(performance.now() - startedAt, 95);
+  assertEquals(await peer.rest(), []);
+});
 
 both("secret: it may be wiped once it is handed over", async (net) => {
   const mine = () => new TextEncoder().encode(secret);
