@@ -15,7 +15,7 @@ import {
   readSecret,
   UsageError,
 } from "./cli_arguments.ts";
-import { excerpt, print } from "./cli_output.ts";
+import { excerpt, print, printable } from "./cli_output.ts";
 import { causesOf, reasonOf } from "./thrown.ts";
 
 /** What `/stats.json` has. */
@@ -265,8 +265,7 @@ function row(worker: WorkerInfo): string[] {
 
 /** Keeps runs of spaces, which are columns. */
 function cut(line: string, width: number): string {
-  // deno-lint-ignore no-control-regex
-  const safe = line.replaceAll(/[\x00-\x1f\x7f-\x9f]/g, "\ufffd");
+  const safe = printable(line).replaceAll(/[\t\n]/g, "\ufffd");
   return safe.length <= width ? safe : `${safe.slice(0, width - 1)}…`;
 }
 

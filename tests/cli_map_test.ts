@@ -119,6 +119,7 @@ Deno.test("printable() leaves out colors, and shows other escapes", () => {
     "at file:///a.ts:1",
   );
   assertEquals(printable("\x1b[2J\x07"), "\ufffd[2J\ufffd");
+  assertEquals(printable("\u202e0 failed\u2066"), "\ufffd0 failed\ufffd");
 });
 
 Deno.test("map --retries tries again what failed", async () => {

@@ -47,7 +47,7 @@ const SNAPSHOT: Snapshot = {
       state: "active",
     },
   ],
-  failures: [{ id: 7, error: "no\nway" }],
+  failures: [{ id: 7, error: "no\nway\u202e" }],
 };
 
 Deno.test("formatTable() has the fastest worker first, and no escapes", () => {
@@ -59,7 +59,7 @@ Deno.test("formatTable() has the fastest worker first, and no escapes", () => {
     "slow      suspect    1.3/s          2      100       1",
     "",
     "FAILURES",
-    "7: no\ufffdway",
+    "7: no\ufffdway\ufffd",
   ]);
   for (const line of formatTable(SNAPSHOT, 40)) {
     assertEquals(line.length <= 40, true, line);
