@@ -677,7 +677,8 @@ export class Server<Item = unknown, Result = unknown>
    * are told.
    *
    * @param reason Why.
-   * @returns Resolves when all connections are closed.
+   * @returns Resolves when all connections are closed; the port may be taken for a
+   * moment longer.
    */
   async abort(
     reason: unknown = new DOMException("The server was aborted", "AbortError"),
