@@ -2,7 +2,7 @@
  * A server for tests of tracing: takes items from standard input, a line of
  * JSON each, tells what becomes of them, and ends with it.
  */
-import { listen } from "../../mod.ts";
+import { listen, type WorkerInfo } from "../../mod.ts";
 
 interface Settings {
   /** Whether each item is submitted in a span of its own, "request". */
@@ -26,7 +26,7 @@ const { hasRequests = false, isLocal = false, options = {} } = settings;
 const server = listen<unknown, unknown>({
   port: 0,
   onEvent: (event) => {
-    if (event.type === "connected") console.log(`connected ${event.worker.name}`);
+    if (event.type === "connected") greet(event.worker);
   },
   ...options,
   ...(isLocal
@@ -42,6 +42,14 @@ console.log(`port ${(server.addr as Deno.NetAddr).port}`);
 const reading = (async () => {
   for await (const value of server) console.log(`value ${value}`);
 })();
+
+/** Tells of a worker once it has asked for items: from then on it has its turn. */
+async function greet({ id, name }: WorkerInfo): Promise<void> {
+  while (server.workers.some((w) => w.id === id && w.state === "idle")) {
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+  console.log(`connected ${name}`);
+}
 
 const cancel = new AbortController();
 
