@@ -153,7 +153,7 @@ function encodeCborTag(
 ): void {
   const { tagNumber, tagContent } = value;
   // Tag 27 and its array are one level, as when they are read.
-  const isOne = tagNumber === Tag.OBJECT && Array.isArray(tagContent);
+  const isOne = Number(tagNumber) === Tag.OBJECT && Array.isArray(tagContent);
   if (!isOne) to.enter(depth);
   if (typeof tagNumber === "number" && Number.isSafeInteger(tagNumber)) {
     if (tagNumber < 0) throw wrongTag(tagNumber);

@@ -467,6 +467,12 @@ Deno.test("cbor() limits depth alike on both sides", () => {
       );
     }
   }
+  // A number, once it has been read.
+  const one: Codec<unknown> = cbor({ maxDepth: 1 });
+  assertSame(
+    one.decode(one.encode(new CborTag(27n, ["a name"]))),
+    new CborTag(27, ["a name"]),
+  );
 });
 
 Deno.test("cbor() counts an error as two levels, a buffer as one, a regular expression as none", () => {
