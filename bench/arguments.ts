@@ -22,8 +22,6 @@ export interface RunArguments {
   measureMs: number;
   /** What others may take of the machine during a run, in processors. */
   others: number;
-  /** Whether RESULTS.md is written. */
-  write: boolean;
   /** Another checkout, whose distchan is one more peer. */
   against?: string;
   /** Where CPU profiles go. */
@@ -40,7 +38,6 @@ export function parseArgs(args: readonly string[]): RunArguments {
     warmUpMs: 3000,
     measureMs: 1000,
     others: Infinity,
-    write: false,
   };
   for (const arg of args) {
     const [name, value = ""] = arg.split("=", 2) as [string, string?];
@@ -56,7 +53,6 @@ export function parseArgs(args: readonly string[]): RunArguments {
       parsed.warmUpMs = 2000;
       parsed.measureMs = 500;
     } else if (name === "--quiet") parsed.others = Number(value || 0.25);
-    else if (name === "--write") parsed.write = true;
     else if (name === "--against") {
       parsed.withExtras = false;
       parsed.against = resolve(value);
