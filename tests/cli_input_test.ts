@@ -3,9 +3,8 @@ import { UsageError } from "../internal/cli_arguments.ts";
 import { countItems, type Format, ItemSource } from "../internal/cli_input.ts";
 import { Folder } from "./_support/folder.ts";
 import { Rng } from "./_support/rng.ts";
-import { ROOT } from "./_support/process.ts";
+import { runWithGc } from "./_support/process.ts";
 import { within } from "./_support/within.ts";
-import { stdArgs } from "../tools/std.ts";
 
 const seed = crypto.getRandomValues(new Uint32Array(1))[0]!;
 
@@ -190,22 +189,8 @@ console.log(source.read, chunks.filter((chunk) => chunk.deref()).length);
 `;
 
 Deno.test("ItemSource keeps nothing of what it has cut", async () => {
-  const path = await Deno.makeTempFile({ suffix: ".ts" });
-  try {
-    await Deno.writeTextFile(path, KEPT);
-    const { stdout } = await new Deno.Command(Deno.execPath(), {
-      args: [
-        ...["run", "-A", "--v8-flags=--expose-gc", ...stdArgs()],
-        path,
-        new URL("../internal/cli_input.ts", import.meta.url).href,
-      ],
-      cwd: ROOT,
-      stderr: "inherit",
-    }).output();
-    const [read, kept] = new TextDecoder().decode(stdout).split(" ");
-    assertEquals(read, "100");
-    assertLess(Number(kept), 5);
-  } finally {
-    await Deno.remove(path);
-  }
+  const printed = await runWithGc(KEPT, "internal/cli_input.ts");
+  const [read, kept] = printed.split(" ");
+  assertEquals(read, "100");
+  assertLess(Number(kept), 5);
 });

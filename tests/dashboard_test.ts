@@ -19,8 +19,7 @@ import {
   type Server,
   work,
 } from "../mod.ts";
-import { stdArgs } from "../tools/std.ts";
-import { ROOT } from "./_support/process.ts";
+import { runWithGc } from "./_support/process.ts";
 import { Gate, until, within } from "./_support/within.ts";
 
 type Numbers = Server<number, number>;
@@ -162,24 +161,9 @@ await dashboard.close();
 `;
 
 Deno.test("a dashboard keeps no more of long errors than it shows", async () => {
-  const path = await Deno.makeTempFile({ suffix: ".ts" });
-  try {
-    await Deno.writeTextFile(path, FAILURES);
-    const { stdout } = await new Deno.Command(Deno.execPath(), {
-      args: [
-        ...["run", "-A", "--v8-flags=--expose-gc", ...stdArgs()],
-        path,
-        new URL("../internal/dashboard.ts", import.meta.url).href,
-      ],
-      cwd: ROOT,
-      stderr: "inherit",
-    }).output();
-    const kept = Number(new TextDecoder().decode(stdout));
-    assertGreater(kept, 0);
-    assertLess(kept, 50);
-  } finally {
-    await Deno.remove(path);
-  }
+  const kept = Number(await runWithGc(FAILURES, "internal/dashboard.ts"));
+  assertGreater(kept, 0);
+  assertLess(kept, 50);
 });
 
 withServer("/stats.json is stats(), and the last failures", async (server) => {

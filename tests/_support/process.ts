@@ -209,6 +209,27 @@ export function startDeno(
   );
 }
 
+/**
+ * Runs a script that may call `gc()`, since memory can be looked at only in a
+ * process of its own. Returns what it prints.
+ *
+ * @param script Its text; it imports `Deno.args[0]`.
+ * @param module The module that it is about, from the repository's root.
+ */
+export async function runWithGc(
+  script: string,
+  module: string,
+): Promise<string> {
+  await using running = startDeno([
+    ...["-A", "--v8-flags=--expose-gc"],
+    `data:text/javascript,${encodeURIComponent(script)}`,
+    new URL(`../../${module}`, import.meta.url).href,
+  ]);
+  const { code, stdout, stderr } = await running.exit;
+  if (code !== 0) throw new Error(`The script ended with ${code}: ${stderr}`);
+  return stdout;
+}
+
 /** Whether a process is there; a zombie, which nobody has waited for, counts. */
 export function isAlive(pid: number): boolean {
   try {
