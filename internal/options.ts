@@ -800,14 +800,7 @@ function checkOptions(
   checks: Record<string, Check>,
   of: string,
 ): void {
-  const given = Object.entries(options);
-  // Also what a class gives them: it is read all the same.
-  for (const key of Object.keys(checks)) {
-    if (!Object.hasOwn(options, key) && key in options) {
-      given.push([key, (options as Record<string, unknown>)[key]]);
-    }
-  }
-  for (const [key, value] of given) {
+  for (const [key, value] of Object.entries(copyOf(options, checks))) {
     const check = Object.hasOwn(checks, key) ? checks[key] : undefined;
     if (check === undefined) {
       throw new TypeError(
