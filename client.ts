@@ -912,9 +912,7 @@ async function dial(options: ConnectOptions): Promise<Deno.TcpConn> {
     const either = signal === undefined
       ? late.signal
       : AbortSignal.any([late.signal, signal]);
-    const conn = await Deno.connect({ hostname, port, signal: either });
-    tuneSocket(conn);
-    return conn;
+    return await Deno.connect({ hostname, port, signal: either });
   } catch (reason) {
     throw late.signal.aborted ? error : reason;
   } finally {
@@ -934,6 +932,7 @@ async function startTls(
     handshakeTimeoutMs = DEFAULTS.handshakeTimeoutMs,
   } = options;
   const caCerts = typeof tls === "object" ? tls.caCerts : undefined;
+  tuneSocket(tcp); // what it becomes has no such options
   let conn: Deno.TlsConn;
   try {
     conn = await Deno.startTls(

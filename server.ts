@@ -54,12 +54,11 @@ import {
   validate,
 } from "./internal/options.ts";
 import { PayloadCodec } from "./internal/payload.ts";
-import { deferred } from "./internal/promises.ts";
+import { deferred, settledWithin } from "./internal/promises.ts";
 import { Readiness } from "./internal/readiness.ts";
 import { Retries } from "./internal/retries.ts";
 import { ItemSchema } from "./internal/schema.ts";
 import { ServerWatch } from "./internal/server_watch.ts";
-import { timerMs } from "./internal/timer.ts";
 import { tracingOfProcess } from "./internal/tracing.ts";
 import { afterEnd, ChannelWay, SubmitWay } from "./internal/ways.ts";
 import type { LinkHost, WorkerLink } from "./internal/worker_link.ts";
@@ -802,18 +801,9 @@ export class Server<Item = unknown, Result = unknown>
     this.#inlet.fail(afterEnd("write"));
     for (const map of [...this.#maps]) map.finish(afterEnd("map"));
     if (this.#phase === "aborted") return this.#closed.promise;
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const late = new Promise<boolean>((resolve) => {
-      if (drainMs !== Infinity) {
-        timer = setTimeout(resolve, timerMs(drainMs), true);
-      }
-    });
-    const isLate = await Promise.race([
-      late,
-      this.#closed.promise.then(() => false),
-    ]).finally(() => clearTimeout(timer));
+    const isInTime = await settledWithin(this.#closed.promise, drainMs);
     // What is left then is only the other ends' closing.
-    if (!isLate || this.#phase === "finished") return this.#closed.promise;
+    if (isInTime || this.#phase === "finished") return this.#closed.promise;
     const unfinished = this.#delivery.unfinished().map((
       { id, item },
     ) => ({ id, item: item as Item }));

@@ -15,6 +15,7 @@
 
 import { type Duplex, tuneSocket } from "./connection.ts";
 import { HandshakeError } from "./errors.ts";
+import { settledWithin } from "./promises.ts";
 import { type LinkHost, WorkerLink } from "./worker_link.ts";
 
 /**
@@ -130,10 +131,7 @@ export class Acceptor {
    * caller's own may never end.
    */
   async stopped(): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    const timer = setTimeout(resolve, STOP_MS);
-    await Promise.race([Promise.allSettled(this.#loops), promise]);
-    clearTimeout(timer);
+    await settledWithin(Promise.allSettled(this.#loops), STOP_MS);
   }
 
   async #wait(delayMs: number): Promise<void> {

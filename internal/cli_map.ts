@@ -31,6 +31,7 @@ import { readRunnable, type Runnable, toUsable } from "./cli_module.ts";
 import { Console } from "./cli_progress.ts";
 import { Reporter } from "./cli_reporter.ts";
 import { StopSignals } from "./cli_signals.ts";
+import { settledWithin } from "./promises.ts";
 import { causesOf, reasonOf } from "./thrown.ts";
 
 /** How often it is looked whether draining is of any use, in ms. */
@@ -191,10 +192,7 @@ class MapCommand implements Disposable {
       this.#isClosing = true; // a thread that comes now is no stranger
       const isOver = server.abort(error);
       // A socket that doesn't close isn't worth waiting for.
-      await Promise.race([
-        isOver,
-        new Promise((resolve) => setTimeout(resolve, 500)),
-      ]);
+      await settledWithin(isOver, 500);
       return error instanceof Stopped ? null : error;
     }
   }

@@ -29,6 +29,7 @@ import { CborDecoder } from "./cbor_decoder.ts";
 import { ConnectionLostError, DecodeError, ProtocolError } from "./errors.ts";
 import { FrameWriter } from "./frame.ts";
 import { FrameDecoder, LONE_BYTES } from "./frame_decoder.ts";
+import { settledWithin } from "./promises.ts";
 import { type TransformChain, TransformError } from "./transforms.ts";
 import { reasonOf } from "./thrown.ts";
 
@@ -192,8 +193,6 @@ export class Connection {
   #values = 0;
   /** Something came up since the flush, perhaps only due at the next one. */
   #due = false;
-  /** Whether nothing more is sent: it is finishing, broken or ended. */
-  #isOver = false;
   #finishing = false;
   /**
    * Why nothing can be written any more. What the peer has sent before may be
@@ -238,7 +237,7 @@ export class Connection {
 
   /** Whether the connection has ended or is about to: nothing is sent. */
   get ended(): boolean {
-    return this.#isOver;
+    return this.#ended || this.#finishing || this.#broken !== null;
   }
 
   /** Whether so much output waits for the peer that no more should be made. */
@@ -354,7 +353,7 @@ export class Connection {
   finish(): void {
     if (this.#ended || this.#finishing) return;
     if (this.#broken !== null) return this.end(this.#broken);
-    this.#isOver = this.#finishing = true;
+    this.#finishing = true;
     this.frames.close();
     this.#linger();
     if (this.#state === IDLE) {
@@ -376,7 +375,7 @@ export class Connection {
   /** Ends now. */
   end(error?: ConnectionLostError): void {
     if (this.#ended) return;
-    this.#isOver = this.#ended = true;
+    this.#ended = true;
     clearTimeout(this.#lingerTimer);
     this.#room?.resolve();
     if (this.#pause !== null) {
@@ -395,13 +394,8 @@ export class Connection {
     else {
       // Not before the transforms are done with what they have; but one that
       // never is holds up nobody's end for ever.
-      const late = Promise.withResolvers<void>();
-      const timer = setTimeout(late.resolve, LINGER_MS);
       const done = Promise.all([this.#reading, this.#writing]);
-      Promise.race([done, late.promise]).then(() => {
-        clearTimeout(timer);
-        this.#events.onEnd(lost);
-      });
+      settledWithin(done, LINGER_MS).then(() => this.#events.onEnd(lost));
     }
   }
 
@@ -473,7 +467,6 @@ export class Connection {
       if (isOwn || this.ended) return this.#lost(error);
       this.writingSince = 0;
       this.#room?.resolve();
-      this.#isOver = true;
       this.#broken = lossOf(error);
       this.#linger();
     }

@@ -14,6 +14,7 @@ import {
   type MapOptions,
   type MapOutcome,
 } from "./options.ts";
+import { settledWithin } from "./promises.ts";
 import { Queue, SizedQueue } from "./queue.ts";
 import { Turns } from "./turns.ts";
 
@@ -168,11 +169,7 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
     else {
       // A generator answers in order: first it must come to its next yield, and
       // whoever leaves a loop isn't held up by a source that never does.
-      let timer: ReturnType<typeof setTimeout> | undefined;
-      const late = new Promise((resolve) => {
-        timer = setTimeout(resolve, SOURCE_MS);
-      });
-      await Promise.race([returned, late]).finally(() => clearTimeout(timer));
+      await settledWithin(returned, SOURCE_MS);
     }
     return DONE;
   }

@@ -4,6 +4,8 @@
  * @module
  */
 
+import { timerMs } from "./timer.ts";
+
 /** A promise with its ends; ignoring its rejection is allowed. */
 export function deferred<T>(): PromiseWithResolvers<T> {
   const deferred = Promise.withResolvers<T>();
@@ -40,5 +42,26 @@ export async function orAbort<T>(
     throw error;
   } finally {
     signal.removeEventListener("abort", listener);
+  }
+}
+
+/**
+ * Waits for a promise, and no longer than a time. True if it has settled by then;
+ * it rejects as the promise does.
+ *
+ * @param ms The time, in ms; Infinity: any.
+ */
+export async function settledWithin(
+  promise: Promise<unknown>,
+  ms: number,
+): Promise<boolean> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<boolean>((resolve) => {
+    if (ms !== Infinity) timer = setTimeout(resolve, timerMs(ms), false);
+  });
+  try {
+    return await Promise.race([promise.then(() => true), late]);
+  } finally {
+    clearTimeout(timer);
   }
 }
