@@ -511,22 +511,39 @@ export class Client<Item = unknown, Result = unknown>
   ): Promise<void> {
     checkHandler(handler, options);
     this.#takeForWork();
-    // Leaving begins with a runner: loading isn't interrupted for it.
-    const { signal: _, ...staying } = options;
-    let source: HandlerSource;
-    try {
-      source = typeof handler === "function"
-        ? new FunctionSource(handler as Handler<never, unknown>, options)
-        : await openHandler(handler, staying, this.#options.codec);
-    } catch (error) {
-      // It is of no use to anybody: the server needn't wait for it.
-      void this.abort(error);
-      throw error;
-    }
+    const source = typeof handler === "function"
+      ? new FunctionSource(handler as Handler<never, unknown>, options)
+      : await this.#load(handler, options);
+    if (source === null) return await this.#closed.promise;
     try {
       await this.#work(source, options);
     } finally {
       await source.close();
+    }
+  }
+
+  /** Null: all was over before, or was left; it might never be loaded. */
+  async #load(
+    handler: URL,
+    options: WorkOptions,
+  ): Promise<HandlerSource | null> {
+    const { signal: leave } = options;
+    const over = new AbortController(), { signal } = over;
+    const stop = () => over.abort();
+    this.#closed.promise.then(stop, stop);
+    const close = () => void this.close();
+    if (leave?.aborted) close();
+    else leave?.addEventListener("abort", close);
+    try {
+      const { codec } = this.#options;
+      return await openHandler(handler, { ...options, signal }, codec);
+    } catch (error) {
+      if (signal.aborted) return null;
+      // It is of no use to anybody: the server needn't wait for it.
+      void this.abort(error);
+      throw error;
+    } finally {
+      leave?.removeEventListener("abort", close);
     }
   }
 

@@ -7,6 +7,7 @@
 import { cbor, type Codec } from "../codec.ts";
 import { importHandler } from "./handler_module.ts";
 import { validate, type WorkOptions } from "./options.ts";
+import { orAbort } from "./promises.ts";
 import type { HandlerSource, IsolateSink, Runner } from "./runner.ts";
 import { type Handler, WorkLoop } from "./work_loop.ts";
 
@@ -49,7 +50,8 @@ export async function openHandler<Item, Result>(
   }
   const { concurrency = 1, cancelGraceMs = 5000, signal } = options;
   if (!options.isolate) {
-    const module = await importHandler(handler.href);
+    const loading = importHandler(handler.href);
+    const module = await orAbort(loading, signal, () => {});
     return new FunctionSource(module.handler, options);
   }
   // Not before it is needed: threads take long to load.

@@ -11,6 +11,7 @@ import {
   Client,
   type ClientEvent,
   type Codec,
+  ConnectionLostError,
   type ConnectOptions,
   ItemFailure,
   ItemTimeoutError,
@@ -513,6 +514,40 @@ Deno.test("isolate: a signal that aborts while the module loads ends work()", as
   leave.abort();
   await within(done, 5000, "work() ends");
 });
+
+for (const isolate of [true, false]) {
+  const where = isolate ? "isolate: " : "";
+  Deno.test(`${where}a module that is never loaded holds up no end of work()`, async () => {
+    await using pair = new Pair();
+    // Here it is loaded at the end, which the sanitizers want.
+    const gate = Promise.withResolvers<void>();
+    Object.assign(globalThis, { distchanGate: gate.promise });
+    const never = new URL(
+      "data:text/javascript,await (globalThis.distchanGate ?? new Promise(() => {}));export default () => {}",
+    );
+    const leave = new AbortController();
+    const { signal } = leave;
+    const left = work({ port: pair.port }, never, { isolate, signal });
+    const clients = await Promise.all(Array.from({ length: 2 }, async () => {
+      const conn = await Deno.connect({ port: pair.port });
+      return new Client(conn);
+    }));
+    const [leaving, lost] = clients.map((client, at) =>
+      client.work(never, { isolate, ...(at === 0 ? { signal } : {}) })
+    );
+    lost!.catch(() => {});
+    await pair.server.ready(2);
+    leave.abort();
+    await within(left, 5000, "the function work() ends");
+    await within(leaving!, 5000, "Client.work() ends");
+    void pair.server.abort();
+    await assertRejects(
+      () => within(lost!, 5000, "Client.work() rejects"),
+      ConnectionLostError,
+    );
+    gate.resolve();
+  });
+}
 
 Deno.test("isolate: a lost connection aborts the handler", async () => {
   using gates = new Gates();
