@@ -803,7 +803,7 @@ export class Server<Item = unknown, Result = unknown>
     if (this.#phase === "aborted") return this.#closed.promise;
     const isInTime = await settledWithin(this.#closed.promise, drainMs);
     // What is left then is only the other ends' closing.
-    if (isInTime || this.#phase === "finished") return this.#closed.promise;
+    if (isInTime || this.#isOver) return this.#closed.promise;
     const unfinished = this.#delivery.unfinished().map((
       { id, item },
     ) => ({ id, item: item as Item }));

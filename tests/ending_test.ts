@@ -382,6 +382,16 @@ both("close() after abort(r) rejects with r", async (net) => {
   assertStrictEquals(await kit.server.close().catch((e) => e), reason);
 });
 
+both("close() whose time is up after abort(r) rejects with r", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  // It doesn't close: its connection outlasts drainMs.
+  await using _peer = await scripted(kit);
+  const closing = kit.server.close({ drainMs: 50 }).catch((e) => e);
+  const reason = new Error("stop");
+  await kit.server.abort(reason);
+  assertStrictEquals(await closing, reason);
+});
+
 both("await using drains", async (net) => {
   await using kit = new Kit<number, number>(net, { results: "discard" });
   const seen: number[] = [];
