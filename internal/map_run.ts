@@ -190,7 +190,7 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
     if (this.#state === "over" || this.#sourceDone) return;
     if (this.#state === "new") this.stop(error);
     else {
-      this.#endSource(error);
+      this.#endSource({ reason: error });
       this.#returnSource().catch(() => {});
       this.#advance();
     }
@@ -303,7 +303,7 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
     } catch (error) {
       // The source failed: what it gave before is finished first.
       this.#exhausted = true;
-      if (this.#running) this.#endSource(error);
+      if (this.#running) this.#endSource({ reason: error });
     }
     this.#advance();
   }
@@ -312,9 +312,9 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
     return this.#state === "running" && !this.#sourceDone;
   }
 
-  #endSource(error: unknown): void {
+  #endSource(error: { reason: unknown } | null): void {
     this.#sourceDone = true;
-    if (error !== null) this.#error ??= { reason: error };
+    this.#error ??= error;
     const wake = this.#room;
     this.#room = null;
     wake?.();

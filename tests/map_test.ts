@@ -116,6 +116,19 @@ both("map(): a source whose next() gives no object has failed", async (net) => {
   }
 });
 
+both("map(): a source that throws null has failed too", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  await kit.worker((n) => n * 2);
+  const results = kit.server.map((function* () {
+    yield 1;
+    // deno-lint-ignore no-throw-literal
+    throw null;
+  })());
+  assertEquals(await results.next(), { value: 2, done: false });
+  assertEquals(await results.next().catch((e) => e), null);
+  assertEquals(await results.next(), { value: undefined, done: true });
+});
+
 both("map() starts with the first next(), and not before", async (net) => {
   await using kit = new Kit<number, number>(net);
   await kit.worker((n) => n);
