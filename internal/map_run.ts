@@ -84,10 +84,10 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
   #starved = false;
   /** Nothing more is taken from the source. */
   #sourceDone = false;
-  /** The source has ended by itself. */
+  /** The source has ended by itself, or was told to. */
   #exhausted = false;
-  /** An async source was asked for an item and has not answered. */
-  #pulling = false;
+  /** What kind of source was asked for an item and has not answered. */
+  #pulling: "sync" | "async" | null = null;
   #room: (() => void) | null = null;
   /** The source's turns, and those of whoever reads. */
   readonly #turns = new Turns(MAX_STEPS);
@@ -163,7 +163,7 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
 
   /** The consumer stops early: what is under way is cancelled. */
   async return(): Promise<Result> {
-    const isPulling = this.#pulling;
+    const isPulling = this.#pulling === "async";
     const returned = this.#close();
     if (!isPulling) await returned;
     else {
@@ -274,11 +274,11 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
           await new Promise<void>((resolve) => this.#turns.next(resolve));
         }
         if (!this.#running) break;
-        this.#pulling = isAsync;
+        this.#pulling = isAsync ? "async" : "sync";
         const step = isAsync
           ? await (iterator as AsyncIterator<unknown>).next()
           : (iterator as Iterator<unknown>).next();
-        this.#pulling = false;
+        this.#pulling = null;
         if (typeof step !== "object" || step === null) {
           throw new TypeError(
             `Cannot map: the source's next() returned ${
@@ -287,7 +287,11 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
           );
         }
         if (step.done) this.#exhausted = true;
-        if (!this.#running) break;
+        if (!this.#running) {
+          // A generator that has ended it all itself can be closed only now.
+          this.#returnSource().catch(() => {});
+          break;
+        }
         if (step.done) {
           this.#endSource(null);
           break;
@@ -438,7 +442,7 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
 
   /** Tells the source that no more is wanted, once. */
   async #returnSource(): Promise<void> {
-    if (this.#exhausted) return;
+    if (this.#exhausted || this.#pulling === "sync") return;
     this.#exhausted = true;
     await this.#iterator?.return?.();
   }

@@ -238,6 +238,30 @@ both("map(): leaving the loop closes an async source", async (net) => {
   assertEquals(source.closed, 1);
 });
 
+both("map(): a source that stops it itself is closed", async (net) => {
+  for (const how of ["signal", "abort()", "close()"]) {
+    await using kit = new Kit<number, number>(net);
+    await kit.worker((n) => n);
+    const controller = new AbortController();
+    const { signal } = controller;
+    const source = new Source();
+    const stopping = function* () {
+      for (const n of source) {
+        if (n === 2) {
+          if (how === "signal") controller.abort(new Error("mine"));
+          else if (how === "abort()") kit.server.abort(new Error("mine"));
+          else kit.server.close().catch(() => {});
+        }
+        yield n;
+      }
+    };
+    const results = kit.server.map(stopping(), { signal });
+    await assertRejects(() => Array.fromAsync(results));
+    await until(() => source.closed === 1, `the source is closed by ${how}`);
+    assertEquals(source.taken, 3);
+  }
+});
+
 both("map(): an error in the loop closes the source", async (net) => {
   await using kit = new Kit<number, number>(net);
   await kit.worker((n) => n);
