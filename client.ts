@@ -216,8 +216,8 @@ export async function work<Item, Result>(
 ): Promise<void> {
   options = ownOptions(options, "connect");
   checkHandshake(options, "connect");
+  workOptions = ownOptions(workOptions, "work");
   checkHandler(handler, workOptions);
-  workOptions = { ...workOptions };
   const { signal: leave } = workOptions;
   const signal = AbortSignal.any(
     [options.signal, leave].filter((s) => s !== undefined),
@@ -509,6 +509,7 @@ export class Client<Item = unknown, Result = unknown>
     handler: Handler<Item, Result> | URL,
     options: WorkOptions = {},
   ): Promise<void> {
+    options = ownOptions(options, "work");
     checkHandler(handler, options);
     this.#takeForWork();
     const source = typeof handler === "function"

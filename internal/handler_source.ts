@@ -6,7 +6,7 @@
 
 import { cbor, type Codec } from "../codec.ts";
 import { importHandler } from "./handler_module.ts";
-import { validate, type WorkOptions } from "./options.ts";
+import type { WorkOptions } from "./options.ts";
 import { orAbort } from "./promises.ts";
 import type { HandlerSource, IsolateSink, Runner } from "./runner.ts";
 import { type Handler, WorkLoop } from "./work_loop.ts";
@@ -70,7 +70,6 @@ export function checkHandler(
   handler: unknown,
   workOptions: WorkOptions,
 ): void {
-  validate(workOptions, "work");
   const isFunction = typeof handler === "function";
   if (!isFunction && !(handler instanceof URL)) {
     throw new TypeError(

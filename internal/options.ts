@@ -676,11 +676,13 @@ const SPAWN: Record<string, Check> = {
 
 const moduleUrl: Check = (v) => v instanceof URL ? null : "a URL";
 
+const LOCAL: Record<string, Check> = { ...SPAWN, module: moduleUrl };
+
 const LISTEN: Record<string, Check> = {
   ...SERVER,
   ...ADDRESS,
   local: (v) => {
-    const wrong = record({ ...SPAWN, module: moduleUrl }, "local")(v);
+    const wrong = record(LOCAL, "local")(v);
     if (wrong !== null) return wrong;
     if ((v as LocalOptions).module === undefined) {
       throw missing("local", "a module, as a URL");
@@ -901,15 +903,16 @@ export function secretBytes(
  * @throws {TypeError} If one is unknown or of the wrong type.
  * @throws {RangeError} If one is out of range.
  */
-export function ownOptions<T extends CommonOptions>(
+export function ownOptions<T extends object>(
   options: T,
-  of: "server" | "listen" | "client" | "connect",
+  of: "server" | "listen" | "client" | "connect" | "work",
 ): T {
   if (Object(options) !== options) validate(options, of);
   const copy = copyOf(options, CHECKS[of]);
   validate(copy, of);
-  const own = copy as CommonOptions & Partial<ConnectOptions & ServerOptions>;
+  const own = copy as Partial<ConnectOptions & ListenOptions>;
   const { secret, transforms, heartbeat, retry, reconnect, tls } = own;
+  const { dashboard, local } = own;
   // A Buffer's slice() is no copy.
   if (secret instanceof Uint8Array) own.secret = new Uint8Array(secret);
   if (transforms !== undefined) own.transforms = [...transforms];
@@ -919,6 +922,8 @@ export function ownOptions<T extends CommonOptions>(
     own.reconnect = copyOf(reconnect, RECONNECT);
   }
   if (typeof tls === "object") own.tls = copyOf(tls, TLS);
+  if (dashboard !== undefined) own.dashboard = copyOf(dashboard, ADDRESS);
+  if (local !== undefined) own.local = copyOf(local, LOCAL);
   return copy;
 }
 

@@ -731,6 +731,47 @@ Deno.test("what a class gives options inside of options, or those of a call, cou
   await working;
 });
 
+Deno.test("what a class gives the options of work(), or local, is used", async () => {
+  class Four {
+    get concurrency(): number {
+      return 4;
+    }
+  }
+  const gate = new Gate();
+  const handler = async (n: number) => (await gate.pass(), n);
+  await using server = listen<number, number>({ port: 0 });
+  const { port } = server.addr;
+  const client = await connect<number, number>({ port });
+  for (
+    const done of [
+      work<number, number>({ port }, handler, new Four()),
+      client.work(handler, new Four()),
+    ]
+  ) done.catch(() => {});
+  await server.ready(2);
+  const results = Array.from({ length: 9 }, (_, n) => server.submit(n));
+  await until(() => gate.passing === 8, "four each are executed");
+  gate.open();
+  await Promise.all(results);
+  await assertRejects(
+    () => client.work(handler, Object.create({ isolate: true })),
+    TypeError,
+    "isolates",
+  );
+  class Local {
+    module = new URL("data:text/javascript,export default (n) => n");
+    get count(): number {
+      return 1;
+    }
+    get name(): string {
+      return "named";
+    }
+  }
+  await using own = listen<number, number>({ port: 0, local: new Local() });
+  await own.ready();
+  assertEquals(own.workers.map(({ name }) => name), ["named-1"]);
+});
+
 Deno.test("a list is no options, and text must be well-formed", async () => {
   const none = [] as never;
   assertThrows(() => listen({ port: 0, heartbeat: none }), TypeError, "array");
