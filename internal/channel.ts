@@ -135,14 +135,15 @@ export class Outlet<T, From = null> {
     this.#face = "work()";
   }
 
-  /** No more values, and what wasn't read is taken back. */
-  close(): void {
-    if (this.#state === OPEN) this.#state = ENDED;
-    if (this.#state !== ENDED) return;
+  /** No more values, and what wasn't read is taken back: where it came from. */
+  close(): From[] {
+    if (this.#state === FAILED) return [];
+    const unread = this.#unread.origins.map(({ from }) => from);
     this.#clear();
     this.#state = OPEN;
     this.end();
     this.#turns.hurry();
+    return unread;
   }
 
   /** The stream. */

@@ -266,10 +266,14 @@ export class Intake<Item> {
 
   /** A reader ends early: what it was handed is settled, the rest goes back. */
   close(): void {
+    if (this.#isLeaving) return;
     this.settleHanded();
     this.#isLeaving = true;
     this.#isDone = true;
-    this.outlet.close();
+    const unread = this.outlet.close();
+    // Not with the goodbye, for which values may wait. Who has asked for nothing
+    // has nothing to hand back.
+    if (this.#isOpen && this.#window > 0) this.#handBack(unread);
   }
 
   /** Everything that runs is told to stop, and what waits is dropped. */

@@ -4,7 +4,7 @@
  */
 import { assertEquals } from "@std/assert";
 import { both, Kit, range } from "./_support/channel_kit.ts";
-import { Gate, moment, until, within } from "./_support/within.ts";
+import { Gate, moment, stateOf, until, within } from "./_support/within.ts";
 
 const forever = () => new Promise<never>(() => {});
 
@@ -238,6 +238,21 @@ both(
     assertEquals(rest, [2, 3, 4]);
   },
 );
+
+both("Client.close() hands back at once, though values wait", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const { server } = kit;
+  const client = await kit.client();
+  const items = client[Symbol.asyncIterator]();
+  for (const n of range(3)) server.send(n);
+  await items.next();
+  for (const n of range(5000)) client.send(n); // more than may be unread
+  const closed = client.close();
+  const others = (await kit.client())[Symbol.asyncIterator]();
+  assertEquals((await others.next()).value, 1);
+  assertEquals((await others.next()).value, 2);
+  assertEquals(await stateOf(closed), "pending");
+});
 
 both("Client.close() settles what readable gave out too", async (net) => {
   await using kit = new Kit<number, number>(net);
