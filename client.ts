@@ -825,17 +825,14 @@ export class Client<Item = unknown, Result = unknown>
 
   #refusal(): Promise<void> | null {
     if (this.#phase === "lost") return rejected(this.#error);
-    if (
-      !this.#values.isEnded && this.#phase !== "closed" &&
-      this.#phase !== "goodbye"
-    ) {
+    const { isEnded } = this.#values;
+    if (!isEnded && this.#phase !== "closed" && this.#phase !== "goodbye") {
       return null;
     }
-    return rejected(
-      new TypeError(
-        "Cannot send: the client has said goodbye; a writer that is needed after the last item must be taken before it",
-      ),
-    );
+    const why = isEnded
+      ? "end() or close() was called"
+      : "the client has said goodbye; a writer that is needed after the last item must be taken before it";
+    return rejected(new TypeError(`Cannot send: ${why}`));
   }
 
   #endValues(): Promise<void> {

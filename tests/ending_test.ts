@@ -773,6 +773,22 @@ both("client.close() is idempotent, after work() too", async (net) => {
   await worker.client.close();
 });
 
+both("client.send() after end() or close() says so", async (net) => {
+  for (const how of ["end", "close"] as const) {
+    await using kit = new Kit<number, number>(net);
+    const client = await kit.client();
+    client[how]();
+    for (const wait of [Promise.resolve(), client.closed]) {
+      await wait;
+      await assertRejects(
+        async () => await client.send(1),
+        TypeError,
+        "Cannot send: end() or close() was called",
+      );
+    }
+  }
+});
+
 both("client.close() delivers what was sent before", async (net) => {
   await using kit = new Kit<number, number>(net);
   const client = await kit.client();
