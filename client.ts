@@ -565,9 +565,10 @@ export class Client<Item = unknown, Result = unknown>
 
   async #work(source: HandlerSource, options: WorkOptions): Promise<void> {
     const { concurrency = 1, signal } = options;
+    const { takesPayloads } = source;
     this.#answers.sendStacks = options.sendStacks ?? false;
-    this.#values.takesPayloads = source.takesPayloads;
-    this.#answers.takesPayloads = source.takesPayloads;
+    this.#values.takesPayloads = takesPayloads;
+    this.#answers.takesPayloads = takesPayloads;
     const spans = this.#spans;
     const runner = source.runner({
       scope: spans,
@@ -585,7 +586,6 @@ export class Client<Item = unknown, Result = unknown>
       onCrash: (error) => this.#emit({ type: "failed", id: undefined, error }),
       onUnusable: (error) => void this.abort(error),
     });
-    const { takesPayloads } = source;
     this.#intake.work(runner, { concurrency, takesPayloads });
     this.#finishSoon();
     const leave = () => this.#intake.leave();

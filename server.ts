@@ -42,6 +42,7 @@ import {
   type ConnectOptions,
   type DashboardOptions,
   DEFAULTS,
+  kindOf,
   type ListenOptions,
   type MapOptions,
   type MapOutcome,
@@ -66,7 +67,9 @@ import { reasonOf } from "./internal/thrown.ts";
 
 export {
   ConnectionLostError,
+  DecodeError,
   DrainTimeoutError,
+  EncodeError,
   FrameTooLargeError,
   HandshakeError,
   type HandshakeErrorCode,
@@ -80,7 +83,6 @@ export {
   ValidationError,
   type ValidationIssue,
 } from "./internal/errors.ts";
-export { DecodeError, EncodeError } from "./internal/errors.ts";
 export type { Codec } from "./codec.ts";
 export type { Dispatcher, WorkerInfo } from "./internal/dispatcher.ts";
 export type {
@@ -514,9 +516,7 @@ export class Server<Item = unknown, Result = unknown>
         !(Symbol.asyncIterator in Object(items))
     ) {
       throw new TypeError(
-        `Cannot map: items is ${
-          items === null ? "null" : typeof items
-        }, expected an iterable of them`,
+        `Cannot map: items is ${kindOf(items)}, expected an iterable of them`,
       );
     }
     const run = new MapRun(items, options as MapOptions, {
@@ -576,7 +576,7 @@ export class Server<Item = unknown, Result = unknown>
   spawn(module: URL, options: SpawnOptions = {}): LocalWorkers {
     if (!(module instanceof URL)) {
       throw new TypeError(
-        `Cannot spawn workers: module is ${typeof module}, expected a URL`,
+        `Cannot spawn workers: module is ${kindOf(module)}, expected a URL`,
       );
     }
     validate(options, "spawn");
@@ -887,10 +887,7 @@ export class Server<Item = unknown, Result = unknown>
     for (const entry of this.#delivery.unfinished()) {
       this.#delivery.discard(entry);
     }
-    this.#shutDown(
-      "aborted",
-      reasonOf(reason),
-    );
+    this.#shutDown("aborted", reasonOf(reason));
   }
 
   #shutDown(code: "normal" | "aborted", reason: string): void {

@@ -6,7 +6,7 @@
 
 import { cbor, type Codec } from "../codec.ts";
 import { importHandler } from "./handler_module.ts";
-import type { WorkOptions } from "./options.ts";
+import { kindOf, type WorkOptions } from "./options.ts";
 import { orAbort } from "./promises.ts";
 import type { HandlerSource, IsolateSink, Runner } from "./runner.ts";
 import { type Handler, WorkLoop } from "./work_loop.ts";
@@ -73,7 +73,9 @@ export function checkHandler(
   const isFunction = typeof handler === "function";
   if (!isFunction && !(handler instanceof URL)) {
     throw new TypeError(
-      `Cannot work: handler is ${typeof handler}, expected a function or the URL of a module`,
+      `Cannot work: handler is ${
+        kindOf(handler)
+      }, expected a function or the URL of a module`,
     );
   }
   if (!workOptions.isolate) return;

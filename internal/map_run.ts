@@ -149,18 +149,6 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
     return waiter.promise;
   }
 
-  /** Another item has no slot: most maps are shorter than their window. */
-  #grow(): void {
-    const slots = this.#slots, sizes = this.#sizes, mask = slots.length - 1;
-    const length = Math.max(MIN_SLOTS, slots.length * 2);
-    this.#slots = new Array(length).fill(EMPTY);
-    this.#sizes = new Array(length).fill(0);
-    for (let i = this.#yielded; i < this.#taken; i++) {
-      this.#slots[i & (length - 1)] = slots[i & mask];
-      this.#sizes[i & (length - 1)] = sizes[i & mask]!;
-    }
-  }
-
   /** The consumer stops early: what is under way is cancelled. */
   async return(): Promise<Result> {
     const isPulling = this.#pulling === "async";
@@ -312,6 +300,18 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
     this.#advance();
   }
 
+  /** Another item has no slot: most maps are shorter than their window. */
+  #grow(): void {
+    const slots = this.#slots, sizes = this.#sizes, mask = slots.length - 1;
+    const length = Math.max(MIN_SLOTS, slots.length * 2);
+    this.#slots = new Array(length).fill(EMPTY);
+    this.#sizes = new Array(length).fill(0);
+    for (let i = this.#yielded; i < this.#taken; i++) {
+      this.#slots[i & (length - 1)] = slots[i & mask];
+      this.#sizes[i & (length - 1)] = sizes[i & mask]!;
+    }
+  }
+
   get #running(): boolean {
     return this.#state === "running" && !this.#sourceDone;
   }
@@ -363,9 +363,7 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
       this.#yielded++;
       if (value !== SKIP) return value;
     }
-    if (
-      this.#sourceDone && this.#yielded === this.#taken
-    ) this.#end();
+    this.#endIfDone();
     return EMPTY;
   }
 
@@ -381,9 +379,7 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
       this.#wake(true);
     }
     this.#wake();
-    if (
-      this.#sourceDone && this.#yielded === this.#taken
-    ) this.#end();
+    this.#endIfDone();
   }
 
   /** Lets the feeder go on, not for every single place. */
@@ -405,6 +401,11 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
     this.#error = null;
     this.#state = "over";
     return Promise.reject(reason);
+  }
+
+  /** There is nothing left to be yielded. */
+  #endIfDone(): void {
+    if (this.#sourceDone && this.#yielded === this.#taken) this.#end();
   }
 
   #end(): void {
