@@ -15,13 +15,15 @@ import { AES_GCM, type Transform } from "./transforms.ts";
 /** How silence is judged. */
 export interface HeartbeatOptions {
   /**
-   * After so much silence the peer is asked for a sign of life, in ms.
+   * After so much silence the peer is asked for a sign of life, in ms. Left out
+   * it is a third of `timeoutMs` at most.
    *
    * @default {10_000}
    */
   intervalMs?: number;
   /**
-   * After so much silence the peer is suspect, in ms.
+   * After so much silence the peer is suspect, in ms. Left out it is three times
+   * `intervalMs` at least.
    *
    * @default {30_000}
    */
