@@ -508,7 +508,7 @@ export class Server<Item = unknown, Result = unknown>
     items: Iterable<Item> | AsyncIterable<Item>,
     options: MapOptions<Item> = {},
   ): AsyncIterableIterator<Result | MapOutcome<Item, Result>> {
-    validate(options, "map");
+    options = ownOptions(options, "map");
     if (
       items === null ||
       typeof items !== "object" && typeof items !== "string" ||

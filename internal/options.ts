@@ -907,7 +907,7 @@ export function secretBytes(
  */
 export function ownOptions<T extends object>(
   options: T,
-  of: "server" | "listen" | "client" | "connect" | "work",
+  of: "server" | "listen" | "client" | "connect" | "work" | "map",
 ): T {
   if (Object(options) !== options) validate(options, of);
   const copy = copyOf(options, CHECKS[of]);

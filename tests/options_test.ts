@@ -17,6 +17,7 @@ import {
   HandshakeError,
   ItemFailure,
   listen,
+  type MapOptions,
   Server,
   type ServerOptions,
   work,
@@ -629,6 +630,23 @@ Deno.test("what becomes of options once they are handed over is nothing to the s
   await assertRejects(() => server.submit(3), ItemFailure);
   await server.close();
   await done;
+});
+
+Deno.test("what becomes of options once they are handed over is nothing to map()", async () => {
+  await using server = listen<number, number>({ port: 0 });
+  const { port } = server.addr;
+  work<number, number>({ port }, (n) => n + 1).catch(() => {});
+  const controller = new AbortController();
+  const options: MapOptions<number> & { settled: true } = {
+    settled: true,
+    signal: controller.signal,
+  };
+  const results = server.map([1, 2], options);
+  delete options.signal;
+  (options as MapOptions).settled = false;
+  assertEquals((await results.next()).value, { index: 0, item: 1, result: 2 });
+  controller.abort(new Error("mine"));
+  await assertRejects(() => results.next(), Error, "mine");
 });
 
 Deno.test("what becomes of options once they are handed over is nothing to work()", async () => {
