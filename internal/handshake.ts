@@ -20,6 +20,7 @@ import {
   FrameWriter,
   MAGIC,
   MAX_HANDSHAKE_BYTES,
+  MAX_REASON,
   PROTOCOL_VERSION,
   REJECT_CODES,
 } from "./frame.ts";
@@ -264,7 +265,7 @@ export function checkTerms(client: Terms, server: Terms): void {
 /** Reads REJECT, the reader standing behind the frame's type. */
 export function readReject(reader: CborDecoder): HandshakeError {
   const code = reader.readUint();
-  const reason = reader.readText();
+  const reason = clip(reader.readText(), MAX_REASON);
   reader.finish();
   return new HandshakeError(
     REJECT_CODES[code] ?? "protocol",

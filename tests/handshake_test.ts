@@ -226,6 +226,11 @@ Deno.test("readReject() knows every code, and takes others for protocol", () => 
   assertThrows(() => readReject(reader(1, "why", 2)), DecodeError, "follow");
 });
 
+Deno.test("readReject() cuts a reason that the writer should have cut", () => {
+  const { message } = readReject(reader(6, "r".repeat(3000)));
+  assertEquals(message, `${"r".repeat(999)}…`);
+});
+
 Deno.test("rejectCode() gives every code a number of its own", () => {
   const codes: HandshakeErrorCode[] = [
     "signature",
