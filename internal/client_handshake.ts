@@ -142,8 +142,14 @@ export class ClientHandshake {
   #onChallenge(reader: CborDecoder): void {
     const transcript = this.#transcript;
     transcript?.add(reader.copy());
-    this.#challenge = reader.readBytes();
+    const challenge = reader.readBytes();
     reader.finish();
+    if (challenge.length !== NONCE_BYTES) {
+      throw new ProtocolError(
+        `Cannot read CHALLENGE: expected ${NONCE_BYTES} bytes as nonce`,
+      );
+    }
+    this.#challenge = challenge;
     if (!transcript?.hasSecret) {
       throw new HandshakeError(
         "auth",

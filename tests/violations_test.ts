@@ -861,8 +861,8 @@ const ambushes: Ambush[] = [
     options: { secret: "s3cret" },
     act: async (peer) => {
       await peer.expect(T.HELLO);
-      await peer.say(T.CHALLENGE, new Uint8Array(3500));
-      await peer.send(announced(4000), new Uint8Array(1000));
+      await peer.say(T.CHALLENGE, peer.nonce);
+      await peer.send(announced(4096), new Uint8Array(4090));
     },
     error: failed("protocol", /bytes came, limit is 4096/),
   },
@@ -940,6 +940,13 @@ const ambushes: Ambush[] = [
     act: (peer) => peer.say(T[type], ...fields),
     error: lost(/ends too early/),
   })),
+  {
+    name: "R6 a CHALLENGE of 15 bytes",
+    as: "raw",
+    options: { secret: "s3cret" },
+    act: (peer) => peer.say(T.CHALLENGE, peer.nonce.slice(1)),
+    error: failed("protocol", /expected 16 bytes as nonce/),
+  },
   {
     name: "R6 an ITEM whose payload is a text",
     as: "work",
