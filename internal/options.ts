@@ -763,12 +763,7 @@ const CHECKS = {
  * @throws {RangeError} If one is out of range.
  */
 export function validate(options: unknown, of: keyof typeof CHECKS): void {
-  if (typeof options !== "object" || options === null) {
-    throw new TypeError(
-      `Cannot use ${of} options: expected an object, got ${kindOf(options)}`,
-    );
-  }
-  checkOptions(options, CHECKS[of], of);
+  checkOptions(checkObject(options, of), CHECKS[of], of);
   const { maxFrameBytes = DEFAULTS.maxFrameBytes, heartbeat } =
     options as CommonOptions;
   if (of === "server" || of === "listen") {
@@ -797,6 +792,19 @@ export function validate(options: unknown, of: keyof typeof CHECKS): void {
       );
     }
   }
+}
+
+/** A list, or a signal in the place of `{ signal }`, would set nothing. */
+function checkObject(options: unknown, of: string): object {
+  const kind = Array.isArray(options)
+    ? "an array"
+    : options instanceof AbortSignal
+    ? "an AbortSignal"
+    : kindOf(options);
+  if (kind === "object") return options as object;
+  throw new TypeError(
+    `Cannot use ${of} options: expected an object, got ${kind}`,
+  );
 }
 
 function checkOptions(
@@ -853,7 +861,7 @@ function show(value: unknown): string {
   if (typeof value === "object" && value !== null) {
     return Array.isArray(value) ? "an array" : "an object";
   }
-  return String(value);
+  return typeof value === "bigint" ? `${value}n` : String(value);
 }
 
 /** Defaults that more than one place needs. */
@@ -909,7 +917,7 @@ export function ownOptions<T extends object>(
   options: T,
   of: "server" | "listen" | "client" | "connect" | "work" | "map",
 ): T {
-  if (Object(options) !== options) validate(options, of);
+  checkObject(options, of);
   const copy = copyOf(options, CHECKS[of]);
   validate(copy, of);
   const own = copy as Partial<ConnectOptions & ListenOptions>;

@@ -396,6 +396,9 @@ Deno.test("validate() refuses what isn't an object", () => {
       "expected an object",
     );
   }
+  const { signal } = new AbortController();
+  assertThrows(() => validate([], "map"), TypeError, "got an array");
+  assertThrows(() => validate(signal, "ready"), TypeError, "an AbortSignal");
 });
 
 Deno.test("validate() asks for the number of attempts of retry", () => {
@@ -418,6 +421,11 @@ Deno.test("validate() says what was given and what was expected", () => {
     () => validate({ results: "drop" }, "server"),
     RangeError,
     'results is "drop", expected "keep" or "discard"',
+  );
+  assertThrows(
+    () => validate({ window: 5n }, "map"),
+    TypeError,
+    "window is 5n, expected a number",
   );
   assertThrows(
     () => validate({ onEvent: [] }, "server"),
@@ -794,6 +802,7 @@ Deno.test("a list is no options, and text must be well-formed", async () => {
   const none = [] as never;
   assertThrows(() => listen({ port: 0, heartbeat: none }), TypeError, "array");
   await assertRejects(() => connect({ port: 1, tls: none }), TypeError, "tls");
+  await assertRejects(() => connect(none), TypeError, "got an array");
   for (const option of ["signature", "secret"]) {
     assertThrows(
       () => listen({ port: 0, [option]: "a\ud800" }),
