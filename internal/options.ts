@@ -62,6 +62,8 @@ export interface CommonOptions {
   /**
    * What both ends must know: a mutual challenge and response. It
    * authenticates, and doesn't encrypt.
+   *
+   * @default {undefined}
    */
   secret?: string | Uint8Array;
   /**
@@ -76,7 +78,11 @@ export interface CommonOptions {
    * @default {5000}
    */
   handshakeTimeoutMs?: number;
-  /** How silence is judged. */
+  /**
+   * How silence is judged.
+   *
+   * @default {{}}
+   */
   heartbeat?: HeartbeatOptions;
 }
 
@@ -114,7 +120,11 @@ export interface DashboardOptions {
    * @default {that of `listen()`; none where only this machine gets in}
    */
   cert?: string;
-  /** The private key, as PEM. */
+  /**
+   * The private key, as PEM.
+   *
+   * @default {that of `listen()`, as `cert` is}
+   */
   key?: string;
 }
 
@@ -125,6 +135,8 @@ export interface ServerOptions<Item = any, Result = any> extends CommonOptions {
    * What items must pass before they are sent: any Standard Schema v1, such as
    * those of zod, valibot and arktype. What comes out of it is sent. One that
    * doesn't pass is an `ItemFailure` with a `ValidationError`.
+   *
+   * @default {undefined}
    */
   // deno-lint-ignore no-explicit-any
   itemSchema?: StandardSchemaV1<Item, any>;
@@ -133,6 +145,8 @@ export interface ServerOptions<Item = any, Result = any> extends CommonOptions {
    * What comes out of it is read. A result that doesn't pass is the failure of
    * its item; a value, of the item that its worker is at, which itself goes on
    * (of none, with the id -1, if it holds none).
+   *
+   * @default {undefined}
    */
   // deno-lint-ignore no-explicit-any
   resultSchema?: StandardSchemaV1<any, Result>;
@@ -197,19 +211,31 @@ export interface ServerOptions<Item = any, Result = any> extends CommonOptions {
    * @default {3}
    */
   maxDeliveries?: number;
-  /** How long an item may be executed, in ms. */
+  /**
+   * How long an item may be executed, in ms.
+   *
+   * @default {undefined}
+   */
   itemTimeoutMs?: number;
-  /** Retries of items that a worker answered with an error. Off by default. */
+  /**
+   * Retries of items that a worker answered with an error. Off by default.
+   *
+   * @default {undefined}
+   */
   retry?: RetryOptions;
   /**
    * Called for an item of `send()` or `writable` that failed; the channel goes
    * on. Without it the channel is aborted with the failure; if it throws, with
    * what it threw.
+   *
+   * @default {undefined}
    */
   onFailure?: (failure: ItemFailure<Item>) => void;
   /**
    * Called with everything that happens. What it throws is reported, as an
    * uncaught error is, and changes nothing else.
+   *
+   * @default {undefined}
    */
   onEvent?: (event: ServerEvent<Item>) => void;
   /**
@@ -222,6 +248,8 @@ export interface ServerOptions<Item = any, Result = any> extends CommonOptions {
   /**
    * A live page of queue, workers and failures in a browser, with `/stats.json`,
    * `/metrics` for Prometheus and `/healthz` beside it. Off by default.
+   *
+   * @default {undefined}
    */
   dashboard?: DashboardOptions;
 }
@@ -266,11 +294,23 @@ export interface ListenOptions<Item = any, Result = any>
    * @default {"127.0.0.1"}
    */
   hostname?: string;
-  /** The certificate, as PEM. With `key`: TLS. */
+  /**
+   * The certificate, as PEM. With `key`: TLS.
+   *
+   * @default {undefined}
+   */
   cert?: string;
-  /** The private key, as PEM. */
+  /**
+   * The private key, as PEM.
+   *
+   * @default {undefined}
+   */
   key?: string;
-  /** Starts workers on this machine, as `server.spawn()` does. */
+  /**
+   * Starts workers on this machine, as `server.spawn()` does.
+   *
+   * @default {undefined}
+   */
   local?: LocalOptions;
 }
 
@@ -280,6 +320,8 @@ export interface ClientOptions<Item = any, Result = any> extends CommonOptions {
   /**
    * What items must pass when they come in: any Standard Schema v1. What comes
    * out of it is read. One that doesn't pass is answered with its failure.
+   *
+   * @default {undefined}
    */
   // deno-lint-ignore no-explicit-any
   itemSchema?: StandardSchemaV1<any, Item>;
@@ -287,6 +329,8 @@ export interface ClientOptions<Item = any, Result = any> extends CommonOptions {
    * What results and values must pass before they are sent. What comes out of
    * it is sent. A result that doesn't pass is the failure of its item; a value
    * that doesn't, a rejected promise.
+   *
+   * @default {undefined}
    */
   // deno-lint-ignore no-explicit-any
   resultSchema?: StandardSchemaV1<Result, any>;
@@ -298,11 +342,17 @@ export interface ClientOptions<Item = any, Result = any> extends CommonOptions {
    * @default {"auto"}
    */
   prefetch?: "auto" | number;
-  /** What the server shows as this worker's name. */
+  /**
+   * What the server shows as this worker's name.
+   *
+   * @default {undefined}
+   */
   name?: string;
   /**
    * Called with everything that happens. What it throws is reported, as an
    * uncaught error is, and changes nothing else.
+   *
+   * @default {undefined}
    */
   onEvent?: (event: ClientEvent) => void;
 }
@@ -358,9 +408,15 @@ export interface ConnectOptions<Item = any, Result = any>
   /**
    * Ends the attempt to connect, with its reason. The function `work()` leaves
    * by it too while it is connected, as by that of {@linkcode WorkOptions}.
+   *
+   * @default {undefined}
    */
   signal?: AbortSignal;
-  /** How the function `work()` reconnects; `connect()` never does. */
+  /**
+   * How the function `work()` reconnects; `connect()` never does.
+   *
+   * @default {{}}
+   */
   reconnect?: ReconnectOptions | false;
 }
 
@@ -374,7 +430,11 @@ export interface WorkOptions {
    * @default {1}
    */
   concurrency?: number;
-  /** Leaves: hands back what isn't begun, finishes the rest, says goodbye. */
+  /**
+   * Leaves: hands back what isn't begun, finishes the rest, says goodbye.
+   *
+   * @default {undefined}
+   */
   signal?: AbortSignal;
   /**
    * Runs the handler, a module's URL, in isolates: as many worker threads as
@@ -401,9 +461,17 @@ export interface WorkOptions {
 
 /** Options of `submit()`. */
 export interface SubmitOptions {
-  /** Cancels the item; `submit()` then rejects with the signal's reason. */
+  /**
+   * Cancels the item; `submit()` then rejects with the signal's reason.
+   *
+   * @default {undefined}
+   */
   signal?: AbortSignal;
-  /** How long it may take from the call on, in ms. */
+  /**
+   * How long it may take from the call on, in ms.
+   *
+   * @default {undefined}
+   */
   timeoutMs?: number;
 }
 
@@ -415,7 +483,11 @@ export interface MapOptions<Item = unknown> {
    * @default {true}
    */
   ordered?: boolean;
-  /** Stops; the iterator then throws the signal's reason. */
+  /**
+   * Stops; the iterator then throws the signal's reason.
+   *
+   * @default {undefined}
+   */
   signal?: AbortSignal;
   /**
    * How many items may be under way, counted from the oldest whose result
@@ -427,6 +499,8 @@ export interface MapOptions<Item = unknown> {
   /**
    * Called for an item that failed; it is skipped, and the rest goes on. If it
    * throws, the iterator does. Without effect beside `settled: true`.
+   *
+   * @default {undefined}
    */
   onFailure?: (failure: ItemFailure<Item>) => void;
   /**
