@@ -114,12 +114,14 @@ class Absence {
       this.#tell(`connected to ${this.#where}`);
       this.end();
       this.#lastError = null;
-    } else if (event.type === "disconnected" && event.code !== "normal") {
+    } else if (event.type === "disconnected") {
+      // Of one that never was a connection "reconnecting" tells.
+      if (event.code === "normal" || event.code === "handshake") return;
       const reason = excerpt(event.reason, MAX_REASON);
       this.#tell(`lost ${this.#where} (${event.code}): ${reason}`);
       this.#begin();
     } else if (event.type === "reconnecting") {
-      if (this.#lastError === null) {
+      if (event.error.message !== this.#lastError?.message) {
         const reason = excerpt(event.error.message, MAX_REASON);
         this.#tell(`waiting for ${this.#where}: ${reason}`);
       }

@@ -364,3 +364,29 @@ Deno.test("work shows what a server says without its escapes, on one line", asyn
   const line = stderr.split("\n").find((line) => line.includes("refused"))!;
   assertStringIncludes(line, "no\ufffd]52;c;eA==\ufffd distchan: done");
 });
+
+Deno.test("work tells once why it waits, and of a loss only what it had", async () => {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = listener.addr;
+  const serving = (async () => {
+    const alert = Uint8Array.of(0x15, 3, 3, 0, 2, 2, 50); // that of TLS
+    for (let i = 0; i < 3; i++) {
+      await using peer = new ScriptedPeer(await listener.accept());
+      await peer.expect(T.HELLO);
+      await peer.send(alert);
+    }
+    await using peer = new ScriptedPeer(await listener.accept());
+    await peer.expect(T.HELLO);
+    await peer.say(T.REJECT, 1, "no");
+  })();
+  const { code, stderr } = await runHere(
+    ["work", "--connect", `:${port}`, `${HANDLERS}upper.ts`],
+  );
+  await serving;
+  listener.close();
+  assertEquals(code, 3);
+  const [waiting, refused, ...more] = stderr.split("\n");
+  assertMatch(waiting!, /^waiting for .*speak TLS$/);
+  assertMatch(refused!, /refused/);
+  assertEquals(more, []);
+});
