@@ -48,6 +48,17 @@ export function printError(text: string): void {
   }
 }
 
+/** The terminal's size; 80 × 24 where it has none, or says 0 × 0. */
+export function terminalSize(): { columns: number; rows: number } {
+  let size = { columns: 0, rows: 0 };
+  try {
+    size = Deno.consoleSize();
+  } catch {
+    // There is no terminal.
+  }
+  return { columns: size.columns || 80, rows: size.rows || 24 };
+}
+
 function writeSync(
   stream: { writeSync(bytes: Uint8Array): number },
   text: string,

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { printable, printError } from "./cli_output.ts";
+import { printable, printError, terminalSize } from "./cli_output.ts";
 
 /** What there is to show. */
 export interface Progress {
@@ -81,7 +81,8 @@ export class Console implements Disposable {
     const [oldest] = this.#history;
     const seconds = (now - oldest!.at) / 1000;
     const rate = seconds > 0 ? (progress.done - oldest!.done) / seconds : 0;
-    printError(`\r${formatBar(progress, rate, columns())}\x1b[K`);
+    const { columns } = terminalSize();
+    printError(`\r${formatBar(progress, rate, columns)}\x1b[K`);
     this.#isDrawn = true;
   }
 }
@@ -123,12 +124,4 @@ function formatTime(seconds: number): string {
   return whole < 3600
     ? `${Math.floor(whole / 60)}:${two(whole % 60)}`
     : `${Math.floor(whole / 3600)}:${two(whole / 60 % 60)}:${two(whole % 60)}`;
-}
-
-function columns(): number {
-  try {
-    return Deno.consoleSize().columns;
-  } catch {
-    return 80;
-  }
 }

@@ -15,7 +15,7 @@ import {
   readSecret,
   UsageError,
 } from "./cli_arguments.ts";
-import { excerpt, print, printable } from "./cli_output.ts";
+import { excerpt, print, printable, terminalSize } from "./cli_output.ts";
 import { causesOf, reasonOf } from "./thrown.ts";
 
 /** What `/stats.json` has. */
@@ -197,13 +197,7 @@ class Screen {
   }
 
   #draw(): void {
-    let size = { columns: 80, rows: 24 };
-    try {
-      size = Deno.consoleSize();
-    } catch {
-      // No terminal that has one.
-    }
-    const { columns, rows } = size;
+    const { columns, rows } = terminalSize();
     const lines = [
       `distchan ${this.#where}   ${this.#rate.toFixed(1)}/s   q: quit`,
       ...(this.#error === "" ? [] : [`! ${excerpt(this.#error, columns - 2)}`]),

@@ -1,4 +1,5 @@
 import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { terminalSize } from "../internal/cli_output.ts";
 import { Console, formatBar } from "../internal/cli_progress.ts";
 import { formatTable, type Snapshot } from "../internal/cli_top.ts";
 import { stdArgs } from "../tools/std.ts";
@@ -270,6 +271,23 @@ Deno.test("formatBar() fits the terminal", () => {
   assertMatch(formatBar(progress, 0.02, 80), /ETA 7:13:20/);
   for (let width = 20; width < 120; width++) {
     assertEquals(formatBar(progress, 10, width).length < width, true);
+  }
+});
+
+Deno.test("terminalSize() is 80 × 24 where a terminal doesn't know it", () => {
+  const { consoleSize } = Deno;
+  try {
+    // As behind a serial line, or `script` without a terminal.
+    Deno.consoleSize = () => ({ columns: 0, rows: 0 });
+    assertEquals(terminalSize(), { columns: 80, rows: 24 });
+    Deno.consoleSize = () => {
+      throw new Error("no terminal");
+    };
+    assertEquals(terminalSize(), { columns: 80, rows: 24 });
+    Deno.consoleSize = () => ({ columns: 100, rows: 20 });
+    assertEquals(terminalSize(), { columns: 100, rows: 20 });
+  } finally {
+    Deno.consoleSize = consoleSize;
   }
 });
 
