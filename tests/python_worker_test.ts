@@ -3,6 +3,7 @@ import {
   assertEquals,
   assertInstanceOf,
   assertRejects,
+  assertStringIncludes,
 } from "@std/assert";
 import { ItemFailure, listen, RemoteError, type ServerEvent } from "../mod.ts";
 import { Folder } from "./_support/folder.ts";
@@ -352,6 +353,23 @@ test("gives up when there is no server", async () => {
   await using worker = startPython(port, "square", { args: ["--give-up=0.3"] });
   const { code, stderr } = await worker.exit;
   assertEquals(code, 1, stderr);
+});
+
+test("says which file or function isn't there, as wrong usage", async () => {
+  for (
+    const [handler, reason] of [
+      ["nope.py:square", "there is no file nope.py"],
+      [`${HANDLERS}:nope`, "has no function nope"],
+      [HANDLERS, "not FILE.py:FUNCTION"],
+    ] as const
+  ) {
+    await using worker = new Process(python!, [WORKER, handler], {
+      env: { PYTHONDONTWRITEBYTECODE: "1" },
+    });
+    const { code, stderr } = await worker.exit;
+    assertEquals(code, 2, stderr);
+    assertStringIncludes(stderr, reason);
+  }
 });
 
 test("takes part in the capitalizer, beside a worker of Deno", async () => {

@@ -30,9 +30,14 @@ def load(name):
     spec = importlib.util.spec_from_file_location(pathlib.Path(path).stem, path)
     if spec is None or not path:
         raise argparse.ArgumentTypeError(f"not FILE.py:FUNCTION: {name}")
+    if not os.path.isfile(path):
+        raise argparse.ArgumentTypeError(f"there is no file {path}")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return getattr(module, function)
+    handler = getattr(module, function, None)
+    if not callable(handler):
+        raise argparse.ArgumentTypeError(f"{path} has no function {function}")
+    return handler
 
 
 def main():
