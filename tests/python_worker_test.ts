@@ -159,7 +159,7 @@ test("sees Python's own types", async () => {
     "dict",
     "datetime",
     "set",
-    "undefined_type",
+    "undefined",
     "CBORTag",
   ]);
 });
