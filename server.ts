@@ -1024,6 +1024,7 @@ export class Server<Item = unknown, Result = unknown>
         }
         : null,
     );
+    if (code === "timeout") this.#pools.dropped(link.instance, reason);
     this.#checkEnd();
   }
 

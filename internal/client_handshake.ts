@@ -29,7 +29,9 @@ import {
 import { plainLimit, type Transform, TransformChain } from "./transforms.ts";
 
 /** The same for all connections of this process: see PROTOCOL.md section 3. */
-const INSTANCE = crypto.getRandomValues(new Uint8Array(NONCE_BYTES));
+export const INSTANCE: Uint8Array<ArrayBuffer> = crypto.getRandomValues(
+  new Uint8Array(NONCE_BYTES),
+);
 
 /** What a client has to say. */
 export interface ClientHandshakeOptions {

@@ -3,8 +3,9 @@
  * as workers elsewhere do, so that nothing is different for the server.
  *
  * Each is a thread of `node:worker_threads`, for the reasons in isolate.ts. One
- * that crashes is started again, ever later; when it crashes again and again
- * and no item gets settled by it, or it can't work at all, the pool gives up.
+ * that crashes, or that the server drops since its handler doesn't let go of it,
+ * is started again, ever later; when that happens again and again and no item
+ * gets settled by it, or it can't work at all, the pool gives up.
  *
  * @module
  */
@@ -80,6 +81,11 @@ export class LocalPool {
     return this.ended;
   }
 
+  /** The server has dropped one of its workers: perhaps one of these threads. */
+  dropped(instance: string, error: Error): void {
+    for (const slot of this.#slots) slot.dropped(instance, error);
+  }
+
   /** Ends all threads now. */
   terminate(): void {
     for (const slot of this.#slots) slot.end();
@@ -121,7 +127,8 @@ class Slot {
   #timer: ReturnType<typeof setTimeout> | undefined;
   /** As it was at the last crash. */
   #progress = -1;
-  #isReady = false;
+  /** How the server knows the thread; null: it isn't ready. */
+  #instance: string | null = null;
   #isLeaving = false;
   #isEnded = false;
 
@@ -149,7 +156,7 @@ class Slot {
     const name = this.#name;
     const { port1, port2 } = new MessageChannel();
     this.#begun = new SharedArrayBuffer(4);
-    this.#isReady = false;
+    this.#instance = null;
     let worker: Worker;
     try {
       worker = new threads.Worker(BOOTSTRAP, {
@@ -190,8 +197,13 @@ class Slot {
   leave(): void {
     if (this.#isEnded) return;
     this.#isLeaving = true;
-    if (this.#worker === null || !this.#isReady) this.end();
+    if (this.#worker === null || this.#instance === null) this.end();
     else this.#port!.postMessage("leave" satisfies ToLocal);
+  }
+
+  dropped(instance: string, error: Error): void {
+    if (this.#worker === null || this.#instance !== instance) return;
+    this.#crashed(this.#worker, error);
   }
 
   end(): void {
@@ -214,7 +226,7 @@ class Slot {
   #on(told: FromLocal): void {
     switch (told.type) {
       case "ready":
-        this.#isReady = true;
+        this.#instance = told.instance;
         return;
       case "done":
         return this.end();
@@ -238,7 +250,7 @@ class Slot {
     this.#progress = progress;
     if (isOfUse) this.#backoff.reset();
     if (this.#isLeaving) return this.end();
-    if (!this.#isReady) {
+    if (this.#instance === null) {
       this.#fail(
         new TypeError(`Cannot load the handler ${url}: ${error.message}`, {
           cause: error,

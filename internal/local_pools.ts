@@ -94,6 +94,18 @@ export class LocalPools {
     return { count: pool.count, close, [Symbol.asyncDispose]: close };
   }
 
+  /**
+   * A worker was dropped for its silence: if it is a thread of these, it is one
+   * that a handler holds, and another takes its place.
+   *
+   * @param instance The worker's instance id, in hex.
+   * @param reason Why it was dropped.
+   */
+  dropped(instance: string, reason: string): void {
+    const error = new Error(`the thread was dropped: ${reason}`);
+    this.#pools.forEach((pool) => pool.dropped(instance, error));
+  }
+
   /** Ends all threads now. */
   terminate(): void {
     this.#isTerminated = true;

@@ -7,6 +7,7 @@
 
 import { cbor, type Codec } from "../codec.ts";
 import type { CborOptions } from "./cbor_codec.ts";
+import { INSTANCE } from "./client_handshake.ts";
 import { importHandler } from "./handler_module.ts";
 import type { ConnectOptions, WorkOptions } from "./options.ts";
 import { exitAtOnce, tellUncaught } from "./thread.ts";
@@ -42,8 +43,8 @@ export type ToLocal = "leave";
 
 /** What a thread tells. */
 export type FromLocal =
-  /** The module is loaded. */
-  | { type: "ready" }
+  /** The module is loaded. How the server will know the thread: in hex. */
+  | { type: "ready"; instance: string }
   /** The server has no more work, or it was left. */
   | { type: "done" }
   /** It can't work, and starting it again is of no use. */
@@ -72,7 +73,7 @@ export async function serve(setup: LocalSetup): Promise<void> {
     const { handler, exports } = await importHandler(url);
     const client: ClientModule = await import(setup.clientUrl);
     const begun = new Int32Array(setup.begun);
-    send({ type: "ready" });
+    send({ type: "ready", instance: INSTANCE.toHex() });
     await client.work(
       {
         ...connect,

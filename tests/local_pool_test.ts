@@ -4,6 +4,7 @@
 import {
   assert,
   assertEquals,
+  assertInstanceOf,
   assertRejects,
   assertStringIncludes,
   assertThrows,
@@ -182,6 +183,36 @@ test("a thread that ends itself is started again", async () => {
   await assertRejects(() => server.submit(-1), ItemFailure);
   assertEquals(await server.submit(2), 3);
   await server.close();
+});
+
+test("a thread that a handler holds for ever is ended, and another started", async () => {
+  const crashes: string[] = [];
+  await using server = listen<number, number>({
+    port: 0,
+    local: {
+      module: module(
+        "export default (n) => { while (n === 0); return n * n; }",
+      ),
+      count: 2,
+    },
+    heartbeat: { intervalMs: 100, timeoutMs: 300, dropMs: 1000 },
+    maxDeliveries: 2,
+    onEvent: (event) => {
+      if (event.type === "crashed") crashes.push(event.error.message);
+    },
+  });
+  const results = server.map([0, 1, 2, 3, 4], { settled: true });
+  const [first, ...rest] = await Array.fromAsync(results);
+  assertInstanceOf(first!.failure, ItemFailure);
+  assertInstanceOf(first!.failure.error, PoisonItemError);
+  assertEquals(rest.map(({ result }) => result), [1, 4, 9, 16]);
+  // Both are there again, or there would be none.
+  await server.ready(2);
+  assertEquals(await server.submit(5), 25);
+  assert(crashes.length >= 2, `${crashes}`);
+  for (const crash of crashes) {
+    assertStringIncludes(crash, "larger heartbeat.dropMs");
+  }
 });
 
 test("a pool that crashes again and again aborts the server", async () => {
