@@ -337,11 +337,17 @@ async function readSettings(args: Arguments): Promise<Settings> {
         : "who is to do the work? Give --listen for workers that connect, or MODULE.ts or -- COMMAND for workers on this machine",
     );
   }
+  if (args.has("isolate") && runnable?.kind !== "module") {
+    throw new UsageError(
+      "--isolate is for workers on this machine of MODULE.ts",
+    );
+  }
   const cert = await readPem(args, "cert");
   const key = await readPem(args, "key");
   if ((cert === undefined) !== (key === undefined)) {
     throw new UsageError("--cert and --key: expected both, or none");
   }
+  const input = args.text("input");
   const retries = args.count("retries", 0, 1_000_000);
   const timeoutMs = args.ms("timeout");
   const dashboardText = args.text("dashboard");
@@ -356,7 +362,7 @@ async function readSettings(args: Arguments): Promise<Settings> {
     (isPrivate ? crypto.randomUUID() : undefined);
   return {
     format: (args.text("format") ?? "lines") as Format,
-    input: args.text("input"),
+    input: input === "-" ? undefined : input,
     listenAt,
     dashboardAt,
     runnable,

@@ -48,6 +48,11 @@ export function printError(text: string): void {
   }
 }
 
+/** So many of something: "1 worker", "2 workers". */
+export function many(n: number, what: string): string {
+  return `${n} ${what}${n === 1 ? "" : "s"}`;
+}
+
 /** The terminal's size; 80 × 24 where it has none, or says 0 × 0. */
 export function terminalSize(): { columns: number; rows: number } {
   let size = { columns: 0, rows: 0 };

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { printable, printError, terminalSize } from "./cli_output.ts";
+import { many, printable, printError, terminalSize } from "./cli_output.ts";
 
 /** What there is to show. */
 export interface Progress {
@@ -104,7 +104,7 @@ export function formatBar(
     parts.push(`ETA ${formatTime((total - count) / rate)}`);
   }
   parts.push(
-    workers === 0 ? "no workers" : `${workers} worker${workers > 1 ? "s" : ""}`,
+    workers === 0 ? "no workers" : many(workers, "worker"),
   );
   if (failed > 0) parts.push(`${failed} failed`);
   const text = parts.join("  ");

@@ -91,7 +91,7 @@ const MAP: CommandSpec = {
       short: "i",
       value: "FILE",
       isFile: true,
-      help: "read items from FILE, not from standard input",
+      help: "read items from FILE; -, the default, is standard input",
     },
     {
       name: "format",

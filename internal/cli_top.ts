@@ -15,7 +15,7 @@ import {
   readSecret,
   UsageError,
 } from "./cli_arguments.ts";
-import { excerpt, print, printable, terminalSize } from "./cli_output.ts";
+import { excerpt, many, print, printable, terminalSize } from "./cli_output.ts";
 import { causesOf, reasonOf } from "./thrown.ts";
 
 /** What `/stats.json` has. */
@@ -229,7 +229,8 @@ export function formatTable(snapshot: Snapshot, width: number): string[] {
   const rows = [head, ...workers.map(row)];
   const widths = head.map((_, i) => Math.max(...rows.map((r) => r[i]!.length)));
   return [
-    `${workers.length} workers   ${pending} pending   ${inFlight} in flight   ` +
+    `${many(workers.length, "worker")}   ` +
+    `${pending} pending   ${inFlight} in flight   ` +
     `${settled} settled   ${failed} failed   ${redelivered} redelivered`,
     "",
     ...rows.map((cells) =>

@@ -38,6 +38,16 @@ Deno.test("map -k keeps the order", async () => {
   assertEquals([code, stdout], [0, seq(1, 5000)]);
 });
 
+Deno.test("map --input - is standard input", async () => {
+  const { code, stdout } = await runCli(
+    ["map", "-i", "-", "--local=1", UPPER],
+    {
+      stdin: "a\n",
+    },
+  );
+  assertEquals([code, stdout], [0, "A\n"]);
+});
+
 Deno.test("map --input reads a file; an empty one has no results", async () => {
   await using folder = await Folder.make();
   await folder.write("items", "");
@@ -321,7 +331,7 @@ Deno.test("map --dashboard has the page, and what top reads", async () => {
   assertEquals([health.status, await health.text()], [200, "open\n"]);
   const top = await runCli(["top", new URL(url).host]);
   assertEquals(top.code, 0, top.stderr);
-  assertMatch(top.stdout, /^1 workers .* 1 settled /);
+  assertMatch(top.stdout, /^1 worker .* 1 settled /);
   assertMatch(top.stdout, /^local-1 +active /m);
   await map.closeStdin();
   assertEquals((await map.exit).code, 0);
@@ -480,6 +490,7 @@ Deno.test("map refuses command lines that make no sense", async () => {
       [["--resume", UPPER], "--resume needs the --joblog"],
       [["--resume-failed", UPPER], "--resume-failed needs the --joblog"],
       [["--local=0", UPPER], "--local is 0 and there is no --listen"],
+      [["--isolate", "--", "echo"], "--isolate is for workers"],
       [["--timeout=-1", UPPER], "expected seconds above 0"],
       [["--frobnicate", UPPER], "there is no option --frobnicate"],
       [[UPPER, "--", "echo"], "expected one of them"],

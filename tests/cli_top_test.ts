@@ -62,6 +62,10 @@ Deno.test("formatTable() has the fastest worker first, and no escapes", () => {
     "FAILURES",
     "7: no\ufffdway\ufffd",
   ]);
+  const [alone] = formatTable({ ...SNAPSHOT, workers: [] }, 100);
+  assertMatch(alone!, /^0 workers /);
+  const workers = SNAPSHOT.workers.slice(1);
+  assertMatch(formatTable({ ...SNAPSHOT, workers }, 100)[0]!, /^1 worker /);
   for (const line of formatTable(SNAPSHOT, 40)) {
     assertEquals(line.length <= 40, true, line);
   }
