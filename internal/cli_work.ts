@@ -96,6 +96,7 @@ class Absence {
   readonly #tell: (line: string) => void;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #lastError: Error | null = null;
+  #isConnected = false;
 
   constructor(giveUpMs: number, where: string, tell: (line: string) => void) {
     this.#giveUpMs = giveUpMs;
@@ -114,9 +115,11 @@ class Absence {
       this.#tell(`connected to ${this.#where}`);
       this.end();
       this.#lastError = null;
+      this.#isConnected = true;
     } else if (event.type === "disconnected") {
-      // Of one that never was a connection "reconnecting" tells.
-      if (event.code === "normal" || event.code === "handshake") return;
+      // Of one that never was a connection "reconnecting" tells, or the end.
+      if (!this.#isConnected || event.code === "normal") return;
+      this.#isConnected = false;
       const reason = excerpt(event.reason, MAX_REASON);
       this.#tell(`lost ${this.#where} (${event.code}): ${reason}`);
       this.#begin();

@@ -390,3 +390,19 @@ Deno.test("work tells once why it waits, and of a loss only what it had", async 
   assertMatch(refused!, /refused/);
   assertEquals(more, []);
 });
+
+Deno.test("work --give-up tells of no loss in the middle of a handshake", async () => {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = listener.addr;
+  const accepted = listener.accept();
+  const { code, stderr } = await runHere(
+    ["work", `--connect=:${port}`, "--give-up=1", `${HANDLERS}upper.ts`],
+  );
+  (await accepted).close();
+  listener.close();
+  assertEquals(code, 3);
+  assertEquals(
+    stderr,
+    `distchan: gave up after 1 s without 127.0.0.1:${port}`,
+  );
+});
