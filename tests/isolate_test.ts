@@ -11,6 +11,7 @@ import {
   Client,
   type ClientEvent,
   type Codec,
+  connect,
   ConnectionLostError,
   type ConnectOptions,
   ItemFailure,
@@ -540,6 +541,8 @@ for (const isolate of [true, false]) {
     leave.abort();
     await within(left, 5000, "the function work() ends");
     await within(leaving!, 5000, "Client.work() ends");
+    const late = await connect({ port: pair.port });
+    await within(late.work(never, { isolate, signal }), 5000, "that too");
     void pair.server.abort();
     await assertRejects(
       () => within(lost!, 5000, "Client.work() rejects"),

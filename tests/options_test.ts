@@ -784,10 +784,12 @@ Deno.test("what a class gives the options of work(), or local, is used", async (
   await using server = listen<number, number>({ port: 0 });
   const { port } = server.addr;
   const client = await connect<number, number>({ port });
+  Object.assign(globalThis, { distchanFour: handler });
+  const module = new URL("data:text/javascript,export default distchanFour");
   for (
     const done of [
       work<number, number>({ port }, handler, new Four()),
-      client.work(handler, new Four()),
+      client.work(module, new Four()),
     ]
   ) done.catch(() => {});
   await server.ready(2);
