@@ -38,7 +38,7 @@ export type StallReason =
  * | `"failed"`       | an item failed                                                                                                         |
  * | `"retry"`        | a handler failed, and the item will be tried again in `delayMs`                                                        |
  * | `"stalled"`      | items wait, and nothing has moved for a second                                                                         |
- * | `"crashed"`      | a thread of `spawn()` crashed, or was dropped while its handler blocked it, and will be started again                                                               |
+ * | `"crashed"`      | a thread of `spawn()` crashed, or was dropped as its handler blocks it; another will take its place                    |
  * | `"accept-error"` | a connection couldn't be accepted; the server goes on                                                                  |
  */
 export type ServerEvent<Item = unknown> =

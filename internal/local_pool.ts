@@ -4,8 +4,9 @@
  *
  * Each is a thread of `node:worker_threads`, for the reasons in isolate.ts. One
  * that crashes, or that the server drops since its handler doesn't let go of it,
- * is started again, ever later; when that happens again and again and no item
- * gets settled by it, or it can't work at all, the pool gives up.
+ * is replaced, ever later; when that happens again and again and no item gets
+ * settled by it, or it can't work at all, the pool gives up. One in an endless
+ * loop is stopped by Deno only when this process ends: it is given up.
  *
  * @module
  */

@@ -185,7 +185,7 @@ test("a thread that ends itself is started again", async () => {
   await server.close();
 });
 
-test("a thread that a handler holds for ever is ended, and another started", async () => {
+test("a thread that a handler holds for ever is replaced", async () => {
   const crashes: string[] = [];
   await using server = listen<number, number>({
     port: 0,
