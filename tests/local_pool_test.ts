@@ -191,7 +191,12 @@ test("a thread that a handler holds for ever is replaced", async () => {
     port: 0,
     local: {
       module: module(
-        "export default (n) => { while (n === 0); return n * n; }",
+        // Blocked, as by an endless loop, which would go on after the test.
+        `export default (n) => {
+          const never = new Int32Array(new SharedArrayBuffer(4));
+          if (n === 0) Atomics.wait(never, 0, 0, 20_000);
+          return n * n;
+        }`,
       ),
       count: 2,
     },
