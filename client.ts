@@ -317,6 +317,12 @@ export class Client<Item = unknown, Result = unknown>
   readonly #answers: Answers;
   /** Null: tracing is off. */
   readonly #spans: WorkSpans | null;
+  /**
+   * Whether the server's system may keep back what it sends until this end
+   * answers: of a TLS connection Deno 2.9.6 writes each record by itself, and
+   * lets nobody set TCP_NODELAY on one that was accepted.
+   */
+  readonly #isTls: boolean;
   #phase: ClientPhase = "handshake";
   #error: Error | null = null;
   /** Whether the connection is closed. */
@@ -345,6 +351,7 @@ export class Client<Item = unknown, Result = unknown>
     this.#payloads = new PayloadCodec(codec);
     const { itemSchema, resultSchema } = options;
     tuneSocket(conn);
+    this.#isTls = "handshake" in conn;
     this.#connection = new Connection(conn as Duplex, {
       limit: MAX_HANDSHAKE_BYTES,
       events: {
@@ -746,6 +753,13 @@ export class Client<Item = unknown, Result = unknown>
     if (this.#phase === "handshake") {
       const overflow = overflowOf(this.#connection.bytesIn);
       if (overflow !== null) return this.#onViolation(overflow);
+    } else if (
+      this.#isTls && this.#phase === "open" &&
+      this.#connection.partialSince === this.#connection.heardAt
+    ) {
+      // The rest of a frame may wait until what came of it is acknowledged,
+      // which this end's system puts off for 40 ms if it has nothing to send.
+      this.#control.nudge();
     }
     this.#intake.runner?.run();
   }

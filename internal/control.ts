@@ -41,6 +41,11 @@ export class Control {
     this.#connection.schedule();
   }
 
+  /** Says something: a PONG that nobody asked for, unless one is due anyway. */
+  nudge(): void {
+    if (this.#pong < 0) this.pong(0);
+  }
+
   /** The output leaves now: what is due goes with it. */
   onFlush(): void {
     if (this.#pong < 0) return;

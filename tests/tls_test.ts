@@ -17,6 +17,7 @@ import {
   work,
 } from "../mod.ts";
 import { Authority } from "./_support/certificates.ts";
+import { frame, payload, ScriptedPeer, T } from "./_support/scripted_peer.ts";
 import { until, within } from "./_support/within.ts";
 
 const authority = await Authority.create("distchan test authority");
@@ -80,6 +81,38 @@ Deno.test("TLS: a listener and a connection that are handed in", async () => {
   const done = client.work((n) => n + 1);
   assertEquals(await server.submit(1), 2);
   await server.close();
+  await done;
+});
+
+Deno.test("TLS: a client that waits for the rest of a frame says so", async () => {
+  const [server, conn] = ScriptedPeer.pair();
+  await using _ = server;
+  server.answersPings = false;
+  const client = new Client<string, string>(
+    Object.assign(conn, { handshake: () => Promise.resolve({}) }),
+  );
+  const done = client.work((text) => text.toUpperCase());
+  await server.greet();
+  await server.expect(T.CREDIT);
+  for (const delivery of [0, 1]) {
+    const item = frame(T.ITEM, 1, 1, delivery, delivery, payload("word"));
+    await server.send(item.subarray(0, 9));
+    // Once a frame, and never answered: whoever answers would have to wait.
+    assertEquals((await server.expect(T.PONG)).fields, [0]);
+    await server.send(item.subarray(9, 10));
+    await server.send(item.subarray(10));
+    const { fields } = await server.expect(T.RESULT);
+    assertEquals(fields, [delivery, payload("WORD")]);
+  }
+  // What the server has asked for comes first.
+  const item = frame(T.ITEM, 1, 1, 2, 2, payload("word"));
+  await server.send(frame(T.PING, 7), item.subarray(0, 9));
+  assertEquals((await server.expect(T.PONG)).fields, [7]);
+  await server.send(item.subarray(9));
+  await server.expect(T.RESULT);
+  await server.say(T.END);
+  await server.expect(T.GOODBYE);
+  await server.say(T.GOODBYE, 0, "");
   await done;
 });
 
