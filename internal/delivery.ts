@@ -311,9 +311,12 @@ export class Delivery {
 
   /**
    * Whether items of other ways wait, so that this one's may wait for their
-   * turn. Of the channel only one waits: beside it no other way has more.
+   * turn. Of the channel only one waits: beside it no other way has more. Or the
+   * schema takes its time for the first of this way: it may look at more.
    */
   isContended(way: Way): boolean {
+    const first = way.queue.peek();
+    if (first !== undefined && !this.#isReady(first)) return true;
     return this.#ways.some((other) =>
       other !== way && other.queue.length > 0 &&
       (other.kind === ItemKind.CALL || way.kind !== ItemKind.CALL)

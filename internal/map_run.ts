@@ -233,7 +233,8 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
 
   /**
    * One item may wait: so an empty source ends, and a stall is seen. Beside
-   * others more of them do: ways have their turns item by item.
+   * others more of them do: ways have their turns item by item. And while the
+   * schema looks at the first.
    */
   #hasRoom(): boolean {
     const { length } = this.queue;

@@ -339,6 +339,28 @@ both("itemSchema: what comes out of it is what is sent again", async (net) => {
 });
 
 both(
+  "itemSchema, async: of a map() it looks at many at once, within the window",
+  async (net) => {
+    let checking = 0, most = 0;
+    const together = Promise.withResolvers<void>();
+    const itemSchema = schema<number, number>(async (n) => {
+      most = Math.max(most, ++checking);
+      if (checking === 10) together.resolve();
+      await together.promise;
+      await moment();
+      checking--;
+      return n;
+    });
+    await using kit = new Kit<number, number>(net, { itemSchema });
+    await kit.worker((n) => n);
+    const results = kit.server.map(range(100), { window: 10 });
+    const all = Array.fromAsync(results);
+    assertEquals(await within(all, 5000, "all come"), range(100));
+    assertEquals(most, 10);
+  },
+);
+
+both(
   "itemSchema, async: what comes first goes first, and the rest waits",
   async (net) => {
     const gate = new Gate();
