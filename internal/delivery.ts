@@ -159,6 +159,11 @@ export class Delivery {
   readonly #passed: Item[] = [];
   /** Items that wait for their time to be tried again. */
   readonly #held = new Set<Item>();
+  /**
+   * Who had room when all that are to be dispatched again had been asked for, by
+   * a strategy that chooses by the item: none of them is theirs.
+   */
+  readonly #unasked = new Set<Worker>();
   readonly #deaths = new Deaths();
   #nextId = 0;
   #turn = 0;
@@ -243,6 +248,7 @@ export class Delivery {
   /** Adds a worker. The blame of its process's lost connection is taken back. */
   addWorker(worker: Worker): void {
     this.#workers.push(worker);
+    this.#unasked.clear();
     this.places = placesFor(this.#workers.length);
     this.#options.strategy.refresh?.();
     const { instance } = worker;
@@ -358,6 +364,11 @@ export class Delivery {
    */
   check(now: number): void {
     this.#deaths.tidy();
+    if (this.#unasked.size > 0) {
+      // Who takes what may be another since, and nobody has told.
+      this.#unasked.clear();
+      this.pump();
+    }
     // A strategy that chooses by the item has chosen for good.
     if (!this.#options.byItem && this.#reservation.look(now)) this.pump();
   }
@@ -472,6 +483,7 @@ export class Delivery {
 
   /** A suspect is heard again: what nobody else took stays with it. */
   trust(worker: Worker): void {
+    this.#unasked.clear();
     let count = 0;
     for (const [, entry] of worker.inFlight.entries()) {
       if (entry.state === WAITING && entry.isAt(worker)) {
@@ -506,6 +518,7 @@ export class Delivery {
 
   /** Items that waited apart go back to the queue. */
   requeue(entries: readonly Item[]): void {
+    this.#unasked.clear();
     this.#returned.add(
       entries.filter((e) => this.#held.delete(e) && e.state === WAITING),
     );
@@ -597,6 +610,7 @@ export class Delivery {
   }
 
   #return(worker: Worker, entries: Item[], cause: RedeliveryCause): void {
+    this.#unasked.clear();
     if (entries.length === 0) return;
     for (const entry of entries) {
       entry.state = WAITING;
@@ -612,6 +626,9 @@ export class Delivery {
   #pumpReturned(): void {
     const passed = this.#passed;
     const { worker: reserved } = this.#reservation;
+    const { byItem } = this.#options;
+    const mayAsk = (worker: Worker): boolean =>
+      hasAnyRoom(worker) && !this.#unasked.has(worker);
     this.#releaseChosen();
     let full = 0, isReserved = false;
     for (;;) {
@@ -628,9 +645,14 @@ export class Delivery {
         isReserved = this.#reserve(entry);
       }
       // What doesn't fit for one item doesn't fit for the next of its like,
-      // unless it is one worker's alone: then, where nobody has any room.
-      if (!this.#options.byItem) full |= 1 << likeOf(entry);
-      else if (!this.#workers.some(hasAnyRoom)) full |= UNBLAMED;
+      // unless it is one worker's alone: then, where nobody has any room for it.
+      if (!byItem) full |= 1 << likeOf(entry);
+      else if (!this.#workers.some(mayAsk)) full |= UNBLAMED;
+    }
+    if (byItem && full === 0) {
+      for (const worker of this.#workers) {
+        if (hasAnyRoom(worker) && !worker.isReserved) this.#unasked.add(worker);
+      }
     }
     // In the order in which they cost nothing to be put back.
     const kept = passed.splice(0).reverse();

@@ -678,6 +678,55 @@ const byName: Strategy<Worker> = {
       null,
 };
 
+Deno.test("Delivery by key: who waits for none of what goes again isn't offered all of it", () => {
+  let asked = 0;
+  const counting: Strategy<Worker> = {
+    pick: (...args) => (asked++, byName.pick(...args)),
+  };
+  const scene = new Scene({ strategy: counting, byItem: true });
+  const options = { window: 1001, concurrency: 0 };
+  const first = scene.worker("b", options);
+  const a = scene.worker("a", { window: 2 });
+  scene.send(...range(0, 1000).map((n) => `b${n}`), "a1");
+  scene.lose(first);
+  const b = scene.worker("b", { window: 1 });
+  asked = 0;
+  for (let i = 0; i < 500; i++) scene.result(b);
+  assert(asked < 5000, `asked ${asked} times`);
+  // What comes back to it goes to it at once.
+  const held = a.take();
+  scene.delivery.hold(a, held);
+  scene.delivery.requeue([held]);
+  assertEquals(a.holds, ["a1"]);
+  scene.result(a);
+  const c = scene.worker("c", options);
+  scene.send("c1");
+  scene.result(b);
+  assertEquals([b.holds, c.holds], [["b501"], ["c1"]]);
+  scene.result(c);
+  for (let i = 0; i < 499; i++) scene.result(b);
+  assertEquals(scene.delivery.alive, 0);
+});
+
+Deno.test("Delivery by key: what is another's by now goes to it after a while", () => {
+  let name = "b";
+  const scene = new Scene({
+    byItem: true,
+    strategy: {
+      pick: (workers, _item, hasRoom) =>
+        workers.find((w) => w.info.name === name && hasRoom(w)) ?? null,
+    },
+  });
+  const first = scene.worker("b", { window: 3, concurrency: 0 });
+  const a = scene.worker("a", { window: 3 });
+  scene.send(1, 2, 3);
+  scene.lose(first);
+  scene.delivery.pump();
+  name = "a";
+  scene.delivery.check(1000);
+  assertEquals(a.holds, [1, 2, 3]);
+});
+
 Deno.test("Delivery by key reserves the worker of each blamed item", () => {
   const scene = new Scene({ strategy: byName, byItem: true });
   const first = ["a", "b"].map((name) => scene.worker(name));
