@@ -306,7 +306,7 @@ export class Server<Item = unknown, Result = unknown>
       ? null
       : this.#openDashboard(options.dashboard);
     this.#pools = new LocalPools({
-      clientUrl: () => new URL("./client.ts", import.meta.url).href,
+      clientUrl,
       progress: () => this.#delivery.settled + this.#delivery.failed,
       onCrash: (name, error) => this.#emit({ type: "crashed", name, error }),
       onError: (error) => this.#abort(error),
@@ -1074,4 +1074,12 @@ export class Server<Item = unknown, Result = unknown>
     this.#dashboard?.onEvent(event);
     tellEvent(this.#options.onEvent, event);
   }
+}
+
+/** Where threads find `work()`. */
+function clientUrl(): string {
+  // Not imported here. That it could be makes it a part of the program, for
+  // `deno cache` and `deno compile`.
+  const _import = () => import("./client.ts");
+  return new URL("./client.ts", import.meta.url).href;
 }
