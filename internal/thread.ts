@@ -12,7 +12,9 @@ import { type Thrown, toThrown } from "./thrown.ts";
  * A thread's first code: it hands its `workerData` to the `serve()` of a module,
  * or says through the `port` in it that it is unusable. A data: URL, so that
  * whatever goes wrong with the rest is told and not printed; and `self`, because
- * many libraries know a worker by it.
+ * many libraries know a worker by it. The module stands in a variable, because
+ * Deno type-checks what it can analyze: under `deno test` it would all of the
+ * library, in each thread.
  *
  * @param module The module's URL.
  * @param what What can't be started then, in words.
@@ -22,7 +24,8 @@ export function bootstrapOf(module: string, what: string): URL {
     "data:text/javascript," + encodeURIComponent(
       'import { workerData } from "node:worker_threads";' +
         "globalThis.self ??= globalThis;" +
-        `import(${JSON.stringify(module)}).then(` +
+        `const module = ${JSON.stringify(module)};` +
+        "import(module).then(" +
         "({ serve }) => serve(workerData)," +
         "({ name, message }) => workerData.port.postMessage(" +
         '{ type: "unusable", error: { name, ' +

@@ -1,7 +1,7 @@
 /**
  * This library as its users have it: from JSR, here a small one on 127.0.0.1.
  */
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertStringIncludes } from "@std/assert";
 import config from "../deno.json" with { type: "json" };
 import { resolveStd, serveRegistry } from "../tools/std.ts";
 import { Folder } from "./_support/folder.ts";
@@ -86,5 +86,40 @@ Deno.test({
       ...["--allow-net=127.0.0.1", "--allow-read=.", "main.ts"],
     );
     assertEquals([stdout, stderr], ["9\n", ""]);
+  },
+});
+
+Deno.test({
+  name: "JSR: threads run under `deno test`, in a folder with a package.json",
+  ignore: !isServed,
+  async fn() {
+    await using user = await newUser();
+    await user.write("package.json", "{}");
+    await user.write("handler.ts", HANDLER);
+    await user.write(
+      "main_test.ts",
+      `import { listen, work } from "jsr:@distchan/distchan";
+      const module = new URL("./handler.ts", import.meta.url);
+      Deno.test("local", async () => {
+        await using server = listen<number, number>({
+          port: 0,
+          local: { module, count: 1 },
+        });
+        if (await server.submit(3) !== 9) throw new Error();
+      });
+      Deno.test("isolate", async () => {
+        await using server = listen<number, number>({ port: 0 });
+        work(server.loopback(), module, { isolate: true });
+        if (await server.submit(3) !== 9) throw new Error();
+      });
+      `,
+    );
+    const { code, stdout, stderr } = await user.deno(
+      ...["test", "--allow-net=127.0.0.1", "--allow-read=.", "main_test.ts"],
+    );
+    assertEquals(code, 0, stdout + stderr);
+    assertStringIncludes(stdout, "2 passed");
+    // Of the program alone: not of threads, each with all of the library.
+    assertEquals(stderr.match(/^Check .*$/gm), ["Check main_test.ts"]);
   },
 });
