@@ -8,6 +8,9 @@
 
 import { type Thrown, toThrown } from "./thrown.ts";
 
+const BUNDLED =
+  "this library is bundled into one file with the program, where threads can't load it: use deno compile";
+
 /**
  * A thread's first code: it hands its `workerData` to the `serve()` of a module,
  * or says through the `port` in it that it is unusable. A data: URL, so that
@@ -20,12 +23,17 @@ import { type Thrown, toThrown } from "./thrown.ts";
  * @param what What can't be started then, in words.
  */
 export function bootstrapOf(module: string, what: string): URL {
+  // In one file with the program: a thread would run that, and start threads.
+  const isBundled = module === import.meta.url;
   return new URL(
     "data:text/javascript," + encodeURIComponent(
       'import { workerData } from "node:worker_threads";' +
         "globalThis.self ??= globalThis;" +
         `const module = ${JSON.stringify(module)};` +
-        "import(module).then(" +
+        (isBundled
+          ? `Promise.reject(TypeError("${BUNDLED}"))`
+          : "import(module)") +
+        ".then(" +
         "({ serve }) => serve(workerData)," +
         "({ name, message }) => workerData.port.postMessage(" +
         '{ type: "unusable", error: { name, ' +

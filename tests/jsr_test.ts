@@ -1,9 +1,10 @@
 /**
- * This library as its users have it: from JSR, here a small one on 127.0.0.1.
+ * This library as its users have it: from JSR, here a small one on 127.0.0.1,
+ * or bundled into one file with a program.
  */
-import { assertEquals, assertStringIncludes } from "@std/assert";
+import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import config from "../deno.json" with { type: "json" };
-import { resolveStd, serveRegistry } from "../tools/std.ts";
+import { resolveStd, serveRegistry, stdArgs } from "../tools/std.ts";
 import { Folder } from "./_support/folder.ts";
 import { Process, ROOT } from "./_support/process.ts";
 
@@ -122,4 +123,40 @@ Deno.test({
     // Of the program alone: not of threads, each with all of the library.
     assertEquals(stderr.match(/^Check .*$/gm), ["Check main_test.ts"]);
   },
+});
+
+Deno.test("A program that is bundled with the library says that it can't start threads", async () => {
+  await using folder = await Folder.make();
+  await folder.write("handler.ts", HANDLER);
+  const start = {
+    local: "server.spawn(module, { count: 1 });",
+    isolate: "await work(server.loopback(), module, { isolate: true });",
+  };
+  for (const [how, code] of Object.entries(start)) {
+    const main = await folder.write(
+      `${how}.ts`,
+      `import { listen, work } from ${JSON.stringify(`${ROOT}mod.ts`)};
+      console.log("begins");
+      const module = new URL("./handler.ts", import.meta.url);
+      const server = listen<number, number>({ port: 0 });
+      ${code}
+      await server.closed;
+      `,
+    );
+    const output = `${folder.path}/${how}.js`;
+    const std = stdArgs().length > 0
+      ? stdArgs()
+      : [`--config=${ROOT}deno.json`];
+    const run = async (...args: string[]) => {
+      await using process = new Process(Deno.execPath(), args, {
+        cwd: folder.path,
+      });
+      return await process.exit;
+    };
+    const bundled = await run("bundle", "-q", ...std, "-o", output, main);
+    assertEquals(bundled.code, 0, bundled.stderr);
+    const { stdout, stderr } = await run("run", "-A", output);
+    assertEquals(stdout, "begins\n", how);
+    assertMatch(stderr, /TypeError: Cannot start .*: use deno compile/);
+  }
 });
