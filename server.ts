@@ -213,7 +213,7 @@ export function listen<Item, Result>(
 export class Server<Item = unknown, Result = unknown>
   implements AsyncDisposable, AsyncIterable<Result> {
   readonly #listener: Deno.Listener;
-  readonly #options: ServerOptions<Item, Result>;
+  readonly #options: ServerOptions;
   readonly #links = new Set<WorkerLink>();
   /** Workers that may send no values before others' are read. */
   readonly #uncredited = new Set<WorkerLink>();

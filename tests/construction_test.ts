@@ -211,3 +211,9 @@ Deno.test("the longest handshake that is taken succeeds", async () => {
     assertEquals(await server.submit(1), 2);
   }
 });
+
+Deno.test("a function can take a Server of whatever items", async () => {
+  const countWorkers = (server: Server) => server.workers.length;
+  await using server = listen<string, number>({ port: 0 });
+  assertEquals(countWorkers(server), 0);
+});
