@@ -67,7 +67,7 @@ import { PayloadCodec } from "./internal/payload.ts";
 import { deferred, orAbort, rejected } from "./internal/promises.ts";
 import { Reconnection } from "./internal/reconnection.ts";
 import type { HandlerSource } from "./internal/runner.ts";
-import { timerMs } from "./internal/timer.ts";
+import { afterTurn, timerMs } from "./internal/timer.ts";
 import { handshakeTls } from "./internal/tls_handshake.ts";
 import { tracingOfProcess } from "./internal/tracing.ts";
 import { TransformError } from "./internal/transforms.ts";
@@ -327,7 +327,8 @@ export class Client<Item = unknown, Result = unknown>
   #error: Error | null = null;
   /** Whether the connection is closed. */
   #hasEnded = false;
-  #finishTimer: ReturnType<typeof setTimeout> | undefined;
+  /** Forgets that it looks whether all is done; null: it doesn't. */
+  #forgetFinish: (() => void) | null = null;
 
   /**
    * Makes a client of a connection.
@@ -733,7 +734,7 @@ export class Client<Item = unknown, Result = unknown>
     const isOver = this.#intake.hasEnd && this.#intake.isWork;
     if (code === "normal" && (this.#phase === "goodbye" || isOver)) {
       this.#phase = "closed";
-      clearTimeout(this.#finishTimer);
+      this.#forgetFinish?.();
       this.#intake.stop();
       this.#values.stop();
       this.#answers.stop();
@@ -804,7 +805,7 @@ export class Client<Item = unknown, Result = unknown>
     this.#error = error;
     this.#handshake.stop();
     this.#watch.stop();
-    clearTimeout(this.#finishTimer);
+    this.#forgetFinish?.();
     this.#opened.reject(error);
     this.#intake.outlet.fail(error);
     this.#inlet.fail(error);
@@ -871,13 +872,13 @@ export class Client<Item = unknown, Result = unknown>
 
   /** Looks, a moment later, whether all is done. */
   #finishSoon(): void {
-    if (this.#finishTimer !== undefined || this.#phase !== "open") return;
+    if (this.#forgetFinish !== null || this.#phase !== "open") return;
     if (!this.#isReadingDone) return;
     // The code behind the reader's loop runs first: it may still write.
-    this.#finishTimer = setTimeout(() => {
-      this.#finishTimer = undefined;
+    this.#forgetFinish = afterTurn(() => {
+      this.#forgetFinish = null;
       this.#finishNow();
-    }, 0);
+    });
   }
 
   #finishNow(): void {

@@ -60,6 +60,7 @@ import { Readiness } from "./internal/readiness.ts";
 import { Retries } from "./internal/retries.ts";
 import { ItemSchema } from "./internal/schema.ts";
 import { ServerWatch } from "./internal/server_watch.ts";
+import { afterTurn } from "./internal/timer.ts";
 import { tracingOfProcess } from "./internal/tracing.ts";
 import { afterEnd, ChannelWay, SubmitWay } from "./internal/ways.ts";
 import type { LinkHost, WorkerLink } from "./internal/worker_link.ts";
@@ -841,9 +842,9 @@ export class Server<Item = unknown, Result = unknown>
   #dropNewMaps(): void {
     for (const map of this.#maps) {
       if (!map.isNew) continue;
-      setTimeout(() => {
+      afterTurn(() => {
         if (map.isNew) map.stop(afterEnd("map"));
-      }, 0);
+      });
     }
   }
 

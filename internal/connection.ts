@@ -30,6 +30,7 @@ import { ConnectionLostError, DecodeError, ProtocolError } from "./errors.ts";
 import { FrameWriter } from "./frame.ts";
 import { FrameDecoder, LONE_BYTES } from "./frame_decoder.ts";
 import { settledWithin } from "./promises.ts";
+import { afterTurn } from "./timer.ts";
 import { type TransformChain, TransformError } from "./transforms.ts";
 import { reasonOf } from "./thrown.ts";
 
@@ -180,9 +181,8 @@ export class Connection {
   /** What was read in this turn, and the turns since the last pause. */
   #work = 0;
   #turns = 0;
-  /** The timer that reading waits for. */
-  #pause: { timer: ReturnType<typeof setTimeout>; wake: () => void } | null =
-    null;
+  /** What reading waits for. */
+  #pause: { forget: () => void; wake: () => void } | null = null;
   #state: number = IDLE;
   #blocked = false;
   /** Whether the last write was of few values. */
@@ -379,7 +379,7 @@ export class Connection {
     clearTimeout(this.#lingerTimer);
     this.#room?.resolve();
     if (this.#pause !== null) {
-      clearTimeout(this.#pause.timer);
+      this.#pause.forget();
       this.#pause.wake();
     }
     try {
@@ -628,7 +628,7 @@ export class Connection {
     const isPause = this.#turns >= TURNS_A_PAUSE && this.#isCrowded();
     if (this.#turns >= TURNS_A_PAUSE) this.#turns = 0;
     await new Promise<void>((wake) => {
-      if (isPause) this.#pause = { timer: setTimeout(wake, 0), wake };
+      if (isPause) this.#pause = { forget: afterTurn(wake), wake };
       else setImmediate(wake);
     });
     this.#pause = null;

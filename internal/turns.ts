@@ -7,6 +7,7 @@
  */
 
 import { setImmediate } from "node:timers";
+import { afterTurn } from "./timer.ts";
 
 /** A loop goes on for so long without a turn, in ms. */
 const SLICE_MS = 8;
@@ -38,7 +39,7 @@ export class Turns {
   #sleptAt = this.#lookedAt;
   /** What tells whether the event loop has had a turn; null: nothing does. */
   #mark: Mark | null = null;
-  #timer: ReturnType<typeof setTimeout> | undefined;
+  #forget: (() => void) | null = null;
   #call: (() => void) | null = null;
 
   /**
@@ -90,10 +91,10 @@ export class Turns {
     setImmediate(() => {
       if (this.#call !== call) return;
       if (performance.now() - this.#sleptAt < AWAKE_MS) return this.hurry();
-      this.#timer = setTimeout(() => {
+      this.#forget = afterTurn(() => {
         this.#sleptAt = performance.now();
         this.hurry();
-      }, 0);
+      });
     });
   }
 
@@ -102,7 +103,7 @@ export class Turns {
     const call = this.#call;
     if (call === null) return;
     this.#call = null;
-    clearTimeout(this.#timer);
+    this.#forget?.();
     this.#beginMarked();
     call();
   }
