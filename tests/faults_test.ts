@@ -113,7 +113,7 @@ fault("a worker's process dies", async () => {
   await helper;
 });
 
-fault("a thread of `spawn()` or `local` crashes", async () => {
+fault("a thread of `spawn()` crashes, or is dropped", async () => {
   const { server, told } = serve();
   const handler = `export default (n, { attempt }) => {
     if (n !== 3 || attempt > 1) return n * 3 + 1;
