@@ -3,10 +3,13 @@
  * or bundled into one file with a program.
  */
 import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { Worker } from "node:worker_threads";
 import config from "../deno.json" with { type: "json" };
-import { resolveStd, serveRegistry, stdArgs } from "../tools/std.ts";
+import { bootstrapOf } from "../internal/thread.ts";
+import { resolveStd, serveRegistry } from "../tools/std.ts";
 import { Folder } from "./_support/folder.ts";
 import { Process, ROOT } from "./_support/process.ts";
+import { within } from "./_support/within.ts";
 
 const HANDLER = "export default (n: number): number => n * n;\n";
 
@@ -125,38 +128,20 @@ Deno.test({
   },
 });
 
-Deno.test("A program that is bundled with the library says that it can't start threads", async () => {
-  await using folder = await Folder.make();
-  await folder.write("handler.ts", HANDLER);
-  const start = {
-    local: "server.spawn(module, { count: 1 });",
-    isolate: "await work(server.loopback(), module, { isolate: true });",
-  };
-  for (const [how, code] of Object.entries(start)) {
-    const main = await folder.write(
-      `${how}.ts`,
-      `import { listen, work } from ${JSON.stringify(`${ROOT}mod.ts`)};
-      console.log("begins");
-      const module = new URL("./handler.ts", import.meta.url);
-      const server = listen<number, number>({ port: 0 });
-      ${code}
-      await server.closed;
-      `,
-    );
-    const output = `${folder.path}/${how}.js`;
-    const std = stdArgs().length > 0
-      ? stdArgs()
-      : [`--config=${ROOT}deno.json`];
-    const run = async (...args: string[]) => {
-      await using process = new Process(Deno.execPath(), args, {
-        cwd: folder.path,
-      });
-      return await process.exit;
-    };
-    const bundled = await run("bundle", "-q", ...std, "-o", output, main);
-    assertEquals(bundled.code, 0, bundled.stderr);
-    const { stdout, stderr } = await run("run", "-A", output);
-    assertEquals(stdout, "begins\n", how);
-    assertMatch(stderr, /TypeError: Cannot start .*: use deno compile/);
-  }
+// `deno bundle` itself needs npm. In its one file every module has its URL.
+Deno.test("bootstrapOf() starts no thread of a program that is bundled with the library", async () => {
+  const bundle = import.meta.resolve("../internal/thread.ts");
+  const { port1, port2 } = new MessageChannel();
+  const told = Promise.withResolvers<{ type: string; error: Error }>();
+  port1.onmessage = ({ data }) => told.resolve(data);
+  const thread = new Worker(bootstrapOf(bundle, "a thread"), {
+    workerData: { port: port2 },
+    // deno-lint-ignore no-explicit-any
+    transferList: [port2 as any],
+  });
+  const { type, error } = await within(told.promise, 20_000, "it says why");
+  await thread.terminate();
+  port1.close();
+  assertEquals([type, error.name], ["unusable", "TypeError"]);
+  assertMatch(error.message, /^Cannot start a thread: .*use deno compile/);
 });
