@@ -317,16 +317,19 @@ export class Delivery {
 
   /**
    * Whether items of other ways wait, so that this one's may wait for their
-   * turn. Of the channel only one waits: beside it no other way has more. Or the
-   * schema takes its time for the first of this way: it may look at more.
+   * turn. Of the channel only one waits: beside it no other way has more.
    */
   isContended(way: Way): boolean {
-    const first = way.queue.peek();
-    if (first !== undefined && !this.#isReady(first)) return true;
     return this.#ways.some((other) =>
       other !== way && other.queue.length > 0 &&
       (other.kind === ItemKind.CALL || way.kind !== ItemKind.CALL)
     );
+  }
+
+  /** Whether the schema takes its time for the first item of a way that waits. */
+  awaitsSchema(way: Way): boolean {
+    const first = way.queue.peek();
+    return first !== undefined && !this.#isReady(first);
   }
 
   #isRoomy(worker: Worker, way: Way): boolean {

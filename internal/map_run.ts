@@ -238,9 +238,11 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
    */
   #hasRoom(): boolean {
     const { length } = this.queue;
-    return this.#taken - this.#yielded < this.#window &&
-      (length === 0 ||
-        (length < MAX_WAITING && this.#host.delivery.isContended(this)));
+    if (this.#taken - this.#yielded >= this.#window) return false;
+    if (length === 0) return true;
+    const { delivery } = this.#host;
+    return length < MAX_WAITING &&
+      (delivery.isContended(this) || delivery.awaitsSchema(this));
   }
 
   /** Takes items from the source as long as there is room for them. */

@@ -347,28 +347,31 @@ Deno.test("work refuses command lines that make no sense", async () => {
   }
 });
 
-Deno.test("work shows what a server says without its escapes, on one line", async () => {
-  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+/** What `work` says to a server by hand. */
+async function workAt(serve: (listener: Deno.Listener) => Promise<void>) {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const serving = serve(listener);
   const { port } = listener.addr;
-  const serving = (async () => {
-    await using peer = new ScriptedPeer(await listener.accept());
-    await peer.expect(T.HELLO);
-    await peer.say(T.REJECT, 1, "no\x1b]52;c;eA==\x07\ndistchan: done");
-  })();
-  const { code, stderr } = await runHere(
+  const run = await runHere(
     ["work", "--connect", `:${port}`, `${HANDLERS}upper.ts`],
   );
   await serving;
-  listener.close();
+  return run;
+}
+
+Deno.test("work shows what a server says without its escapes, on one line", async () => {
+  const { code, stderr } = await workAt(async (listener) => {
+    await using peer = new ScriptedPeer(await listener.accept());
+    await peer.expect(T.HELLO);
+    await peer.say(T.REJECT, 1, "no\x1b]52;c;eA==\x07\ndistchan: done");
+  });
   assertEquals(code, 3);
   const line = stderr.split("\n").find((line) => line.includes("refused"))!;
   assertStringIncludes(line, "no\ufffd]52;c;eA==\ufffd distchan: done");
 });
 
 Deno.test("work tells once why it waits, and of a loss only what it had", async () => {
-  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  const { port } = listener.addr;
-  const serving = (async () => {
+  const { code, stderr } = await workAt(async (listener) => {
     const alert = Uint8Array.of(0x15, 3, 3, 0, 2, 2, 50); // that of TLS
     for (let i = 0; i < 3; i++) {
       await using peer = new ScriptedPeer(await listener.accept());
@@ -378,12 +381,7 @@ Deno.test("work tells once why it waits, and of a loss only what it had", async 
     await using peer = new ScriptedPeer(await listener.accept());
     await peer.expect(T.HELLO);
     await peer.say(T.REJECT, 1, "no");
-  })();
-  const { code, stderr } = await runHere(
-    ["work", "--connect", `:${port}`, `${HANDLERS}upper.ts`],
-  );
-  await serving;
-  listener.close();
+  });
   assertEquals(code, 3);
   const [waiting, refused, ...more] = stderr.split("\n");
   assertMatch(waiting!, /^waiting for .*speak TLS$/);
