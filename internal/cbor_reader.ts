@@ -59,6 +59,8 @@ export abstract class CborReader {
   escapes = 0;
   /** What their references to groups by name may stand for. */
   references = 0;
+  /** What V8 compares when it reads them. */
+  pairs = 0;
   /** These expressions: V8 knows what it has seen. */
   patterns: Set<string> | null = null;
   /** Where reading began: offsets in errors count from here. */
@@ -68,6 +70,7 @@ export abstract class CborReader {
   resetLimits(): void {
     this.escapes = 0;
     this.references = 0;
+    this.pairs = 0;
     this.patterns = null;
   }
 

@@ -40,6 +40,13 @@ const SEQUENCES = /\\p\{(?:RGI_|Basic_Emoji|Emoji_Keycap)/g;
 const MAX_REFERENCES = 1 << 20;
 const GROUPS = /\(\?<(?![=!])/g, REFERENCES = /\\k</g;
 
+/**
+ * How many pairs V8 may compare in all when it reads a frame's regular
+ * expressions: of groups, by their names, and with the flag `v` of characters in
+ * one class. With `i` as well, so many take a fifth of a second.
+ */
+const MAX_PAIRS = 1 << 22;
+
 /** Bignums past this size are refused: no bigint is that large. */
 const MAX_BIGNUM_BYTES = 1 << 27;
 
@@ -168,7 +175,7 @@ function regExp(
   flags: string,
   at: number,
 ): RegExp {
-  if (/[uv]/.test(flags) || source.includes("\\k<")) {
+  if (/[uv]/.test(flags) || source.includes("(?<")) {
     countSlow(reader, source, flags, at);
   }
   try {
@@ -189,17 +196,26 @@ function countSlow(
   if (patterns.has(pattern)) return;
   patterns.add(pattern);
   const count = (what: RegExp) => source.match(what)?.length ?? 0;
-  reader.references += count(GROUPS) * count(REFERENCES);
+  const groups = count(GROUPS);
+  const classes = flags.includes("v") ? count(CLASSES) : 0;
+  reader.references += groups * count(REFERENCES);
   if (reader.references > MAX_REFERENCES) {
     reader.fail(
       `regular expressions have more than ${MAX_REFERENCES} pairs of a named group and a reference to one`,
       at,
     );
   }
+  reader.pairs += groups ** 2 + (classes > 0 ? source.length ** 2 : 0);
+  if (reader.pairs > MAX_PAIRS) {
+    reader.fail(
+      `regular expressions have more than ${MAX_PAIRS} pairs of named groups, or of characters with the flag v`,
+      at,
+    );
+  }
   if (!/[uv]/.test(flags)) return;
   reader.escapes += count(ESCAPES);
   if (flags.includes("v")) {
-    reader.escapes += count(CLASSES) + count(SEQUENCES) * ESCAPES_A_SEQUENCE;
+    reader.escapes += classes + count(SEQUENCES) * ESCAPES_A_SEQUENCE;
   }
   if (reader.escapes > MAX_ESCAPES) {
     reader.fail(

@@ -365,6 +365,30 @@ Deno.test("codec: references to groups of one name are limited, all together", (
   );
 });
 
+Deno.test("codec: regular expressions of many groups, or with v of long classes, are limited, all together", () => {
+  const groups = (count: number) => "(?<a>)|".repeat(count);
+  const characters = (count: number) => {
+    const codes = Array.from({ length: count }, (_, i) => 0x4000 + 2 * i);
+    return `[${String.fromCharCode(...codes)}]`;
+  };
+  // Reading larger ones would take minutes.
+  const payload = (...list: [source: string, flags: string][]) =>
+    codec.encode(list.map((content) => new CborTag(21066, content)));
+  refuse(payload([groups(28_000), "i"]), "pairs of named groups");
+  refuse(payload([characters(16_000), "iv"]), "pairs of named groups");
+  assertEquals(
+    (codec.decode(payload([characters(16_000), "i"])) as unknown[]).length,
+    1,
+    "without v it takes no time",
+  );
+  const good: [string, string][] = [
+    [groups(1448), "i"],
+    [characters(1446), "iv"],
+  ];
+  for (let i = 0; i < 2; i++) codec.decode(payload(...good));
+  refuse(payload(...good, [characters(1), "v"], [groups(40), ""]), "pairs of");
+});
+
 Deno.test("codec: text longer than any string is a DecodeError", () => {
   const payload = new Uint8Array(5 + 2 ** 29); // never touched, so no memory
   payload.set([0x7a, 0x20, 0, 0, 0]);
