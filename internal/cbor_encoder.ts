@@ -14,7 +14,12 @@ import {
   type ValueWriter,
 } from "./cbor_instances.ts";
 import { Tag } from "./cbor_tags.ts";
-import { describe, EncodeFailure, propertyStep } from "./encode_failure.ts";
+import {
+  describe,
+  EncodeFailure,
+  propertyStep,
+  whileBusy,
+} from "./encode_failure.ts";
 
 /** Integers up to here are integers on the wire; larger ones are floats. */
 const MAX_INTEGER = 2 ** 53;
@@ -55,11 +60,7 @@ export class CborEncoder implements ValueWriter {
   encode(out: ByteWriter, value: unknown, threshold: number): void {
     if (out.busy) {
       // A getter sends while its object is being sent on the same connection.
-      throw EncodeFailure.toError(
-        new EncodeFailure(
-          "can't be encoded while another value is being encoded",
-        ),
-      );
+      throw whileBusy();
     }
     const outerThreshold = this.#threshold;
     this.#threshold = threshold;

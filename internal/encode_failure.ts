@@ -78,6 +78,13 @@ export class EncodeFailure {
   }
 }
 
+/** The error of a value that is sent while another is half-written. */
+export function whileBusy(): EncodeError {
+  return EncodeFailure.toError(
+    new EncodeFailure("can't be encoded while another value is being encoded"),
+  );
+}
+
 /** The step to a property, as it is written in JavaScript. */
 export function propertyStep(key: string): string {
   return /^[\p{ID_Start}$_][\p{ID_Continue}$]*$/u.test(key)

@@ -10,6 +10,7 @@ import type { Codec } from "../codec.ts";
 import { ByteWriter, SEGMENT_BYTES } from "./byte_writer.ts";
 import { CborCodec } from "./cbor_codec.ts";
 import type { CborReader } from "./cbor_reader.ts";
+import { whileBusy } from "./encode_failure.ts";
 import { DecodeError, EncodeError, FrameTooLargeError } from "./errors.ts";
 import type { FrameWriter } from "./frame.ts";
 import { reasonOf } from "./thrown.ts";
@@ -45,6 +46,8 @@ export class PayloadCodec {
     of?: Of,
     isPayload = false,
   ): number {
+    // A getter sends: to open a frame could close that of its value.
+    if (frames.out.busy) throw whileBusy();
     // Before anything is written: a codec of somebody's may send values itself.
     if (!isPayload && this.#cbor === null) {
       value = this.#encode(value);

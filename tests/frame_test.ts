@@ -311,6 +311,30 @@ Deno.test("PayloadCodec.write() can be called from a getter of its value", () =>
   assertEquals(written(other).flatMap(values), ["inner"]);
 });
 
+Deno.test("PayloadCodec.write() leaves the frame alone in which a value is half-written", () => {
+  for (const size of [10, 20_000]) {
+    const frames = writer();
+    const outer = {
+      long: "x".repeat(size), // in a full frame another value opens its own
+      get nested() {
+        assertThrows(
+          () => value(frames, "inner"),
+          EncodeError,
+          "another value",
+        );
+        return 1;
+      },
+      end: "y",
+    };
+    value(frames, outer);
+    value(frames, "after");
+    assertEquals(
+      written(frames).flatMap(values),
+      [{ long: outer.long, nested: 1, end: "y" }, "after"],
+    );
+  }
+});
+
 Deno.test("FrameWriter.farewell() cuts the reason and makes it well-formed", () => {
   const frames = writer();
   frames.farewell(FrameType.GOODBYE, 2, "x".repeat(5000));
