@@ -65,10 +65,12 @@ export class CborEncoder implements ValueWriter {
     const outerThreshold = this.#threshold;
     this.#threshold = threshold;
     this.#inherits = hasEnumerable(Object.prototype);
+    const { segmentBytes } = out;
     out.busy = true;
     try {
       if (isPlain(value)) this.properties(out, value, 0);
       else this.value(out, value, 0);
+      if (out.segmentBytes !== segmentBytes) checkSegments(out, segmentBytes);
     } catch (error) {
       throw EncodeFailure.toError(error);
     } finally {
@@ -305,6 +307,17 @@ function isPlain(value: unknown): value is Record<string, unknown> {
 function hasEnumerable(object: object): boolean {
   for (const _ in object) return true;
   return false;
+}
+
+/** A getter may have transferred away what comes before it in its value. */
+function checkSegments(out: ByteWriter, before: number): void {
+  const { segments } = out;
+  let { segmentBytes } = out;
+  for (let i = segments.length - 1; segmentBytes > before; i--) {
+    const { bytes, size } = segments[i]!;
+    if (bytes.length !== size) throw detached();
+    segmentBytes -= size;
+  }
 }
 
 function loneSurrogate(): EncodeFailure {

@@ -1,5 +1,7 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { cbor, CborTag, EncodeError } from "../codec.ts";
+import { ByteWriter, SEGMENT_BYTES } from "../internal/byte_writer.ts";
+import { CborCodec } from "../internal/cbor_codec.ts";
 
 const codec = cbor();
 
@@ -195,6 +197,30 @@ Deno.test("cbor() wraps what a getter or a Proxy throws", () => {
     assertEquals(error.path, path);
     assertEquals(error.cause, cause);
     assertEquals(error.message.includes("no"), true);
+  }
+});
+
+Deno.test("cbor() refuses bytes that are transferred away while their value is encoded", () => {
+  for (const size of [10, 20_000, 200_000]) {
+    const value = () => ({
+      bytes: new Uint8Array(size),
+      get later() {
+        this.bytes.buffer.transfer();
+        return "x";
+      },
+    });
+    const out = new ByteWriter();
+    const encodeInto = () => new CborCodec().encodeInto(out, value());
+    if (size < SEGMENT_BYTES) encodeInto(); // copied before
+    else {
+      const gone = new Uint8Array(SEGMENT_BYTES);
+      out.addSegment(gone);
+      gone.buffer.transfer(); // another value's: not this one's failure
+      assertThrows(encodeInto, EncodeError, "has a detached buffer");
+    }
+    if (size === 10) codec.encode(value());
+    else assertEquals(failure(value()).path, "$");
+    assertEquals(codec.decode(codec.encode("after")), "after");
   }
 });
 
