@@ -7,7 +7,7 @@
 import { Buffer } from "node:buffer";
 import { CborTag, type CborType } from "@std/cbor";
 import type { ByteWriter } from "./byte_writer.ts";
-import { CborSimple } from "./cbor_simple.ts";
+import { CborSimple, isSimple } from "./cbor_simple.ts";
 import {
   AGGREGATE_ERROR,
   ARRAY_BUFFER,
@@ -47,6 +47,7 @@ export function encodeInstance(
   depth: number,
 ): void {
   if (prototype === Uint8Array.prototype || prototype === Buffer.prototype) {
+    if (!ArrayBuffer.isView(value)) throw new EncodeFailure(describe(value));
     to.bytes(out, value as Uint8Array);
   } else if (prototype === Date.prototype) {
     encodeDate(to, out, value as Date);
@@ -64,7 +65,9 @@ export function encodeInstance(
   } else if (prototype === ArrayBuffer.prototype) {
     encodeArrayBuffer(to, out, value as ArrayBuffer, depth);
   } else if (prototype === CborSimple.prototype) {
-    out.writeHead(7, (value as CborSimple).value);
+    const { value: simple } = value as CborSimple;
+    if (!isSimple(simple)) throw new EncodeFailure(describe(value));
+    out.writeHead(7, simple);
   } else if (value instanceof Error) {
     encodeError(to, out, value, depth);
   } else {

@@ -1,5 +1,5 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import { cbor, CborTag, EncodeError } from "../codec.ts";
+import { cbor, CborSimple, CborTag, EncodeError } from "../codec.ts";
 import { ByteWriter, SEGMENT_BYTES } from "../internal/byte_writer.ts";
 import { CborCodec } from "../internal/cbor_codec.ts";
 
@@ -229,6 +229,19 @@ Deno.test("cbor() refuses objects that only claim a class", () => {
     const { prototype } of [Date, Map, Set, RegExp, ArrayBuffer, URL, Int8Array]
   ) {
     assertThrows(() => codec.encode(Object.create(prototype)), EncodeError);
+  }
+  for (
+    const [{ prototype }, own] of [
+      [Uint8Array, { length: 3, buffer: {} }],
+      [CborSimple, { value: 300 }],
+      [CborSimple, {}],
+    ] as [{ prototype: object }, object][]
+  ) {
+    assertThrows(
+      () => codec.encode(Object.setPrototypeOf(own, prototype)),
+      EncodeError,
+      "is an instance of",
+    );
   }
 });
 
