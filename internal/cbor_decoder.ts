@@ -13,7 +13,7 @@ import { CborSimple, isSimple } from "./cbor_simple.ts";
 import type { Aside } from "./long_string.ts";
 import { MAX_SHAPE_KEYS, ShapeCache } from "./shape_cache.ts";
 import { decodeTagged } from "./cbor_tagged.ts";
-import { COLLIDING, KeyBuckets } from "./key_buckets.ts";
+import { COLLIDING, isLong, KeyBuckets } from "./key_buckets.ts";
 
 /** Arrays of more items than this grow while they are read. */
 const MAX_AHEAD = 1 << 16;
@@ -151,6 +151,7 @@ export class CborDecoder extends CborReader {
     const result: Record<string, unknown> = {};
     const count = info === INDEFINITE ? Infinity : this.count(info, 2);
     let shape = count <= MAX_SHAPE_KEYS ? this.#shapes.root : null;
+    let buckets: KeyBuckets | null = null;
     for (let i = 0; i < count; i++) {
       if (count === Infinity && this.atBreak()) break;
       const keyAt = this.pos;
@@ -171,6 +172,9 @@ export class CborDecoder extends CborReader {
         return this.#entries(result, count, depth);
       }
       const key = this.readText();
+      if (isLong(key) && !(buckets ??= new KeyBuckets()).accepts(key)) {
+        this.fail(COLLIDING, keyAt);
+      }
       if (Object.hasOwn(result, key)) {
         this.fail(`key ${JSON.stringify(key)} is there twice`, keyAt);
       }

@@ -17,7 +17,7 @@ import {
   type TypedArray,
   type TypedArrayTag,
 } from "./cbor_tags.ts";
-import { COLLIDING, KeyBuckets } from "./key_buckets.ts";
+import { COLLIDING, isLong, KeyBuckets } from "./key_buckets.ts";
 
 /** RFC 3339, as tag 0 has it. */
 const DATE_TEXT =
@@ -300,9 +300,11 @@ function nullObject(reader: CborReader, depth: number, at: number): unknown {
   const next = countdown(reader, reader.expect(5), 2);
   reader.enter(depth, at);
   const result: Record<string, unknown> = Object.create(null);
+  const buckets = new KeyBuckets();
   while (next()) {
     const keyAt = reader.pos;
     const key = reader.readText();
+    if (isLong(key) && !buckets.accepts(key)) reader.fail(COLLIDING, keyAt);
     if (key in result) {
       reader.fail(`key ${JSON.stringify(key)} is there twice`, keyAt);
     }

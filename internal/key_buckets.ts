@@ -1,7 +1,8 @@
 /**
  * A limit on keys that collide. V8 hashes numbers, bigints and text that is a
  * number without a seed: a peer can choose those of a set or a map so that all
- * fall into one bucket, and each takes a walk past all the others then.
+ * fall into one bucket, and each takes a walk past all the others then. So do
+ * long texts of one length, which is all that V8 hashes of them.
  *
  * This adds up these walks, by V8's own hash: some thousands of keys may be in
  * one bucket.
@@ -23,6 +24,10 @@ const MAX_STEPS = 1 << 25;
 /** Text that V8 hashes as the number that it is. */
 const INDEX = /^(?:0|[1-9]\d{0,9})$/;
 const MAX_INDEX = 2 ** 32 - 2;
+/** Text of more UTF-16 units than these is hashed as its length. */
+const MAX_HASHED_LENGTH = 16383;
+/** So much of such a text is compared in the time of a step. */
+const LENGTH_A_STEP = 32;
 
 const double = new Float64Array(1);
 const halves = new Uint32Array(double.buffer);
@@ -34,9 +39,12 @@ export class KeyBuckets {
   #count = 0;
   #steps = 0;
   #counts: Uint32Array | null = null;
+  /** How many long texts of each length there are. */
+  #lengths: Map<number, number> | null = null;
 
   /** Counts a key; false if there are far too many like it. */
   accepts(key: unknown): boolean {
+    if (isLong(key)) return this.#acceptsLong(key.length);
     if (++this.#count <= FREE_KEYS) return true;
     const hash = hashOf(key);
     if (hash === undefined) return true;
@@ -46,6 +54,19 @@ export class KeyBuckets {
     if (excess > 0) this.#steps += excess;
     return this.#steps <= MAX_STEPS;
   }
+
+  #acceptsLong(length: number): boolean {
+    const lengths = this.#lengths ??= new Map();
+    const before = lengths.get(length) ?? 0;
+    lengths.set(length, before + 1);
+    this.#steps += before * length / LENGTH_A_STEP;
+    return this.#steps <= MAX_STEPS;
+  }
+}
+
+/** Whether all that V8 hashes of a key is its length. */
+export function isLong(key: unknown): key is string {
+  return typeof key === "string" && key.length > MAX_HASHED_LENGTH;
 }
 
 /** What V8 makes of a key, as far as anybody can know it. */

@@ -119,3 +119,21 @@ Deno.test("KeyBuckets counts nothing whose hash nobody can know", () => {
     }
   }
 });
+
+Deno.test("The codec refuses hundreds of long texts of one length as keys and members", () => {
+  const texts = (count: number, length: (i: number) => number) =>
+    Array.from({ length: count }, (_, i) => String(i).padStart(length(i), "a"));
+  const containers: ((keys: string[]) => unknown)[] = [
+    (keys) => new Set(keys),
+    (keys) => new Map(keys.map((key) => [key, 0])),
+    (keys) => Object.fromEntries(keys.map((key) => [key, 0])),
+    (keys) => Object.setPrototypeOf(containers[2]!(keys), null),
+  ];
+  for (const make of containers) {
+    const refused = codec.encode(make(texts(500, () => 16_384)));
+    assertThrows(() => codec.decode(refused), DecodeError, "collide");
+    for (const length of [() => 16_383, (i: number) => 16_384 + i]) {
+      codec.decode(codec.encode(make(texts(500, length))));
+    }
+  }
+});
