@@ -278,17 +278,22 @@ export class Delivery {
     this.alive++;
     this.waiting++;
     if (this.#schema !== null) {
+      const isBusy = this.#busy;
+      this.#busy = true; // what the schema itself sends goes behind this
       const error = this.#schema.begin(entry, (e) => this.#checked(entry, e));
+      this.#busy = isBusy;
       if (error !== null) {
         this.#refuse(entry, error);
+        if (this.#again) this.pump();
         return entry;
       }
     }
     if (!this.#busy && way.queue.length > 0) {
       // What it is behind couldn't go when there was last a look at it.
-      way.queue.push(entry);
+      this.#enqueue(entry, way);
+      if (this.#again) this.pump();
     } else if (this.#busy || !this.#returned.isEmpty || !way.hasPlace()) {
-      way.queue.push(entry);
+      this.#enqueue(entry, way);
       this.pump();
     } else {
       this.#busy = true;
@@ -303,8 +308,22 @@ export class Delivery {
 
   /** A way's first item that waits: from now on others may wait for their turn. */
   #wait(entry: Item, way: Way): void {
-    way.queue.push(entry);
+    this.#enqueue(entry, way);
     for (const other of this.#ways) if (other !== way) other.pumped();
+  }
+
+  /**
+   * In the order of ids: a strategy, a schema or a getter may have sent others
+   * while it was asked about this one, and those are in the queue already.
+   */
+  #enqueue(entry: Item, { queue }: Way): void {
+    queue.push(entry);
+    for (let i = queue.length - 1; i > 0; i--) {
+      const before = queue.at(i - 1);
+      if (before.id < entry.id) break;
+      queue.replace(i, before);
+      queue.replace(i - 1, entry);
+    }
   }
 
   /** Whether an item of this way would be dispatched at once. */

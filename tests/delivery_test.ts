@@ -26,6 +26,7 @@ import { ItemFailure, PoisonItemError } from "../internal/errors.ts";
 import { ItemKind, Mode } from "../internal/frame.ts";
 import { InFlight, SETTLED, WAITING } from "../internal/in_flight.ts";
 import { Queue } from "../internal/queue.ts";
+import { ItemSchema } from "../internal/schema.ts";
 import { ChannelWay } from "../internal/ways.ts";
 import { type Rng, seeded } from "./_support/rng.ts";
 
@@ -176,13 +177,14 @@ class Scene {
       maxDeliveries = 3,
       strategy = new RoundRobin<Worker>() as Strategy<Worker>,
       byItem = false,
+      schema = null as ItemSchema<Item> | null,
     } = {},
   ) {
     this.delivery = new Delivery({
       strategy,
       byItem,
       maxDeliveries,
-      schema: null,
+      schema,
       tracer: null,
       events: {
         onRedelivered: (worker, ids, cause) =>
@@ -803,6 +805,71 @@ Deno.test("Delivery: a blamed item gets to who is busy, past all who hang", () =
     scene.send(now);
   }
   assertEquals(busy.holds, ["blamed"]);
+});
+
+Deno.test("Delivery.offer(): what a strategy, a getter or a schema sends goes behind the item that it is asked about", () => {
+  for (const who of ["strategy", "getter", "schema"]) {
+    let isSent = false;
+    const send = (from: string, item: unknown) => {
+      if (who !== from || item !== 2 || isSent) return;
+      isSent = true;
+      scene.send("own", "own too");
+    };
+    const robin = new RoundRobin<Worker>();
+    const scene: Scene = new Scene({
+      strategy: {
+        pick(workers, item, hasRoom) {
+          send("strategy", item);
+          return robin.pick(workers, item, hasRoom);
+        },
+        refresh: () => robin.refresh(),
+      },
+      schema: new ItemSchema<Item>({
+        "~standard": {
+          version: 1,
+          vendor: "test",
+          validate: (value) => {
+            send("schema", value);
+            return { value };
+          },
+        },
+      }),
+    });
+    const a = scene.worker("a", { window: 2 });
+    a.refuses = ({ item }) => {
+      send("getter", item);
+      // Its bytes don't fit beside another's.
+      return item === 2 && a.inFlight.count > 0 ? false : null;
+    };
+    if (who !== "getter") scene.send(0);
+    scene.send(1, 2, 3);
+    while (scene.delivery.alive > 0) scene.result(a);
+    assertEquals(
+      a.given.slice(-5).map(({ item }) => item),
+      [1, 2, "own", "own too", 3],
+      who,
+    );
+  }
+});
+
+Deno.test("Delivery.offer(): what a schema sends is sent at once, also where it refuses the item", () => {
+  const scene: Scene = new Scene({
+    schema: new ItemSchema<Item>({
+      "~standard": {
+        version: 1,
+        vendor: "test",
+        validate: (value) => {
+          if (value !== 1) return { value };
+          scene.send("own");
+          return { issues: [{ message: "no" }] };
+        },
+      },
+    }),
+  });
+  const a = scene.worker("a");
+  scene.send(1);
+  assertEquals(scene.way.failures.length, 1);
+  assertEquals(a.holds, ["own"]);
 });
 
 Deno.test("Delivery: who cancels an item while it picks has it never sent", () => {
