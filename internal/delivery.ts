@@ -441,8 +441,9 @@ export class Delivery {
     const returned: Item[] = [];
     for (const entry of entries) {
       entry.release(worker);
-      if (entry.state !== IN_FLIGHT || isTrusted(entry)) continue;
+      // Also where it waits, or is at another, since this one was suspect.
       entry.attempts--;
+      if (entry.state !== IN_FLIGHT || isTrusted(entry)) continue;
       returned.push(entry);
     }
     worker.isAlone = false;

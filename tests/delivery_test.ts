@@ -452,6 +452,21 @@ Deno.test("Delivery: what leaves goes first as well, and costs no attempt", () =
   assertEquals(b.given.at(-1)!.blames, null);
 });
 
+Deno.test("Delivery.handBack() costs no attempt, also where the item waits or is at another", () => {
+  const scene = new Scene();
+  const slow = scene.worker("slow", { window: 2 });
+  const [waits, copied] = scene.send("waits", "copied");
+  scene.suspect(slow);
+  slow.inFlight.take(0);
+  scene.delivery.handBack(slow, [waits!]);
+  assertEquals([waits!.attempts, scene.delivery.waiting], [0, 2]);
+  const other = scene.worker("other");
+  assertEquals(other.given.map((e) => e.attempts), [1, 2]);
+  scene.handBack(slow, 1);
+  assertEquals(copied!.attempts, 1);
+  assertEquals(other.holds, ["waits", "copied"]);
+});
+
 Deno.test("Delivery: an item takes one place, however often it is handed back", () => {
   const scene = new Scene();
   scene.way.places = 2;
