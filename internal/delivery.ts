@@ -380,6 +380,11 @@ export class Delivery {
     }
   }
 
+  /** Who takes which item may be another now: at the next pump() all are asked for. */
+  forgetAsked(): void {
+    this.#unasked.clear();
+  }
+
   /**
    * Looks after who is reserved, and what is remembered of the dead; to be called
    * from time to time, in ms.

@@ -142,6 +142,7 @@ export class ServerWatch {
     const { delivery, handshakeTimeoutMs } = this.#options;
     if (!link.isExpected || now - link.openedAt < handshakeTimeoutMs) return;
     link.isExpected = false;
+    delivery.forgetAsked();
     delivery.pump();
   }
 

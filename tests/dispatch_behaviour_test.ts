@@ -3,7 +3,10 @@
  * the windows of "Back pressure".
  */
 import { assert, assertEquals } from "@std/assert";
+import { ByKey, type WorkerInfo } from "../internal/dispatcher.ts";
 import { both, Kit, range } from "./_support/channel_kit.ts";
+import { ScriptedPeer, T } from "./_support/scripted_peer.ts";
+import { scripted, takeItems } from "./_support/task_kit.ts";
 import { Gate, moment, until, within } from "./_support/within.ts";
 
 const forever = () => new Promise<never>(() => {});
@@ -353,6 +356,48 @@ both(
     const results = Promise.all(range(30).map((n) => kit.server.submit(n)));
     await kit.worker((n) => n);
     assertEquals(await within(results, 5000, "results"), range(30));
+  },
+);
+
+both(
+  "dispatch by key: what goes again goes before what is new, also where its worker never asks for items",
+  async (net) => {
+    await using kit = new Kit<string, number>(net, {
+      dispatch: { key: (item) => item.slice(0, -1) },
+      handshakeTimeoutMs: 500,
+    });
+    // Whose a key is among the workers 1 to 3, and among 1 and 2.
+    const keyOf = (...owners: number[]): string => {
+      const info = { state: "active" } as WorkerInfo;
+      const pools = [[1, 2, 3], [1, 2]].map((ids) =>
+        ids.map((id) => ({ id, isExpected: false, info }))
+      );
+      const strategy = new ByKey<typeof pools[0][0]>((key) => key);
+      return range(1000).map((n) => `key ${n} `).find((key) =>
+        pools.every((pool, i) =>
+          strategy.pick(pool, key, () => true)!.id === owners[i]
+        )
+      )!;
+    };
+    const first = await scripted(kit);
+    const busy = keyOf(1, 1), moves = keyOf(3, 2);
+    const results = [`${busy}0`, `${busy}1`, `${moves}0`].map((item) =>
+      kit.server.submit(item).catch(() => {})
+    );
+    await takeItems(first, 3);
+    const full = await scripted(kit, { window: 1 });
+    const free = await scripted(kit);
+    const mute = new ScriptedPeer(await kit.dial());
+    await mute.handshake();
+    await kit.server.ready(4);
+    await first.say(T.LEAVE, 0, 1, 2);
+    await takeItems(full, 1);
+    results.push(kit.server.submit(`${moves}1`).catch(() => {}));
+    const items = await takeItems(free, 2);
+    assertEquals(items.map(({ id }) => id), [2, 3]);
+    await kit.server.abort();
+    await Promise.all(results);
+    for (const peer of [first, full, free, mute]) peer.close();
   },
 );
 
