@@ -332,7 +332,8 @@ export class WorkerLink implements Worker {
       this.#full = true;
       return false;
     }
-    entry.bytes = bytes;
+    // A copy counts as the first does, which is taken off by the same number.
+    if (!entry.isHeld) entry.bytes = bytes;
     entry.hold(this, inFlight.next);
     inFlight.add(entry);
     if (inFlight.count >= this.#window) this.#isSated = true;

@@ -5,6 +5,7 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import {
   Client,
+  type Codec,
   ConnectionLostError,
   HandshakeError,
   ItemFailure,
@@ -682,4 +683,39 @@ Deno.test("abort() of an end that can't write any more waits for nobody", async 
     await aborted;
     await peer[Symbol.asyncDispose]();
   }
+});
+
+Deno.test("maxInFlightBytes: a suspect has all of it again, whatever size the codec made of the copy", async () => {
+  let size = 900;
+  const codec = {
+    name: "cbor",
+    encode: () => new Uint8Array(size),
+    decode: ({ length }: Uint8Array) => length,
+  };
+  await using kit = new Kit<number, number>("memory", {
+    codec: codec as Codec<unknown>,
+    maxFrameBytes: 1024,
+    maxInFlightBytes: 1024,
+    heartbeat: PATIENT,
+  });
+  const { server } = kit;
+  const suspect = await scripted(kit);
+  const first = server.submit(1);
+  await takeItems(suspect, 1);
+  await kit.event("suspect");
+  size = 1;
+  const other = await scripted(kit);
+  await takeItems(other, 1);
+  await answer(other, 0, 1);
+  await first;
+  await other.say(T.GOODBYE, 0, "");
+  await suspect.say(T.ERROR, 0, "Error", "cancelled", null, null);
+  await until(() => server.workers.length === 1 && kit.actives === 1, "one");
+  size = 100;
+  const rest = range(20).map((n) => server.submit(n).catch(() => {}));
+  assertEquals(server.workers.map(({ inFlight }) => inFlight), [10]);
+  await server.abort();
+  await Promise.all(rest);
+  suspect.close();
+  other.close();
 });
