@@ -112,7 +112,7 @@ export class ServerWatch {
         link.sample(now);
         this.#checkExpected(link, now);
         this.#judge(link, now);
-        if (link.getsStuck(now)) this.#suspect(link);
+        if (link.isWorker && link.getsStuck(now)) this.#suspect(link);
       }
     }
     this.#checkItems(now);
