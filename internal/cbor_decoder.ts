@@ -9,6 +9,7 @@
  */
 
 import { CborReader, INDEFINITE } from "./cbor_reader.ts";
+import { quote } from "./cbor_text.ts";
 import { CborSimple, isSimple } from "./cbor_simple.ts";
 import type { Aside } from "./long_string.ts";
 import { MAX_SHAPE_KEYS, ShapeCache } from "./shape_cache.ts";
@@ -176,7 +177,7 @@ export class CborDecoder extends CborReader {
         this.fail(COLLIDING, keyAt);
       }
       if (Object.hasOwn(result, key)) {
-        this.fail(`key ${JSON.stringify(key)} is there twice`, keyAt);
+        this.fail(`key ${quote(key)} is there twice`, keyAt);
       }
       if (shape !== null) {
         shape = this.#shapes.learn(shape, key, this.bytes, keyAt, this.pos);

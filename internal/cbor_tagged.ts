@@ -17,6 +17,7 @@ import {
   type TypedArray,
   type TypedArrayTag,
 } from "./cbor_tags.ts";
+import { quote } from "./cbor_text.ts";
 import { COLLIDING, isLong, KeyBuckets } from "./key_buckets.ts";
 
 /** RFC 3339, as tag 0 has it. */
@@ -306,7 +307,7 @@ function nullObject(reader: CborReader, depth: number, at: number): unknown {
     const key = reader.readText();
     if (isLong(key) && !buckets.accepts(key)) reader.fail(COLLIDING, keyAt);
     if (key in result) {
-      reader.fail(`key ${JSON.stringify(key)} is there twice`, keyAt);
+      reader.fail(`key ${quote(key)} is there twice`, keyAt);
     }
     result[key] = reader.value(depth + 1);
   }
@@ -339,7 +340,7 @@ function object(reader: CborReader, depth: number, at: number): unknown {
     if (key === "name" || key === "cause") continue;
     if (key === "errors" && type === undefined) continue;
     return reader.fail(
-      `an ${name}'s details have ${JSON.stringify(key)}, expected name, cause${
+      `an ${name}'s details have ${quote(key)}, expected name, cause${
         type === undefined ? ", errors" : ""
       }`,
       at,

@@ -10,6 +10,8 @@ import { Buffer } from "node:buffer";
 const TINY_BYTES = 8;
 /** From this size on it pays to guess first whether text is ASCII. */
 const LONG_BYTES = 256;
+/** So much of a text is quoted in an error, in UTF-16 units. */
+const MAX_QUOTE = 100;
 
 /** The guess: what the last long text was. */
 let isAscii = true;
@@ -88,4 +90,11 @@ function tinyAscii(
     default:
       return String.fromCharCode(a, b, c, d, e, f, g, h);
   }
+}
+
+/** A text in words: what a peer made long would make an error long, too. */
+export function quote(text: string): string {
+  return text.length > MAX_QUOTE
+    ? JSON.stringify(text.slice(0, MAX_QUOTE)) + "…"
+    : JSON.stringify(text);
 }

@@ -368,7 +368,7 @@ export class WorkerLink implements Worker {
     const wasWorker = this.#isWorker;
     this.#isWorker = false;
     this.#control.finish(code, reason);
-    if (wasWorker) this.#host.onGone(this, code, reason);
+    if (wasWorker) this.#gone(code, reason);
   }
 
   /** Refuses the handshake, if it isn't done, and closes. */
@@ -633,8 +633,7 @@ export class WorkerLink implements Worker {
 
   #onGoodbye(reader: CborDecoder): void {
     const code = GOODBYE_CODES[reader.readUint()] ?? "protocol";
-    // It is kept with each item that is blamed for it.
-    const reason = clip(reader.readText(), MAX_REASON);
+    const reason = reader.readText();
     reader.finish();
     if (code === "normal") {
       const held: Item[] = [];
@@ -648,7 +647,7 @@ export class WorkerLink implements Worker {
     }
     this.#isWorker = false;
     this.connection.finish();
-    this.#host.onGone(this, code, reason);
+    this.#gone(code, reason);
   }
 
   #take(number: number): Item {
@@ -713,6 +712,11 @@ export class WorkerLink implements Worker {
     }
   }
 
+  /** It is kept with each item that is blamed for it; a codec may quote much. */
+  #gone(code: string, reason: string): void {
+    this.#host.onGone(this, code, clip(reason, MAX_REASON));
+  }
+
   /** What anybody may have said is quoted no longer than on the wire. */
   #onRejected(code: HandshakeErrorCode, reason: string): void {
     this.#host.onRejected(this, code, clip(reason, MAX_REASON));
@@ -721,7 +725,7 @@ export class WorkerLink implements Worker {
   #onEnd(error: ConnectionLostError): void {
     if (this.#isWorker) {
       this.#isWorker = false;
-      this.#host.onGone(this, error.code, error.reason);
+      this.#gone(error.code, error.reason);
     } else if (this.isHandshaking) {
       const refusal = this.#handshake.end();
       this.#onRejected(

@@ -1,4 +1,4 @@
-import { assertEquals, assertThrows } from "@std/assert";
+import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { cbor, CborTag, DecodeError } from "../codec.ts";
 
 const codec = cbor();
@@ -248,6 +248,18 @@ Deno.test("DecodeError's offset counts from the start of the payload", () => {
     error.message,
     "Cannot decode value: text is not valid UTF-8 (offset 2)",
   );
+});
+
+Deno.test("DecodeError quotes a part of a long key", () => {
+  const key = `78c8${"61".repeat(200)}`;
+  const details = `d81b83 65${"4572726f72"} 6161 a1${key}01`;
+  for (const hex of [`a2${key}01${key}02`, details]) {
+    const { message } = assertThrows(
+      () => codec.decode(bytes(hex)),
+      DecodeError,
+    );
+    assertStringIncludes(message, `"${"a".repeat(100)}"…`);
+  }
 });
 
 Deno.test("DecodeError carries the error behind it", () => {

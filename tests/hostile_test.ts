@@ -1,7 +1,9 @@
 import { assert, assertEquals, assertLess } from "@std/assert";
 import {
+  cbor,
   CborTag,
   Client,
+  type Codec,
   connect,
   gzip,
   listen,
@@ -18,6 +20,7 @@ import {
   frame,
   payload,
   ScriptedPeer,
+  sequence,
   T,
 } from "./_support/scripted_peer.ts";
 import { Gate, moment, still, until } from "./_support/within.ts";
@@ -339,6 +342,35 @@ Deno.test("hostile: a reason is kept no longer than it may be on the wire", asyn
     "reason" in event ? [event.reason.length] : []
   );
   assertEquals(reasons, [1000, 1000]);
+});
+
+Deno.test("hostile: what a codec says of a value is kept no longer either", async () => {
+  const long = "\0".repeat(500_000);
+  const loud: Codec<unknown> = {
+    name: "loud",
+    encode: () => new Uint8Array(1),
+    decode: () => {
+      throw new Error(long);
+    },
+  };
+  const entry = sequence(long, 1);
+  const bad = concat([new Uint8Array([0xa2]), entry, entry]);
+  for (const codec of [cbor(), loud]) {
+    const reasons: string[] = [];
+    await using server = listen({
+      port: 0,
+      codec,
+      onEvent: (e) =>
+        void (e.type === "disconnected" && reasons.push(e.reason)),
+    });
+    const { port } = server.addr as Deno.NetAddr;
+    await using peer = await ScriptedPeer.connect(port);
+    await peer.join("stream", { fields: { codec: codec.name } });
+    await peer.say(T.VALUE, bad);
+    await peer.until(T.GOODBYE);
+    assertEquals(reasons.length, 1);
+    assertLess(reasons[0]!.length, 1001);
+  }
 });
 
 async function waitingClient() {
