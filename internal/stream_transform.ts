@@ -25,11 +25,18 @@ export interface StreamTransformOptions {
 }
 
 /**
+ * A decoder is fed so many bytes at once: all that a stream makes of a piece may
+ * come before it can be stopped, of DEFLATE a thousand times as much.
+ */
+const PIECE_BYTES = 16 * 1024;
+
+/**
  * Makes a transform of two functions that make `TransformStream`s: one pair for
  * each frame, so that each frame can be undone by itself.
  *
  * What a decoder gives is bounded by the connection's `maxFrameBytes`: past it
- * the connection ends.
+ * the connection ends. A decoder is fed 16 KiB at a time: what it makes of those
+ * at once is memory that nothing else bounds.
  *
  * @param name The transform's name: both ends must have the same.
  * @param encoderFactory Makes the stream that a frame passes when it is sent.
@@ -87,7 +94,7 @@ export function streamTransform(
   },
   options: StreamTransformOptions,
 ): Transform {
-  const { maxOutputBytes = Infinity, pieceBytes = () => Infinity } = options;
+  const { maxOutputBytes = Infinity, pieceBytes = () => PIECE_BYTES } = options;
   return {
     name,
     open(context) {

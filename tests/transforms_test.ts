@@ -179,6 +179,31 @@ Deno.test("gzip stops a bomb at the limit before the memory is spent", async () 
   assert(total <= 6 << 20, `${total} bytes came in all`);
 });
 
+Deno.test("fromTransformStream stops a bomb before all of it has come", async () => {
+  const bomb = await bombOf(128);
+  let largest = 0;
+  const bombed = fromTransformStream(
+    "gzip",
+    () => new CompressionStream("gzip"),
+    () => {
+      const { readable, writable } = new DecompressionStream("gzip");
+      const seen = new TransformStream<Uint8Array, Uint8Array>({
+        transform(chunk, controller) {
+          largest = Math.max(largest, chunk.length);
+          controller.enqueue(chunk);
+        },
+      });
+      return { readable: readable.pipeThrough(seen), writable };
+    },
+  );
+  await assertRejects(
+    () => chain([bombed], { maxBytes: 1 << 20 }).decode(bomb),
+    Error,
+    "more than 1048576 bytes come out of it",
+  );
+  assert(largest <= 17 << 20, `${largest} bytes came at once`);
+});
+
 Deno.test("gzip refuses what is cut, changed, longer or no gzip at all", async () => {
   const open = chain([gzip()]);
   const good = await open.encode(utf8.encode("hello ".repeat(100)));
