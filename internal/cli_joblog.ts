@@ -37,6 +37,8 @@ export interface JoblogOptions {
   readonly resumeFailed: boolean;
 }
 
+/** The byte that ends a line. */
+const LINE_FEED = 0x0a;
 /** How much of an item an entry quotes. */
 const QUOTE = 200;
 
@@ -163,18 +165,20 @@ async function readEntries(
   file: Deno.FsFile,
 ): Promise<Map<number, Known>> {
   const known = new Map<number, Known>();
-  // A byte order mark counts too, where the file is cut.
-  const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+  const decoder = new TextDecoder();
   const chunk = new Uint8Array(256 * 1024);
-  let rest = "", line = 0, whole = 0, isBad = false;
+  let rest = "", line = 0, at = 0, whole = 0, isBad = false;
   for (;;) {
     const count = await file.read(chunk);
     if (count === null) break;
     const bytes = chunk.subarray(0, count);
     const lines = (rest + decoder.decode(bytes, { stream: true })).split("\n");
     rest = lines.pop()!;
+    let end = 0;
     for (const text of lines) {
       line++;
+      // By its bytes: of what isn't UTF-8, text has another length.
+      end = bytes.indexOf(LINE_FEED, end) + 1;
       if (isBad) {
         throw new UsageError(
           known.size === 0
@@ -189,8 +193,9 @@ async function readEntries(
         continue;
       }
       known.set(entry.seq, entry);
-      whole += new TextEncoder().encode(text).length + 1;
+      whole = at + end;
     }
+    at += count;
   }
   const { size } = await file.stat();
   if (isBad && known.size === 0) {

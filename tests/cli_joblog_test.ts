@@ -216,6 +216,23 @@ Deno.test("Joblog keeps a byte order mark that an editor has put before it", asy
   assertEquals(await Deno.readFile(path), new TextEncoder().encode(text));
 });
 
+Deno.test("Joblog cuts off a torn last line behind one that isn't UTF-8", async () => {
+  await using folder = await Folder.make();
+  const path = `${folder.path}/log`;
+  const [before, behind] = (await threeEntries()).split('"a"');
+  const encoder = new TextEncoder();
+  const bytes = [`${before}"`, "a", `"${behind}{"seq":4,"at`].map((text) =>
+    text === "a" ? new Uint8Array([0xff, 0xfe]) : encoder.encode(text)
+  );
+  await Deno.writeFile(path, await new Blob(bytes).bytes());
+  {
+    using log = await Joblog.open(path, RESUME);
+    await log.write(formatEntry({ seq: 4, text: "d" }, { result: "D" }));
+  }
+  const entries = await entriesOf(path);
+  assertEquals(entries.map(({ seq }) => seq), [1, 2, 3, 4]);
+});
+
 Deno.test("excerpt() of a long text is what all of it would give", () => {
   const parts = ["a", " ", "\t\n", " ".repeat(300), "\x1b[31m", "ö", "𝒳", "\0"];
   const rng = seeded("excerpt");
