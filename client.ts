@@ -34,12 +34,12 @@ import {
 } from "./internal/errors.ts";
 import { type ClientEvent, tellEvent } from "./internal/events.ts";
 import {
-  clip,
   frameName,
   FrameType,
   GOODBYE_CODES,
   MAX_HANDSHAKE_BYTES,
   MAX_REASON,
+  saying,
 } from "./internal/frame.ts";
 import {
   checkHandler,
@@ -728,7 +728,7 @@ export class Client<Item = unknown, Result = unknown>
 
   #onGoodbye(reader: CborDecoder): void {
     const code = GOODBYE_CODES[reader.readUint()] ?? "protocol";
-    const reason = clip(reader.readText(), MAX_REASON);
+    const reason = saying(reader.readText(), MAX_REASON);
     reader.finish();
     // A suspect isn't waited for: END and the server's goodbye come at once.
     const isOver = this.#intake.hasEnd && this.#intake.isWork;

@@ -6,14 +6,11 @@
 
 import { FatalError } from "./cli_arguments.ts";
 import type { Format } from "./cli_input.ts";
+import { CONTROLS } from "./frame.ts";
 import { reasonOf } from "./thrown.ts";
 
 // deno-lint-ignore no-control-regex
 const COLORS = /\x1b\[[\d;]*m/g;
-/** Also what turns the direction of all that follows it on its line. */
-const CONTROLS =
-  // deno-lint-ignore no-control-regex
-  /[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]/g;
 
 /** Nobody reads standard output any more. */
 export class PipeClosedError extends Error {}

@@ -259,3 +259,16 @@ export function clip(text: string, length: number): string {
   return (text.length > length ? text.slice(0, length - 1) + "…" : text)
     .toWellFormed();
 }
+
+/**
+ * Characters that do more on a terminal than be shown; also what turns the
+ * direction of all that follows it on its line.
+ */
+export const CONTROLS: RegExp =
+  // deno-lint-ignore no-control-regex
+  /[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]/g;
+
+/** What a peer says to people, who mostly see it in errors, on a terminal. */
+export function saying(text: string, length: number): string {
+  return clip(text, length).replaceAll(CONTROLS, "\ufffd");
+}

@@ -23,6 +23,7 @@ import {
   MAX_REASON,
   PROTOCOL_VERSION,
   REJECT_CODES,
+  saying,
 } from "./frame.ts";
 import {
   type ClientOptions,
@@ -207,7 +208,7 @@ export function readHello(reader: CborDecoder): Hello {
     instance: readNonce(map, "instance", "HELLO"),
     name: map["name"] === undefined
       ? ""
-      : clip(text(map, "name", "HELLO"), MAX_NAME),
+      : saying(text(map, "name", "HELLO"), MAX_NAME),
     auth: flag(map, "auth", "HELLO") ?? false,
     trace: flag(map, "trace", "HELLO") ?? false,
   };
@@ -265,7 +266,7 @@ export function checkTerms(client: Terms, server: Terms): void {
 /** Reads REJECT, the reader standing behind the frame's type. */
 export function readReject(reader: CborDecoder): HandshakeError {
   const code = reader.readUint();
-  const reason = clip(reader.readText(), MAX_REASON);
+  const reason = saying(reader.readText(), MAX_REASON);
   reader.finish();
   return new HandshakeError(
     REJECT_CODES[code] ?? "protocol",

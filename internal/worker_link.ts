@@ -26,7 +26,6 @@ import {
   type RemoteError,
 } from "./errors.ts";
 import {
-  clip,
   frameName,
   FrameType,
   GOODBYE_CODES,
@@ -35,6 +34,7 @@ import {
   MAX_HANDSHAKE_BYTES,
   MAX_REASON,
   Mode,
+  saying,
 } from "./frame.ts";
 import { type Hello, overflowOf } from "./handshake.ts";
 import { Heartbeat } from "./heartbeat.ts";
@@ -714,12 +714,12 @@ export class WorkerLink implements Worker {
 
   /** It is kept with each item that is blamed for it; a codec may quote much. */
   #gone(code: string, reason: string): void {
-    this.#host.onGone(this, code, clip(reason, MAX_REASON));
+    this.#host.onGone(this, code, saying(reason, MAX_REASON));
   }
 
   /** What anybody may have said is quoted no longer than on the wire. */
   #onRejected(code: HandshakeErrorCode, reason: string): void {
-    this.#host.onRejected(this, code, clip(reason, MAX_REASON));
+    this.#host.onRejected(this, code, saying(reason, MAX_REASON));
   }
 
   #onEnd(error: ConnectionLostError): void {

@@ -373,6 +373,28 @@ Deno.test("hostile: what a codec says of a value is kept no longer either", asyn
   }
 });
 
+Deno.test("hostile: what a peer says to people does nothing on a terminal", async () => {
+  const said = "a\x1b]0;b\x07\x9b2J\u202e\n";
+  const shown = "a\ufffd]0;b\ufffd\ufffd2J\ufffd\n";
+  await using kit = await pool();
+  await using peer = await ScriptedPeer.connect(kit.port);
+  await peer.handshake({ fields: { name: said } });
+  await peer.say(T.GOODBYE, 2, said);
+  await peer.rest();
+  const gone = kit.events.find((event) => event.type === "disconnected");
+  assertEquals([gone?.worker.name, gone?.reason], [shown, shown]);
+
+  for (const isWelcome of [false, true]) {
+    const [server, conn] = ScriptedPeer.pair();
+    await using _ = server;
+    const client = new Client(conn);
+    if (isWelcome) await server.greet();
+    await server.say(isWelcome ? T.GOODBYE : T.REJECT, 2, said);
+    const error = await client.closed.catch((error) => error);
+    assert(error.message.endsWith(shown), Deno.inspect(error.message));
+  }
+});
+
 async function waitingClient() {
   const [peer, conn] = ScriptedPeer.pair();
   const client = new Client(conn);
