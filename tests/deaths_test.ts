@@ -36,3 +36,16 @@ Deno.test("Deaths.blame() looks at no other's items: thousands may die at once",
   deaths.takeBack("b");
   assertEquals(entry.blames?.map(({ instance }) => instance), ["a", "c"]);
 });
+
+Deno.test("Deaths remembers the last 1,024 processes that died, and no more", () => {
+  const deaths = new Deaths();
+  const entry = new Entry<unknown>(0, null, {} as Way<unknown>, 0);
+  for (let i = 0; i < 1024; i++) deaths.blame([entry], blame(`${i}`));
+  deaths.blame([entry], blame("0")); // the oldest no longer
+  deaths.blame([entry], blame("another"));
+  assertEquals(deaths.of("0"), [entry, entry]);
+  assertEquals(deaths.of("1"), []);
+  assertEquals(deaths.of("2"), [entry]);
+  deaths.takeBack("1");
+  assertEquals(entry.blames?.length, 1026, "what is forgotten stays");
+});

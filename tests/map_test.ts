@@ -605,6 +605,23 @@ both("close() stops a running map(): what it took is finished", async (net) => {
   await closing;
 });
 
+both("close() is no error for a map() whose source has ended", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const { server } = kit;
+  const gate = new Gate();
+  await kit.worker(async (n) => {
+    await gate.pass();
+    return n;
+  }, { concurrency: 3 });
+  const source = new Source(3);
+  const results = Array.fromAsync(server.map(source));
+  await until(() => source.closed === 1, "the source has ended");
+  const closing = server.close();
+  gate.open();
+  assertEquals(await results, [0, 1, 2]);
+  await closing;
+});
+
 both("abort(r): a running map() throws r", async (net) => {
   await using kit = new Kit<number, number>(net);
   await kit.worker(() => new Promise<never>(() => {}));

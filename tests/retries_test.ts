@@ -64,8 +64,13 @@ Deno.test("Retries.stop() leaves no timer, not even of what is due", async () =>
   const { retries, requeued, fail } = retriesOf();
   fail(0);
   await until(() => requeued.length === 1, "it is back");
+  using due = new Timers(0);
   fail(1);
+  await due.started.pass();
+  assertEquals(due.running.size, 1, "it is due, and not back yet");
+  fail(2);
   retries.stop();
+  assertEquals(due.running.size, 0);
   assertEquals(requeued, [[0]]);
 });
 
@@ -84,13 +89,18 @@ Deno.test("Retries.forget() leaves no timer of an item that doesn't wait any mor
 /** Timers of so many ms that are running, of those set from now on. */
 class Timers implements Disposable {
   readonly running = new Set<unknown>();
+  /** Opens when the first of them is set. */
+  readonly started = new Gate();
   readonly #set = globalThis.setTimeout;
   readonly #clear = globalThis.clearTimeout;
 
   constructor(ms: number) {
     globalThis.setTimeout = ((callback: () => void, delay: number) => {
       const timer = this.#set(callback, delay);
-      if (delay === ms) this.running.add(timer);
+      if (delay === ms) {
+        this.running.add(timer);
+        this.started.open();
+      }
       return timer;
     }) as typeof setTimeout;
     globalThis.clearTimeout = (timer) => {
