@@ -464,7 +464,7 @@ export class DrainTimeoutError<Item = unknown> extends Error {
     const { length } = unfinished;
     const what = length === 0
       ? "the end was not reached"
-      : `${length} items were not settled`;
+      : `${length} ${length === 1 ? "item was" : "items were"} not settled`;
     const because = why === "" ? "" : `: ${why}`;
     super(`Cannot finish in order: ${what} within ${drainMs} ms${because}`);
     this.name = "DrainTimeoutError";

@@ -18,6 +18,12 @@ export const MAGIC = "distchan";
 /** What a peer may send in all before the handshake is done (section 3). */
 export const MAX_HANDSHAKE_BYTES = 4096;
 
+/** The smallest and the largest `maxFrameBytes` there may be (section 10). */
+export const MIN_FRAME_BYTES = 1024, MAX_FRAME_BYTES = 0xffff_ffff;
+
+/** The largest concurrency that a worker may announce (section 10). */
+export const MAX_CONCURRENCY = 4096;
+
 /** A frame that holds this much is closed, and the next value starts another. */
 const FULL_FRAME_BYTES = 16 * 1024;
 

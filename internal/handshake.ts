@@ -19,8 +19,10 @@ import {
   FrameType,
   FrameWriter,
   MAGIC,
+  MAX_FRAME_BYTES,
   MAX_HANDSHAKE_BYTES,
   MAX_REASON,
+  MIN_FRAME_BYTES,
   PROTOCOL_VERSION,
   REJECT_CODES,
   saying,
@@ -38,14 +40,10 @@ import { reasonOf } from "./thrown.ts";
 export const NONCE_BYTES = 16;
 /** Bytes of a proof, and of a digest. */
 const DIGEST_BYTES = 32;
-/** The smallest `maxFrameBytes` that a peer may announce. */
-export const MIN_FRAME_BYTES = 1024;
-/** What transforms must leave of it for values. */
+/** What transforms must leave of a frame for values. */
 const MIN_PLAIN_BYTES = 256;
 /** Names of workers are cut to this length, in UTF-16 units. */
 const MAX_NAME = 200;
-/** The largest: what the frame's length can say. */
-export const MAX_FRAME_BYTES = 0xffff_ffff;
 
 const encoder = new CborEncoder(4);
 

@@ -9,6 +9,7 @@ import type { Codec } from "../codec.ts";
 import type { Dispatcher } from "./dispatcher.ts";
 import type { ItemFailure } from "./errors.ts";
 import type { ClientEvent, ServerEvent } from "./events.ts";
+import { MAX_CONCURRENCY, MAX_FRAME_BYTES, MIN_FRAME_BYTES } from "./frame.ts";
 import type { StandardSchemaV1 } from "./schema.ts";
 import { AES_GCM, type Transform } from "./transforms.ts";
 
@@ -669,7 +670,7 @@ const COMMON: Record<string, Check> = {
       : typeof v === "string"
       ? wellFormed(v)
       : null,
-  maxFrameBytes: integer(1024, 0xffff_ffff),
+  maxFrameBytes: integer(MIN_FRAME_BYTES, MAX_FRAME_BYTES),
   handshakeTimeoutMs: ms,
   heartbeat: record(HEARTBEAT, "heartbeat"),
 };
@@ -704,7 +705,7 @@ const SERVER: Record<string, Check> = {
       : oneOf("round-robin", "least-loaded")(v) &&
         '"round-robin", "least-loaded", { key(item) } or { pick(free, item) }',
   results: oneOf("keep", "discard"),
-  maxInFlightBytes: integer(1024, Number.MAX_SAFE_INTEGER, true),
+  maxInFlightBytes: integer(MIN_FRAME_BYTES, Number.MAX_SAFE_INTEGER, true),
   maxBufferedBytes: integer(1, Number.MAX_SAFE_INTEGER, true),
   maxQueued: integer(0, Number.MAX_SAFE_INTEGER, true),
   maxConnections: integer(1, Number.MAX_SAFE_INTEGER, true),
@@ -746,7 +747,7 @@ const caCerts = arrayOf(
 
 const SPAWN: Record<string, Check> = {
   count: integer(1, 1024),
-  concurrency: integer(1, 4096),
+  concurrency: integer(1, MAX_CONCURRENCY),
   name: text,
 };
 
@@ -790,7 +791,7 @@ const CONNECT: Record<string, Check> = {
 };
 
 const WORK: Record<string, Check> = {
-  concurrency: integer(1, 4096),
+  concurrency: integer(1, MAX_CONCURRENCY),
   signal,
   isolate: boolean,
   cancelGraceMs: ms,

@@ -37,7 +37,9 @@ export function afterEnd(what: string): TypeError {
 
 function queueFull(what: string, queued: number): RangeError {
   return new RangeError(
-    `Cannot ${what}: ${queued} items are queued, maxQueued is reached`,
+    `Cannot ${what}: ${queued} ${
+      queued === 1 ? "item is" : "items are"
+    } queued, maxQueued is reached`,
   );
 }
 

@@ -31,6 +31,7 @@ import {
   GOODBYE_CODES,
   type GoodbyeCode,
   ItemKind,
+  MAX_CONCURRENCY,
   MAX_HANDSHAKE_BYTES,
   MAX_REASON,
   Mode,
@@ -568,7 +569,8 @@ export class WorkerLink implements Worker {
     const adaptive = reader.readUint();
     reader.finish();
     if (
-      mode > 1 || adaptive > 1 || concurrency < 1 || concurrency > 4096 ||
+      mode > 1 || adaptive > 1 || concurrency < 1 ||
+      concurrency > MAX_CONCURRENCY ||
       (mode === Mode.STREAM && concurrency !== 1) ||
       window < 1 || window > 0xffff_ffff ||
       (this.#granted && mode !== this.mode)

@@ -980,7 +980,7 @@ both("DrainTimeoutError says what it was that held up the end", async (net) => {
   );
   assertEquals(
     await message((kit) => void kit.server.send(1)),
-    "Cannot finish in order: 1 items were not settled within 50 ms: there are no workers",
+    "Cannot finish in order: 1 item was not settled within 50 ms: there are no workers",
   );
 });
 

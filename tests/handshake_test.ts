@@ -13,11 +13,15 @@ import {
   type HandshakeErrorCode,
   ProtocolError,
 } from "../internal/errors.ts";
-import { FrameType, FrameWriter, REJECT_CODES } from "../internal/frame.ts";
+import {
+  FrameType,
+  FrameWriter,
+  MAX_FRAME_BYTES,
+  REJECT_CODES,
+} from "../internal/frame.ts";
 import {
   checkTerms,
   type Hello,
-  MAX_FRAME_BYTES,
   readHello,
   readReject,
   readWelcome,
