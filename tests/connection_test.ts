@@ -1,4 +1,7 @@
-/** When a connection writes: one value at once, many together. */
+/**
+ * When a connection writes, one value at once and many together; whom it leaves
+ * turns to; and how much of a refused peer it still reads.
+ */
 import { assertEquals, assertLess } from "@std/assert";
 import { setImmediate } from "node:timers/promises";
 import { Connection } from "../internal/connection.ts";
@@ -135,4 +138,42 @@ Deno.test("Connection leaves the event loop its turns, whatever a transform make
   await setImmediate();
   assertLess(told, 10, "two of them are a turn");
   connection.end();
+});
+
+/** How much is read of a peer that goes on sending after the last frame. */
+async function readAfterFinish(isKnown: boolean): Promise<number> {
+  const total = 4 * 1024 * 1024;
+  const ended = Promise.withResolvers<void>();
+  let read = 0;
+  const connection = new Connection({
+    read: (p) => {
+      const count = Math.min(p.length, total - read);
+      read += count;
+      return Promise.resolve(count === 0 ? null : count);
+    },
+    write: (bytes) => Promise.resolve(bytes.length),
+    close: () => {},
+  }, {
+    limit: 1024,
+    events: {
+      onFrame: () => {},
+      onBatch: () => {},
+      onFlush: () => {},
+      onDrain: () => {},
+      onViolation: () => {},
+      onEnd: () => ended.resolve(),
+    },
+  });
+  if (isKnown) connection.receiveLimit = 1024;
+  connection.finish();
+  connection.start();
+  await ended.promise;
+  return read;
+}
+
+Deno.test("Connection reads 1 MiB of a stranger that was refused, and all of a peer", async () => {
+  const stranger = await readAfterFinish(false);
+  assertLess(stranger, 1.5 * 1024 * 1024);
+  assertLess(1024 * 1024, stranger);
+  assertEquals(await readAfterFinish(true), 4 * 1024 * 1024);
 });
