@@ -1,7 +1,16 @@
 /** Memory is bounded: design section 3, "Back pressure". */
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertLess, assertRejects } from "@std/assert";
+import { Client } from "../mod.ts";
 import { both, Kit, type Net, QUIET, range } from "./_support/channel_kit.ts";
-import { Gate, moment, stateOf, until, within } from "./_support/within.ts";
+import { payload, ScriptedPeer, T } from "./_support/scripted_peer.ts";
+import {
+  Gate,
+  moment,
+  stateOf,
+  still,
+  until,
+  within,
+} from "./_support/within.ts";
 
 const forever = () => new Promise<never>(() => {});
 
@@ -174,6 +183,52 @@ both("Values of clients wait for credit, beside results", async (net) => {
   for await (const n of kit.server) assertEquals(n, next++);
   assertEquals(next, 10_000);
   await producing;
+});
+
+// The other way round, a worker that dies here loses the values of an item.
+Deno.test("An item is settled behind the values that were sent before, also if they wait", async () => {
+  const [server, conn] = ScriptedPeer.pair();
+  await using _ = server;
+  const client = new Client<string, string>(conn);
+  await server.greet();
+  const items = client[Symbol.asyncIterator]();
+  await server.until(T.CREDIT);
+  await server.say(T.CREDIT, 1, 1000);
+  const two = ["a", "b"].flatMap((item, i) => [i, payload(item)]);
+  await server.say(T.ITEM, 1, 0, 0, ...two);
+  await items.next();
+  client.send("A");
+  client.send("still A"); // there is credit for one
+  await items.next(); // asking for it settles the first
+  assertEquals((await server.next())?.type, T.VALUE);
+  await server.say(T.PING, 1);
+  assertEquals((await server.next())?.type, T.PONG, "no ACK before it");
+  await server.say(T.CREDIT, 2, 1000);
+  assertEquals((await server.next())?.fields, [payload("still A")]);
+  const ack = await server.next();
+  assertEquals([ack?.type, ack?.fields], [T.ACK, [0]]);
+  await client.abort();
+});
+
+Deno.test("Values that wait for credit leave no faster than the server reads", async () => {
+  const [server, conn] = ScriptedPeer.pair();
+  await using _ = server;
+  const client = new Client<string, Uint8Array>(conn);
+  await server.greet();
+  await client.opened;
+  const left: Promise<void>[] = [];
+  let count = 0;
+  for (let i = 0; i < 100; i++) {
+    const wait = client.send(new Uint8Array(16 * 1024));
+    assert(wait !== undefined, "there is no credit yet");
+    left.push(wait.then(() => void count++, () => {}));
+  }
+  await server.say(T.CREDIT, 1000, 100 * 1024 * 1024);
+  await still(() => count, "the server doesn't read");
+  assertLess(count, 50);
+  await server.until(T.VALUE);
+  await client.abort();
+  await Promise.all(left);
 });
 
 both('results: "discard": nothing is kept, nothing stops', async (net) => {

@@ -230,6 +230,27 @@ both("maxQueued counts what waits, not what was cancelled", async (net) => {
 });
 
 both(
+  "maxQueued doesn't count what was cancelled behind an item that waits",
+  async (net) => {
+    await using kit = new Kit<number, number>(net, { maxQueued: 3 });
+    const { server } = kit;
+    const controller = new AbortController();
+    const { signal } = controller;
+    const waiting = [server.submit(1)];
+    const cancelled = [
+      server.submit(2, { signal }),
+      server.submit(3, { signal }),
+    ];
+    controller.abort();
+    await Promise.allSettled(cancelled);
+    waiting.push(server.submit(4), server.submit(5));
+    await assertRejects(() => server.submit(6), RangeError);
+    await kit.worker((n) => n);
+    assertEquals(await Promise.all(waiting), [1, 4, 5]);
+  },
+);
+
+both(
   "submit() has its own queue: unread results don't hold it up",
   async (net) => {
     await using kit = new Kit<number, number>(net, { maxBufferedBytes: 1 });
