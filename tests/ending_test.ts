@@ -3,6 +3,7 @@ import {
   assert,
   assertEquals,
   assertInstanceOf,
+  assertMatch,
   assertRejects,
   assertStrictEquals,
 } from "@std/assert";
@@ -977,6 +978,17 @@ both("DrainTimeoutError says what it was that held up the end", async (net) => {
       await kit.active(1);
     }),
     "Cannot finish in order: the end was not reached within 50 ms: no goodbye from forgetful",
+  );
+  assertMatch(
+    await message(async (kit) => {
+      for (const n of range(11)) {
+        const client = await kit.client({ name: `forgetful-${n}` });
+        client.send(1);
+        client[Symbol.asyncIterator]();
+      }
+      await kit.active(11);
+    }),
+    /: no goodbye from forgetful-0, .*, forgetful-9, and others$/,
   );
   assertEquals(
     await message((kit) => void kit.server.send(1)),

@@ -321,6 +321,27 @@ Deno.test("hostile: who comes again and again with values fills no memory", asyn
   await server.close();
 });
 
+Deno.test("hostile: who comes again and again with tiny values fills no memory", async () => {
+  await using server = listen<number, number>({ port: 0 });
+  const { port } = server.addr;
+  const values = frame(T.VALUE, ...range(4096).map(() => payload(0)));
+  for (const _ of range(3)) {
+    await using peer = await ScriptedPeer.connect(port);
+    await peer.handshake();
+    await peer.until(T.CREDIT);
+    await peer.send(values);
+    await peer.say(T.GOODBYE, 0, "");
+    await peer.rest();
+  }
+  assertEquals(server.stats().unread, 3 * 4096);
+  await using peer = await ScriptedPeer.connect(port);
+  await peer.handshake();
+  await peer.say(T.VALUE, payload(0));
+  const [, reason] = (await peer.until(T.GOODBYE)).fields;
+  assertEquals(reason, "Cannot take VALUE: there is no credit for it");
+  await server.abort();
+});
+
 Deno.test("hostile: a reason is kept no longer than it may be on the wire", async () => {
   await using kit = await pool({ maxDeliveries: 2 });
   const long = "\0".repeat(3_000_000);
