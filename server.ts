@@ -190,8 +190,9 @@ export function listen<Item, Result>(
 }
 
 /**
- * The end of a channel that defines the work. Every item is received by exactly
- * one worker at a time; what workers write back comes out of it. It is a
+ * The end of a channel that defines the work. Every item is given to one worker,
+ * and to another only if that one is lost or falls silent; what workers write
+ * back comes out of it. It is a
  * `{ readable, writable }` pair, so a pool of workers is a `TransformStream`.
  *
  * @typeParam Item What is sent to workers.
