@@ -305,6 +305,10 @@ both("Server.workers and stats() tell what is so", async (net) => {
   assertEquals(stats.inFlight, 0);
   assert(stats.bytesIn > 0 && stats.bytesOut > 0);
   assertEquals(stats.workers.length, 1);
+  await server.abort();
+  const after = server.stats();
+  assert(after.bytesIn >= stats.bytesIn, "bytes of connections that are gone");
+  assert(after.bytesOut >= stats.bytesOut);
 });
 
 both(

@@ -598,6 +598,25 @@ both("end() after the channel was given up rejects with why", async (net) => {
   }
 });
 
+both(
+  "Cancelling readable lets a client that waits to send come to its end",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const { server } = kit;
+    const client = await kit.client();
+    const sending = (async () => {
+      for (const n of range(10_000)) await client.send(n);
+      await client.end();
+    })();
+    await until(() => server.stats().unread >= 4096, "its credit is used up");
+    assertEquals(await stateOf(sending), "pending");
+    await server.readable.cancel();
+    await within(sending, 5000, "all is sent");
+    await client.closed;
+    await server.closed;
+  },
+);
+
 both("Cancelling readable leaves submit() and map() alone", async (net) => {
   await using kit = new Kit<number, number>(net);
   const { server } = kit;

@@ -439,6 +439,34 @@ both(
 );
 
 both(
+  "resultSchema, async, of a worker: it leaves once what is being checked is answered",
+  async (net) => {
+    const gate = new Gate();
+    const resultSchema = schema<number, number>(async (n) => {
+      await gate.pass();
+      return n;
+    });
+    await using kit = new Kit<number, number>(net);
+    const leave = new AbortController();
+    const { done } = await kit.worker((n) => n, {
+      signal: leave.signal,
+      client: { resultSchema },
+    });
+    const result = kit.server.submit(7);
+    await until(() => gate.passing > 0, "the schema runs");
+    leave.abort();
+    await until(
+      () => kit.server.workers[0]?.state !== "active",
+      "the server knows that it leaves",
+    );
+    assertEquals(await stateOf(done), "pending");
+    gate.open();
+    assertEquals(await within(result, 5000, "its result"), 7);
+    await done;
+  },
+);
+
+both(
   "resultSchema, async: what is being checked is unfinished",
   async (net) => {
     const gate = new Gate();
