@@ -9,7 +9,7 @@
  * import { listen } from "@distchan/distchan/server";
  *
  * await using server = listen<string, string>({ port: 0 });
- * const { port } = server.addr as Deno.NetAddr;
+ * const { port } = server.addr;
  *
  * work<string, string>({ port }, (word) => word.toUpperCase());
  *
@@ -132,7 +132,7 @@ export type { Handler, WorkContext } from "./internal/work_loop.ts";
  * import { listen } from "@distchan/distchan/server";
  *
  * const server = listen<string, string>({ port: 0 });
- * const { port } = server.addr as Deno.NetAddr;
+ * const { port } = server.addr;
  * server.send("hello");
  * server.end();
  *
@@ -183,7 +183,7 @@ export async function connect<Item, Result>(
  * import { listen } from "@distchan/distchan/server";
  *
  * await using server = listen<number, number>({ port: 0 });
- * const { port } = server.addr as Deno.NetAddr;
+ * const { port } = server.addr;
  *
  * work<number, number>({ port }, async (n, { signal }) => {
  *   signal.throwIfAborted();
@@ -200,7 +200,7 @@ export async function connect<Item, Result>(
  * import { listen } from "@distchan/distchan/server";
  *
  * await using server = listen<number, number>({ port: 0 });
- * const { port } = server.addr as Deno.NetAddr;
+ * const { port } = server.addr;
  *
  * // Yours: new URL("./handler.ts", import.meta.url)
  * const handler = new URL("data:text/javascript,export default (n) => n * 2");
@@ -291,7 +291,7 @@ let workWith: (
  * import { listen } from "@distchan/distchan/server";
  *
  * await using server = listen<number, number>({ port: 0 });
- * const { port } = server.addr as Deno.NetAddr;
+ * const { port } = server.addr;
  *
  * const conn = await Deno.connect({ hostname: "127.0.0.1", port });
  * const client = new Client<number, number>(conn);

@@ -8,7 +8,7 @@
  * import { work } from "@distchan/distchan/client";
  *
  * await using server = listen<string, string>({ port: 0 });
- * const { port } = server.addr as Deno.NetAddr;
+ * const { port } = server.addr;
  * const worker = work<string, string>({ port }, (word) => word.toUpperCase());
  *
  * const words = ReadableStream.from(["hello", "world"]);
@@ -485,7 +485,7 @@ export class Server<Item = unknown, Result = unknown>
    * import { work } from "@distchan/distchan/client";
    *
    * await using server = listen<number, number>({ port: 0 });
-   * const { port } = server.addr as Deno.NetAddr;
+   * const { port } = server.addr;
    * work<number, number>({ port }, (n) => n * n, { concurrency: 4 });
    *
    * assertEquals(await Array.fromAsync(server.map([1, 2, 3])), [1, 4, 9]);

@@ -47,7 +47,7 @@ const NONCE_BYTES = 12;
  * const key = crypto.getRandomValues(new Uint8Array(32)); // on both machines
  * const transforms = [aesGcm(key)];
  * await using server = listen<string, string>({ port: 0, transforms });
- * const { port } = server.addr as Deno.NetAddr;
+ * const { port } = server.addr;
  * work<string, string>({ port, transforms }, (word) => word.toUpperCase());
  *
  * assertEquals(await server.submit("hello"), "HELLO");

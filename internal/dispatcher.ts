@@ -50,7 +50,7 @@ export interface WorkerInfo {
  * };
  *
  * await using server = listen<number, number>({ port: 0, dispatch: nearest });
- * const { port } = server.addr as Deno.NetAddr;
+ * const { port } = server.addr;
  * work<number, number>({ port }, (n) => n + 1);
  * assertEquals(await server.submit(1), 2);
  * ```

@@ -120,7 +120,7 @@ export type HandshakeErrorCode =
  * import { connect, HandshakeError, listen } from "@distchan/distchan";
  *
  * await using server = listen({ port: 0, signature: "thumbnails" });
- * const { port } = server.addr as Deno.NetAddr;
+ * const { port } = server.addr;
  *
  * const error = await assertRejects(() => connect({ port }), HandshakeError);
  * assertEquals(error.code, "signature");
@@ -157,7 +157,7 @@ export class HandshakeError extends Error {
  * import { connect, ConnectionLostError, listen } from "@distchan/distchan";
  *
  * const server = listen({ port: 0 });
- * const { port } = server.addr as Deno.NetAddr;
+ * const { port } = server.addr;
  * const client = await connect({ port });
  * await server.abort();
  *
@@ -204,7 +204,7 @@ export class ConnectionLostError extends Error {
  * } from "@distchan/distchan";
  *
  * await using server = listen<Uint8Array, number>({ port: 0 });
- * const { port } = server.addr as Deno.NetAddr;
+ * const { port } = server.addr;
  * const options = { port, maxFrameBytes: 1024 };
  * work<Uint8Array, number>(options, (bytes) => bytes.length);
  *
@@ -250,7 +250,7 @@ export class FrameTooLargeError extends RangeError {
  * import { type ItemFailure, listen, work } from "@distchan/distchan";
  *
  * await using server = listen<number, number>({ port: 0 });
- * const { port } = server.addr as Deno.NetAddr;
+ * const { port } = server.addr;
  * work<number, number>({ port }, (n) => {
  *   if (n < 0) throw new RangeError(`${n} has no root`);
  *   return Math.sqrt(n);
@@ -309,7 +309,7 @@ export class ItemFailure<Item = unknown> extends Error {
  * import { ItemFailure, listen, RemoteError, work } from "@distchan/distchan";
  *
  * await using server = listen<string, never>({ port: 0 });
- * const { port } = server.addr as Deno.NetAddr;
+ * const { port } = server.addr;
  * work<string, never>({ port }, (path) => {
  *   throw new TypeError(`${path} is no picture`);
  * });

@@ -44,7 +44,7 @@ const MIN_PIECE_BYTES = 512;
  *
  * const transforms = [gzip()];
  * await using server = listen<string, number>({ port: 0, transforms });
- * const { port } = server.addr as Deno.NetAddr;
+ * const { port } = server.addr;
  * work<string, number>({ port, transforms }, (text) => text.length);
  *
  * assertEquals(await server.submit("a".repeat(1_000_000)), 1_000_000);

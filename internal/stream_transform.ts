@@ -59,7 +59,7 @@ const PIECE_BYTES = 16 * 1024;
  *   port: 0,
  *   transforms: [deflate],
  * });
- * const { port } = server.addr as Deno.NetAddr;
+ * const { port } = server.addr;
  * work<string, number>({ port, transforms: [deflate] }, (text) => text.length);
  *
  * assertEquals(await server.submit("a".repeat(100_000)), 100_000);

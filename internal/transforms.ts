@@ -48,7 +48,7 @@ export interface OpenTransform {
  *   port: 0,
  *   transforms: [flipped],
  * });
- * const { port } = server.addr as Deno.NetAddr;
+ * const { port } = server.addr;
  * work<string, string>(
  *   { port, transforms: [flipped] },
  *   (word) => word.toUpperCase(),
