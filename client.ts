@@ -327,7 +327,7 @@ export class Client<Item = unknown, Result = unknown>
   #error: Error | null = null;
   /** Whether the connection is closed. */
   #hasEnded = false;
-  /** Forgets that it looks whether all is done; null: it doesn't. */
+  /** Calls off the look whether all is done; null: none is due. */
   #forgetFinish: (() => void) | null = null;
 
   /**
@@ -531,7 +531,7 @@ export class Client<Item = unknown, Result = unknown>
     }
   }
 
-  /** Null: all was over before, or was left; it might never be loaded. */
+  /** Null: all was over, or was left, before it was loaded, if it ever would be. */
   async #load(
     handler: URL,
     options: WorkOptions,

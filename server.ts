@@ -974,8 +974,8 @@ export class Server<Item = unknown, Result = unknown>
 
   /**
    * The first credit of a connection waits where much is unread: each has its
-   * own, and what it sent stays when it is gone. Who comes again and again would
-   * fill the memory.
+   * own, and what it sent stays when it is gone. A peer that came again and again
+   * would fill the memory.
    */
   #grantValues(): void {
     const { bytes, length } = this.#outlet;

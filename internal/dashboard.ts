@@ -159,7 +159,7 @@ export class Dashboard {
       stream.close();
     }
     this.#streams.clear();
-    // Who has asked half a question, or doesn't read, isn't waited for.
+    // A client that has sent half a request, or doesn't read, isn't waited for.
     const timer = setTimeout(() => this.#stop.abort(), CLOSE_MS);
     this.#http.shutdown().catch(() => {});
     await this.#http.finished.catch(() => {});
@@ -195,7 +195,7 @@ export class Dashboard {
     if (this.#streams.size === 0) return;
     const bytes = event("message", this.#snapshot());
     for (const stream of this.#streams) {
-      // Who doesn't read misses seconds, and memory stays as it is.
+      // A client that doesn't read misses seconds, and memory stays as it is.
       if (stream.desiredSize! > 0) stream.enqueue(bytes);
     }
   }

@@ -160,26 +160,26 @@ export class Delivery {
   /** Items that wait for their time to be tried again. */
   readonly #held = new Set<Item>();
   /**
-   * Who had room when all that are to be dispatched again had been asked for, by
-   * a strategy that chooses by the item: none of them is theirs.
+   * Workers that had room when a strategy that chooses by the item had been
+   * asked about every item to be dispatched again: none of those is theirs.
    */
   readonly #unasked = new Set<Worker>();
   readonly #deaths = new Deaths();
   #nextId = 0;
   #turn = 0;
   /**
-   * What the item that is dispatched asks of a worker: who has no room for it
-   * has none for its like. Not the item itself: a pointer to something new costs
-   * more than all the rest that is stored for it.
+   * What the item that is being dispatched asks of a worker: one that has no
+   * room for it has none for its like. Not the item itself: to store a pointer to
+   * something new costs more than all else that is stored for it.
    */
   #like = 0;
   /** Had room when it was last asked: the first to be asked again. */
   #roomy: Worker | null = null;
-  /** Whose item was the last that had not to wait: it is woken last. */
+  /** The way whose item was the last that didn't have to wait: it is woken last. */
   #ahead: Way | null = null;
-  /** Who is to be empty for a blamed item that any worker may get. */
+  /** The worker that is to be empty for a blamed item that any may get. */
   readonly #reservation = new Reservation<Worker>();
-  /** Who is to be empty for those that the strategy chose them for. */
+  /** Workers that are to be empty, each for blamed items that are its own. */
   readonly #chosen = new Set<Worker>();
   #busy = false;
   #again = false;
@@ -190,7 +190,7 @@ export class Delivery {
     if ((this.#like & BLAMED) === 0) {
       if (worker.isReserved) return false;
     } else if (worker.inFlight.count > 0) return false;
-    // Who holds it already, while it waits, is suspect: such a worker isn't open.
+    // A worker that holds it while it waits is suspect, and so isn't open.
     return true;
   };
 
@@ -386,13 +386,15 @@ export class Delivery {
   }
 
   /**
-   * Looks after who is reserved, and what is remembered of the dead; to be called
-   * from time to time, in ms.
+   * Looks after reservations, and what is remembered of deaths. To be called
+   * from time to time.
+   *
+   * @param now The time, in ms.
    */
   check(now: number): void {
     this.#deaths.tidy();
     if (this.#unasked.size > 0) {
-      // Who takes what may be another since, and nobody has told.
+      // An item may be another worker's by now, without anybody having told.
       this.#unasked.clear();
       this.pump();
     }

@@ -29,8 +29,8 @@ const MIN_PIECE_BYTES = 512;
  * frames become larger, and each costs about half a millisecond.
  *
  * With `aesGcm()` it goes first, `[gzip(), aesGcm(key)]`: what is encrypted
- * can't be compressed. Beware then that the size of a frame tells something of
- * its contents.
+ * can't be compressed. Beware then that the size of a frame says something
+ * about its contents.
  *
  * @param options The limit.
  * @returns The transform.

@@ -28,7 +28,7 @@ import {
 } from "./handshake.ts";
 import { plainLimit, type Transform, TransformChain } from "./transforms.ts";
 
-/** Whoever has not the secret is told so after this time, in ms. */
+/** A client that doesn't have the secret is told so after this time, in ms. */
 const AUTH_DELAY_MS = 100;
 
 /** What a server has to say. */

@@ -80,7 +80,7 @@ export class ServerWatch {
           for (const link of links) {
             const { connection, inFlight, concurrency } = link;
             connection.excuse(lateMs);
-            // Who was accepted only after it has lost nothing.
+            // One that was accepted after the pause has lost nothing.
             link.openedAt = Math.min(now, link.openedAt + lateMs);
             // Their results may be here, and not read yet.
             for (const entry of inFlight.oldest(concurrency)) {
@@ -119,7 +119,7 @@ export class ServerWatch {
     delivery.check(now);
     channel.checkReader(now);
     this.#checkStall(now);
-    // Who waits for a reader is told so, also when the workers have gone.
+    // Whoever waits for a reader is told so even when the workers have gone.
     if (
       links.size === 0 && delivery.alive === 0 && !channel.isUnread &&
       !this.#options.expectsItems()
@@ -137,7 +137,7 @@ export class ServerWatch {
     );
   }
 
-  /** Who asks for nothing for so long holds nothing up. */
+  /** A worker that asks for nothing for so long holds nothing up. */
   #checkExpected(link: WorkerLink, now: number): void {
     const { delivery, handshakeTimeoutMs } = this.#options;
     if (!link.isExpected || now - link.openedAt < handshakeTimeoutMs) return;

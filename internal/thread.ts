@@ -16,8 +16,8 @@ const BUNDLED =
  * or says through the `port` in it that it is unusable. A data: URL, so that
  * whatever goes wrong with the rest is told and not printed; and `self`, because
  * many libraries know a worker by it. The module stands in a variable, because
- * Deno type-checks what it can analyze: under `deno test` it would all of the
- * library, in each thread.
+ * Deno type-checks what it can analyze: under `deno test` it would check all of
+ * the library, in each thread.
  *
  * @param module The module's URL.
  * @param what What can't be started then, in words.

@@ -33,7 +33,7 @@ export function toError(thrown: unknown): Error {
         return thrown;
       }
     }
-    // Stacks tell more than who is told needs to know.
+    // Stacks tell more than the other end needs to know.
     text = typeof thrown === "string"
       ? thrown
       : Deno.inspect(thrown).replaceAll(/\n\s+at .*/g, "");
@@ -57,7 +57,7 @@ export function causesOf(thrown: unknown): string {
   const texts = [message];
   for (let at = cause; at !== undefined; at = at.cause) {
     const text = at.message === "" ? at.name : at.message;
-    // Who wraps an error often repeats it.
+    // An error that wraps another often repeats it.
     if (!texts.at(-1)!.includes(text)) texts.push(text);
   }
   return texts.slice(1).join(": ");
@@ -68,8 +68,8 @@ export interface ToThrownOptions {
   /** How many causes are carried. @default {8} */
   depth?: number;
   /**
-   * Whether stacks are: V8 makes one when it is asked for it, which takes longer
-   * than many an item does.
+   * Whether stacks are, too: V8 makes one when it is asked for it, which takes
+   * longer than many an item does.
    *
    * @default {true}
    */

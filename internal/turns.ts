@@ -16,7 +16,7 @@ const QUICK_MS = 0.2;
 /**
  * After so long it is a timer's turn, in ms, which costs 2 ms: those of
  * `setImmediate()` cost 1 µs, but while one follows the other Deno 2.9.6 looks
- * at sockets at every 61st only. For a timer its event loop sleeps, and looks
+ * at sockets only at every 61st. For a timer its event loop sleeps, and looks
  * at them.
  */
 const AWAKE_MS = 200;

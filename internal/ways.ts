@@ -92,7 +92,7 @@ export class ChannelWay implements Way {
           this.#places < delivery.places + delivery.excess));
   }
 
-  /** Only for who dispatches then: with a yes, nothing waits for a read. */
+  /** To be asked right before a dispatch: after a yes, nothing waits for a read. */
   hasPlace(): boolean {
     if (this.#isFree) {
       this.#starved = false;
