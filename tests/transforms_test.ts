@@ -371,6 +371,23 @@ Deno.test("TransformChain undoes a CONFIRM within bounds of its own", async () =
   assertEquals((await open.decodeConfirm(short)).length, MAX_CONFIRM_BYTES);
 });
 
+Deno.test("TransformChain tells transforms the bound of a CONFIRM while they undo it", async () => {
+  const limits: number[] = [];
+  const open = chain([{
+    name: "curious",
+    open: (context) => ({
+      encode: (bytes) => bytes,
+      decode: (bytes) => {
+        limits.push(context.maxBytes);
+        return bytes;
+      },
+    }),
+  }], { maxBytes: 1 << 22 });
+  await open.decodeConfirm(new Uint8Array(1));
+  await open.decode(new Uint8Array(1));
+  assertEquals(limits, [MAX_CONFIRM_BYTES, 1 << 22]);
+});
+
 Deno.test("aesGcm makes the bytes of PROTOCOL.md", async () => {
   const body = (name: string) => golden(`aes ${name}`).slice(4);
   const read = (name: string) => {
