@@ -388,6 +388,24 @@ Deno.test("TransformChain tells transforms the bound of a CONFIRM while they und
   assertEquals(limits, [MAX_CONFIRM_BYTES, 1 << 22]);
 });
 
+Deno.test("TransformChain bounds what comes out of each transform that doesn't itself", async () => {
+  const sized = (name: string, bytes: number) => ({
+    name,
+    open: () => ({
+      encode: (bytes: Uint8Array) => bytes,
+      decode: () => new Uint8Array(bytes),
+    }),
+  });
+  const open = chain([sized("small", 1), sized("large", 11)], { maxBytes: 10 });
+  await assertRejects(
+    () => open.decode(new Uint8Array(1)),
+    Error,
+    'transform "large" failed: more than 10 bytes come out of it',
+  );
+  const small = chain([sized("small", 10)], { maxBytes: 10 });
+  assertEquals((await small.decode(new Uint8Array(1))).length, 10);
+});
+
 Deno.test("aesGcm makes the bytes of PROTOCOL.md", async () => {
   const body = (name: string) => golden(`aes ${name}`).slice(4);
   const read = (name: string) => {
