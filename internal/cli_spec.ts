@@ -122,7 +122,7 @@ const MAP: CommandSpec = {
     {
       name: "retries",
       value: "N",
-      help: "try an item whose handler failed so many times more",
+      help: "try an item whose handler failed up to N times again",
     },
     {
       name: "timeout",
@@ -177,7 +177,7 @@ const WORK: CommandSpec = {
   details: [
     "MODULE.ts: its default export is called with every item, and what it " +
     "returns is the item's result; what it throws, the item's failure. Without " +
-    "-j in this thread, one after the other; with -j in so many isolates.",
+    "-j in this thread, one after the other; with -j in N isolates.",
     "COMMAND is run for every item, without a shell. {} in its arguments is " +
     "replaced by the item; without {} the item is on its standard input. What it " +
     "prints is the result. An exit status other than 0 is the item's failure, " +
@@ -202,7 +202,7 @@ const WORK: CommandSpec = {
     {
       name: "give-up",
       value: "SECONDS",
-      help: "end after so long without a server (default 60), or never",
+      help: "end after SECONDS without a server (default 60), or never",
     },
     {
       name: "name",
