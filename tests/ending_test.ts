@@ -599,6 +599,25 @@ both("end() after the channel was given up rejects with why", async (net) => {
 });
 
 both(
+  "A client hands back any number of items, in frames as small as may be",
+  async (net) => {
+    await using kit = new Kit<number, number>(net, { maxFrameBytes: 1024 });
+    const { server } = kit;
+    const client = await kit.client({ prefetch: 1000 });
+    const items = client[Symbol.asyncIterator]();
+    for (const n of range(1000)) server.send(n);
+    assertEquals((await items.next()).value, 0);
+    await until(() => server.stats().inFlight === 1000, "it holds them all");
+    await client.close();
+    const { code } = await kit.event("disconnected");
+    assertEquals(code, "normal");
+    assertEquals(server.stats().settled, 1);
+    assertEquals(server.stats().pending, 999);
+    await server.abort();
+  },
+);
+
+both(
   "Cancelling readable lets a client that waits to send come to its end",
   async (net) => {
     await using kit = new Kit<number, number>(net);
