@@ -7,8 +7,13 @@
 
 /** How much work is kept queued at each worker, in ms. */
 const QUEUED_MS = 20;
-/** Rates are measured over at least so long, in ms. */
+/** Rates are measured over at least so long, in ms; from afar, half the way. */
 const MEASURE_MS = 1;
+/**
+ * The best rate counts for so many round trips: where a segment of TCP was lost,
+ * nothing comes for one or two, and then all at once.
+ */
+const PEAK_ROUND_TRIPS = 4;
 /**
  * Items that take so long, in ms, are no matter of a slow way or a busy machine:
  * nobody needs more than one of them in advance.
@@ -57,7 +62,7 @@ export function usefulShareOf(workers: number, rttMs: number): number {
  * How many items the dispatcher keeps at one worker: enough that the worker is
  * never idle, and no more, so that items balance over workers. It starts at one
  * more than the worker executes at once, doubles when the worker runs dry, and
- * never stays above what the worker settles in about 20 ms (and a round trip).
+ * never stays above what the worker settles in about 20 ms (and two round trips).
  * Once it is full, a long queue is refilled when half of it is done: so many
  * items share a frame and a write, and the worker has the other half meanwhile.
  */
@@ -76,6 +81,9 @@ export class AdaptiveWindow {
   #low = Infinity;
   /** Since when the worker has nothing; 0: it has something, or had just now. */
   #emptyAt = 0;
+  /** The best rate lately, in items a ms, and when it was measured. */
+  #peak = 0;
+  #peakAt = 0;
 
   /**
    * @param concurrency The items that the worker executes at once.
@@ -114,23 +122,36 @@ export class AdaptiveWindow {
     this.#low = Math.min(this.#low, inFlight);
     if (inFlight === 0) this.#emptyAt = now;
     const elapsed = now - this.#since;
+    const { rttMs } = this;
     if (elapsed < MEASURE_MS) return;
-    const rate = this.#settled / elapsed;
-    const queued = Math.max(1, Math.ceil(rate * (QUEUED_MS + this.rttMs)));
-    // What is on the way, there or back, isn't queued at the worker.
-    const isDry = this.#low <= this.#concurrency + rate * this.rttMs;
+    const isEmptied = this.#low === 0 && this.#settled >= this.size;
+    // Unless it is nearer than it seemed.
+    if (elapsed < rttMs / 2 && !isEmptied) return;
+    let rate = this.#settled / elapsed;
+    if (rate < this.#peak && now - this.#peakAt < PEAK_ROUND_TRIPS * rttMs) {
+      rate = this.#peak;
+    } else {
+      this.#peak = rate;
+      this.#peakAt = now;
+    }
+    // What is on the way, there or back, isn't queued at the worker. Where a
+    // segment was lost, that takes a round trip more.
+    const wayMs = 2 * rttMs;
+    const isDry = this.#low <= this.#concurrency + rate * wayMs;
+    // Of one that is dry the rate tells how few it was sent, not what it can do.
+    const mostMs = QUEUED_MS + (isDry ? 2 * wayMs : wayMs);
+    const queued = Math.max(1, Math.ceil(rate * mostMs));
     const grown = isDry ? this.size * 2 : this.size;
     // All that it may hold came back at once and nothing was left: it waits for
     // us, on a slow way or a busy machine, whatever rate that makes.
-    const isStarved = this.#low === 0 && this.#settled >= this.size &&
-      rate * HEAVY_MS > this.#concurrency;
+    const isStarved = isEmptied && rate * HEAVY_MS > this.#concurrency;
     const most = isStarved ? grown : this.#concurrency + queued;
     const atMost = Math.min(
       this.#limit,
       Math.max(share, this.#concurrency + 1),
     );
     this.size = Math.min(atMost, grown, most);
-    const queue = this.size - this.#concurrency - Math.ceil(rate * this.rttMs);
+    const queue = this.size - this.#concurrency - Math.ceil(rate * wayMs);
     this.refillAt = this.size -
       (queue < LONG_QUEUE ? 1 : Math.min(queue >> 1, REFILL));
     this.#since = now;

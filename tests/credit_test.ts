@@ -212,6 +212,51 @@ Deno.test("AdaptiveWindow queues more for a far worker", () => {
   assertLess(far.size, 500);
 });
 
+/**
+ * A worker that is `rttMs` away and settles an item in `itemMs`. Of a third of
+ * the items a segment is lost: they, and what is behind them, come a round trip
+ * later. Returns how many items it settled from one time to another, in ms.
+ */
+function lossy(
+  window: AdaptiveWindow,
+  { rttMs, itemMs, from, to }: {
+    rttMs: number;
+    itemMs: number;
+    from: number;
+    to: number;
+  },
+): number {
+  const rng = seeded("loss");
+  const due: number[] = [];
+  let last = 0, settled = 0;
+  window.rttMs = rttMs;
+  for (let now = 1; now < to; now++) {
+    let count = 0;
+    for (; due.length > 0 && due[0]! <= now; count++) due.shift();
+    if (count > 0) window.settled(count, due.length, now);
+    if (now >= from) settled += count;
+    while (due.length < window.size) {
+      if (due.length === 0) window.busy(now);
+      const wayMs = rng.chance(1 / 3) ? rttMs * 2 : rttMs;
+      last = Math.max(now + wayMs, last + itemMs);
+      due.push(last);
+    }
+  }
+  return settled;
+}
+
+Deno.test("AdaptiveWindow keeps a far worker busy though segments are lost", () => {
+  for (const rttMs of [30, 150]) {
+    const itemMs = 2;
+    const window = new AdaptiveWindow(1, MAX_WINDOW);
+    const from = 5000, to = 15_000;
+    const settled = lossy(window, { rttMs, itemMs, from, to });
+    assertGreater(settled, 0.8 * (to - from) / itemMs, `${rttMs} ms away`);
+    // It doesn't hold much more than what is on the way.
+    assertLess(window.size, 1 + (20 + 4 * rttMs) / itemMs);
+  }
+});
+
 Deno.test("CreditUse is closed until the first credit", () => {
   const use = new CreditUse();
   assertFalse(use.open);
