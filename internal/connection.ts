@@ -156,6 +156,8 @@ export class Connection {
    * promise: the peer's silence means nothing then.
    */
   isDeaf = false;
+  /** When something was last said to the peer, by `performance.now()`. */
+  saidAt: number = performance.now();
   /** Since when a write waits for the peer, by `performance.now()`; 0: none. */
   writingSince = 0;
   /** Since when the rest of a frame is missing, likewise; 0: none. */
@@ -446,6 +448,7 @@ export class Connection {
           }
           await this.#writeAll(bytes.subarray(from, length));
         }
+        this.saidAt = this.writingSince;
         this.writingSince = 0;
         this.bytesOut += sent;
         giveBuffer(bytes);

@@ -21,6 +21,8 @@ export interface Audible {
   readonly heardAt: number;
   /** Whether this end doesn't listen now. */
   readonly isDeaf: boolean;
+  /** When this end last said something, in ms. */
+  readonly saidAt: number;
   /** What has waited for the peer longest, and how long, in ms. */
   stall(now: number): { what: string; ms: number };
 }
@@ -52,8 +54,10 @@ export class Heartbeat {
    * @param heardAt When the peer was last heard, in ms; null: this end doesn't
    * listen now, so it can't judge, but it goes on to say something itself.
    * @param now The time, in ms.
+   * @param saidAt When this end last said something: what the peer asks may be
+   * behind a long frame that is coming, and this end is silent meanwhile.
    */
-  judge(heardAt: number | null, now: number): Verdict {
+  judge(heardAt: number | null, now: number, saidAt = now): Verdict {
     const isDeaf = heardAt === null;
     heardAt ??= now;
     if (heardAt !== this.#heardAt) {
@@ -70,10 +74,9 @@ export class Heartbeat {
     );
     if (silence >= dropMs) return "drop";
     if (silence >= timeoutMs && !this.suspect) return "suspect";
-    if (
-      (silence >= interval || isDeaf) && now - this.#pingedAt >= interval
-    ) return "ping";
-    return "fine";
+    const mayAsk = now - this.#pingedAt >= interval;
+    const isDue = silence >= interval || isDeaf || now - saidAt >= interval;
+    return isDue && mayAsk ? "ping" : "fine";
   }
 
   /**
@@ -89,9 +92,9 @@ export class Heartbeat {
     if (ms >= this.#options.dropMs) {
       return { verdict: "drop", reason: `${what} for ${Math.round(ms)} ms` };
     }
-    const { heardAt, isDeaf } = connection;
+    const { heardAt, isDeaf, saidAt } = connection;
     return {
-      verdict: this.judge(isDeaf ? null : heardAt, now),
+      verdict: this.judge(isDeaf ? null : heardAt, now, saidAt),
       reason: `nothing was heard for ${Math.round(now - heardAt)} ms`,
     };
   }

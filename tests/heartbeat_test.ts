@@ -37,6 +37,17 @@ Deno.test("Heartbeat asks nobody who is heard", () => {
   }
 });
 
+Deno.test("Heartbeat pings a peer who is heard, and was told nothing for long", () => {
+  const heartbeat = new Heartbeat(OPTIONS, 1);
+  assertEquals(heartbeat.judge(8, 9, 0), "fine");
+  assertEquals(heartbeat.judge(9, 10, 0), "ping");
+  heartbeat.ping(10);
+  assertEquals(heartbeat.judge(19, 19, 0), "fine", "the ping waits to be sent");
+  assertEquals(heartbeat.judge(20, 20, 0), "ping");
+  heartbeat.ping(20);
+  assertEquals(heartbeat.judge(30, 30, 21), "fine");
+});
+
 Deno.test("Heartbeat forgets silence when the peer is heard", () => {
   const heartbeat = new Heartbeat(OPTIONS, 1);
   silence(heartbeat, 29);

@@ -249,6 +249,39 @@ both(
   },
 );
 
+/** A frame comes so slowly that what was asked behind it isn't heard for long. */
+async function asksBeside(peer: ScriptedPeer, type: number): Promise<void> {
+  let isAsked = false;
+  const asked = peer.until(T.PING, 3000).then(() => isAsked = true);
+  await peer.send(new Uint8Array([0, 0, 255, 0, type]));
+  const trickle = async () => {
+    while (!isAsked && await peer.send(new Uint8Array(1))) await moment(5);
+  };
+  await Promise.race([asked, trickle()]);
+  assert(isAsked, "it says that it is there");
+}
+
+both(
+  "Who reads a long frame says something meanwhile, on both ends",
+  async (net) => {
+    const heartbeat = { intervalMs: 40, timeoutMs: 1000, dropMs: 10_000 };
+    await using kit = new Kit<number, number>(net, { heartbeat });
+    await using worker = await scripted(kit);
+    worker.answersPings = false;
+    await worker.until(T.PING); // right behind the handshake
+    await asksBeside(worker, T.RESULT);
+
+    const [server, conn] = ScriptedPeer.pair();
+    await using client = new Client(conn, { heartbeat });
+    await server.greet();
+    await client.opened;
+    server.answersPings = false;
+    await asksBeside(server, T.ITEM);
+    await client.abort();
+    await server[Symbol.asyncDispose]();
+  },
+);
+
 both("A handshake that stalls has a deadline, on both ends", async (net) => {
   await using kit = new Kit<number, number>(net, { handshakeTimeoutMs: 100 });
   await using peer = new ScriptedPeer(await kit.dial());
