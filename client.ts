@@ -624,9 +624,15 @@ export class Client<Item = unknown, Result = unknown>
     if (this.#intake.runner !== null) this.#intake.leave();
     else {
       this.#intake.close();
-      this.#endValues();
-      this.#inlet.fail(new TypeError("Cannot write: the client is closed"));
-      this.#finishSoon();
+      const finish = () => {
+        this.#endValues();
+        this.#finishSoon();
+      };
+      const isDry = this.#inlet.finish(
+        new TypeError("Cannot write: the client is closed"),
+      );
+      if (isDry === undefined) finish();
+      else isDry.then(finish);
     }
     return this.#closed.promise;
   }

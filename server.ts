@@ -655,7 +655,8 @@ export class Server<Item = unknown, Result = unknown>
 
   /**
    * Finishes in order: no more items are taken, those that were are settled,
-   * and the workers end.
+   * and the workers end. What was written to `writable` before it is taken, also
+   * if it waits in the stream.
    *
    * @param options `drainMs`: how long it may take, in ms; 30,000 by default.
    * If it is called again, the first call's counts.
@@ -800,8 +801,12 @@ export class Server<Item = unknown, Result = unknown>
   }
 
   async #close(drainMs: number): Promise<void> {
-    this.#end();
-    this.#inlet.fail(afterEnd("write"));
+    const isDry = this.#inlet.finish(afterEnd("write"));
+    if (isDry === undefined) this.#end();
+    else {
+      this.#submits.close(afterEnd("submit"));
+      isDry.then(() => void this.#end());
+    }
     for (const map of [...this.#maps]) map.finish(afterEnd("map"));
     if (this.#phase === "aborted") return this.#closed.promise;
     const isInTime = await settledWithin(this.#closed.promise, drainMs);
@@ -874,7 +879,7 @@ export class Server<Item = unknown, Result = unknown>
     }
     this.#phase = "finished";
     this.#outlet.end();
-    this.#inlet.fail(afterEnd("write"));
+    this.#inlet.finish(afterEnd("write"));
     this.#shutDown("normal", "the server has finished");
   }
 

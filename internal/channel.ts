@@ -42,6 +42,8 @@ const OPEN = 0, ENDED = 1, FAILED = 2;
 const BURST_BYTES = 64 * 1024;
 /** Values that are read, or written, before the clock is looked at. */
 const MAX_READS = 64, MAX_WRITES = 64;
+/** In so many microtasks a stream comes to what waits in it: twice what it takes. */
+const STREAM_TICKS = 16;
 
 /** Values on their way out to the user. */
 export class Outlet<T, From = null> {
@@ -342,6 +344,14 @@ export class Inlet<T> {
   #stream: WritableStream<T> | null = null;
   #controller: WritableStreamDefaultController | null = null;
   readonly #turns = new Turns(MAX_WRITES);
+  /** Values that were written, and those of them that the stream gave. */
+  #written = 0;
+  #taken = 0;
+  /** What the last of these waits for. */
+  #left: Promise<void> | undefined;
+  /** Values above this number were written too late. */
+  #last = Infinity;
+  #end: { reason: unknown; isDry: Promise<void> | undefined } | null = null;
   #error: { reason: unknown } | null = null;
 
   /**
@@ -399,8 +409,29 @@ export class Inlet<T> {
       },
       write: (value) => this.#write(value),
       close: () => this.#sink.end(),
-    }, { highWaterMark: 1 });
+    }, {
+      highWaterMark: 1,
+      size: () => {
+        this.#written++;
+        return 1;
+      },
+    });
     return this.#stream;
+  }
+
+  /**
+   * No more values: what was written is still taken, the stream's own `close()`
+   * too, what is written from now on is refused. Then the stream errors.
+   *
+   * @returns A promise of that; undefined where there is no stream.
+   */
+  finish(reason: unknown): Promise<void> | undefined {
+    if (this.#end !== null) return this.#end.isDry;
+    this.#last = this.#written;
+    this.#end = { reason, isDry: undefined };
+    if (this.#stream === null) this.fail(reason);
+    else if (this.#error === null) this.#end.isDry = this.#dry(reason);
+    return this.#end.isDry;
   }
 
   /** The stream errors. */
@@ -410,11 +441,26 @@ export class Inlet<T> {
     this.#controller?.error(reason);
   }
 
-  /** Where there is always room, whoever writes would never wait for anything. */
   #write(value: T): Promise<void> | undefined {
+    if (++this.#taken > this.#last) return rejected(this.#end!.reason);
+    return this.#left = this.#take(value);
+  }
+
+  /** Where there is always room, whoever writes would never wait for anything. */
+  #take(value: T): Promise<void> | undefined {
     const left = this.#sink.write(value);
     if (left !== undefined || !this.#turns.isDue()) return left;
     return new Promise((resolve) => this.#turns.next(resolve));
+  }
+
+  /** Nobody is told what waits in a stream, nor that it is to be closed. */
+  async #dry(reason: unknown): Promise<void> {
+    for (let taken = -1; taken !== this.#taken;) {
+      taken = this.#taken;
+      await this.#left?.catch(() => {});
+      for (let i = 0; i < STREAM_TICKS; i++) await null;
+    }
+    this.fail(reason);
   }
 
   #choose(face: "writable" | "send()"): void {

@@ -321,6 +321,62 @@ both("close() while a write is blocked dispatches it", async (net) => {
   assertEquals(await Array.fromAsync(server.readable), [1]);
 });
 
+both("close() takes what was written to writable before it", async (net) => {
+  for (const isBlocked of [false, true]) {
+    await using kit = new Kit<number, number>(net);
+    const { server } = kit;
+    if (!isBlocked) await kit.worker((n) => n);
+    const writer = server.writable.getWriter();
+    const before = [...range(3).map((n) => writer.write(n)), writer.close()];
+    const closing = server.close();
+    if (isBlocked) {
+      assertEquals(await stateOf(closing), "pending");
+      await kit.worker((n) => n);
+    }
+    await within(Promise.all(before), 1000, "written and closed");
+    await within(closing, 1000, "closed");
+    assertEquals(await Array.fromAsync(server.readable), range(3));
+  }
+});
+
+both("close() lets a writer's close() resolve", async (net) => {
+  for (const isFirst of [true, false]) {
+    await using kit = new Kit<number, number>(net);
+    const { server } = kit;
+    const writer = server.writable.getWriter();
+    const first = isFirst ? writer.close() : server.close();
+    const second = isFirst ? server.close() : writer.close();
+    await within(Promise.all([first, second]), 1000, "both");
+    await server.closed;
+  }
+});
+
+both("close() refuses what is written in the same turn", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const { server } = kit;
+  await kit.worker((n) => n);
+  const writer = server.writable.getWriter();
+  const before = writer.write(1);
+  const closing = server.close();
+  await assertRejects(() => writer.write(2), TypeError, "takes no more items");
+  await Promise.all([before, closing]);
+  assertEquals(await Array.fromAsync(server.readable), [1]);
+});
+
+both("close() right behind writer.abort(r) rejects with r", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const { server } = kit;
+  const writer = server.writable.getWriter();
+  const reason = new Error("enough");
+  const written = writer.write(1);
+  const aborted = writer.abort(reason);
+  const closing = server.close();
+  for (const promise of [written, closing, server.closed]) {
+    assertStrictEquals(await assertRejects(() => promise), reason);
+  }
+  await aborted;
+});
+
 both(
   "close() past drainMs aborts, and names what is unfinished",
   async (net) => {
@@ -834,6 +890,17 @@ both("client.close() delivers what was sent before", async (net) => {
   for (const n of range(100)) client.send(n);
   await client.close();
   assertEquals(kit.server.stats().unread, 100);
+});
+
+both("client.close() delivers what was written before", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const client = await kit.client();
+  const writer = client.writable.getWriter();
+  const before = [...range(3).map((n) => writer.write(n)), writer.close()];
+  const closing = client.close();
+  await assertRejects(() => writer.write(3), TypeError);
+  await within(Promise.all([...before, closing]), 1000, "all is there");
+  assertEquals(kit.server.stats().unread, 3);
 });
 
 both("client: await using closes it", async (net) => {
