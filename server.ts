@@ -537,7 +537,7 @@ export class Server<Item = unknown, Result = unknown>
     });
     if (!run.isOver) {
       if (this.#phase === "aborted") run.stop(this.#abortReason);
-      else if (this.#channel.isClosed) run.stop(afterEnd("map"));
+      else if (this.#submits.isClosed) run.stop(afterEnd("map"));
       else this.#maps.add(run);
     }
     return run as unknown as AsyncIterableIterator<Result>;

@@ -297,6 +297,11 @@ export class SubmitWay implements Way {
     this.#host = host;
   }
 
+  /** Whether no more items are taken: then no other way takes any either. */
+  get isClosed(): boolean {
+    return this.#closed !== null;
+  }
+
   hasPlace(): boolean {
     return true;
   }

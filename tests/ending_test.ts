@@ -363,6 +363,29 @@ both("close() refuses what is written in the same turn", async (net) => {
   assertEquals(await Array.fromAsync(server.readable), [1]);
 });
 
+both(
+  "close() refuses other ways in at once, before writable is dry",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const { server } = kit;
+    const writer = server.writable.getWriter();
+    const written = writer.write(1);
+    const closing = server.close();
+    await assertRejects(
+      () => server.submit(2),
+      TypeError,
+      "takes no more items",
+    );
+    await assertRejects(
+      () => server.map([3]).next(),
+      TypeError,
+      "no more items",
+    );
+    await kit.worker((n) => n);
+    await within(Promise.all([written, closing]), 1000, "closed");
+  },
+);
+
 both("close() right behind writer.abort(r) rejects with r", async (net) => {
   await using kit = new Kit<number, number>(net);
   const { server } = kit;
