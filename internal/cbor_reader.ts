@@ -11,7 +11,7 @@ import { keepFreedMemory } from "./freed_memory.ts";
 import type { Aside } from "./long_string.ts";
 
 /** The byte that ends an item of indefinite length. */
-export const BREAK = 0xff;
+const BREAK = 0xff;
 
 /** Additional information of a head: the length is indefinite. */
 export const INDEFINITE = 31;

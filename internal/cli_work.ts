@@ -23,6 +23,7 @@ import {
 import { readRunnable, type Runnable, toUsable } from "./cli_module.ts";
 import { excerpt } from "./cli_output.ts";
 import { StopSignals } from "./cli_signals.ts";
+import { MAX_CONCURRENCY } from "./frame.ts";
 import { reasonOf } from "./thrown.ts";
 
 const GIVE_UP_MS = 60_000;
@@ -37,7 +38,7 @@ export async function work(args: Arguments): Promise<number> {
     throw new UsageError("which server? Give --connect HOST:PORT");
   }
   const address = parseAddress(connect, "--connect", { minPort: 1 });
-  const jobs = args.count("jobs", 1, 4096);
+  const jobs = args.count("jobs", 1, MAX_CONCURRENCY);
   const giveUpMs = args.ms("give-up", true) ?? GIVE_UP_MS;
   const ca = await readAuthorities(args);
   const secret = await readSecret(args);
