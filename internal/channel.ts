@@ -455,6 +455,7 @@ export class Inlet<T> {
 
   /** Nobody is told what waits in a stream, nor that it is to be closed. */
   async #dry(reason: unknown): Promise<void> {
+    await null; // called in a write, perhaps: what that waits for comes first
     for (let taken = -1; taken !== this.#taken;) {
       taken = this.#taken;
       await this.#left?.catch(() => {});

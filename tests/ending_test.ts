@@ -339,6 +339,31 @@ both("close() takes what was written to writable before it", async (net) => {
   }
 });
 
+both("close() in a schema takes what was written before it", async (net) => {
+  let closing: Promise<void> | undefined;
+  await using kit: Kit<number, number> = new Kit<number, number>(net, {
+    itemSchema: {
+      "~standard": {
+        version: 1,
+        vendor: "test",
+        validate: (value) => {
+          (closing ??= kit.server.close()).catch(() => {});
+          return { value: value as number };
+        },
+      },
+    },
+  });
+  const { server } = kit;
+  const writer = server.writable.getWriter();
+  const written = range(3).map((n) => writer.write(n));
+  await until(() => closing !== undefined, "the schema has closed");
+  assertEquals(await stateOf(written[1]!), "pending");
+  await kit.worker((n) => n);
+  await within(Promise.all(written), 1000, "all are taken");
+  await within(closing!, 1000, "closed");
+  assertEquals(await Array.fromAsync(server.readable), range(3));
+});
+
 both("close() lets a writer's close() resolve", async (net) => {
   for (const isFirst of [true, false]) {
     await using kit = new Kit<number, number>(net);
