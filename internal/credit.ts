@@ -62,9 +62,10 @@ export function usefulShareOf(workers: number, rttMs: number): number {
  * How many items the dispatcher keeps at one worker: enough that the worker is
  * never idle, and no more, so that items balance over workers. It starts at one
  * more than the worker executes at once, doubles when the worker runs dry, and
- * never stays above what the worker settles in about 20 ms (and two round trips).
- * Once it is full, a long queue is refilled when half of it is done: so many
- * items share a frame and a write, and the worker has the other half meanwhile.
+ * never stays above what the worker settles in about 20 ms (and a round trip, or
+ * two from afar). Once it is full, a long queue is refilled when half of it is
+ * done: so many items share a frame and a write, and the worker has the other
+ * half meanwhile.
  */
 export class AdaptiveWindow {
   /** The items that may be at the worker. */
@@ -125,10 +126,11 @@ export class AdaptiveWindow {
     const { rttMs } = this;
     if (elapsed < MEASURE_MS) return;
     const isEmptied = this.#low === 0 && this.#settled >= this.size;
+    const farMs = rttMs > NEAR_MS ? rttMs : 0;
     // Unless it is nearer than it seemed.
-    if (elapsed < rttMs / 2 && !isEmptied) return;
+    if (elapsed < farMs / 2 && !isEmptied) return;
     let rate = this.#settled / elapsed;
-    if (rate < this.#peak && now - this.#peakAt < PEAK_ROUND_TRIPS * rttMs) {
+    if (rate < this.#peak && now - this.#peakAt < PEAK_ROUND_TRIPS * farMs) {
       rate = this.#peak;
     } else {
       this.#peak = rate;
@@ -136,10 +138,10 @@ export class AdaptiveWindow {
     }
     // What is on the way, there or back, isn't queued at the worker. Where a
     // segment was lost, that takes a round trip more.
-    const wayMs = 2 * rttMs;
+    const wayMs = rttMs + farMs;
     const isDry = this.#low <= this.#concurrency + rate * wayMs;
     // Of one that is dry the rate tells how few it was sent, not what it can do.
-    const mostMs = QUEUED_MS + (isDry ? 2 * wayMs : wayMs);
+    const mostMs = QUEUED_MS + wayMs + (isDry ? 2 * farMs : 0);
     const queued = Math.max(1, Math.ceil(rate * mostMs));
     const grown = isDry ? this.size * 2 : this.size;
     // All that it may hold came back at once and nothing was left: it waits for

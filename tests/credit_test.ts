@@ -257,6 +257,15 @@ Deno.test("AdaptiveWindow keeps a far worker busy though segments are lost", () 
   }
 });
 
+Deno.test("AdaptiveWindow queues no more for a near worker whose machine is busy", () => {
+  const rttMs = 18, itemMs = 2;
+  for (let to = 2000; to < 10_000; to += 500) {
+    const window = new AdaptiveWindow(1, MAX_WINDOW);
+    lossy(window, { rttMs, itemMs, from: 0, to });
+    assertLessOrEqual(window.size, 1 + (20 + rttMs) / itemMs);
+  }
+});
+
 Deno.test("CreditUse is closed until the first credit", () => {
   const use = new CreditUse();
   assertFalse(use.open);
