@@ -209,7 +209,7 @@ function countSlow(
       at,
     );
   }
-  reader.pairs += groups ** 2 + (classes > 0 ? source.length ** 2 : 0);
+  reader.pairs += groups ** 2 + (classes > 0 ? pairsInClasses(source) : 0);
   if (reader.pairs > MAX_PAIRS) {
     reader.fail(
       `regular expressions have more than ${MAX_PAIRS} pairs of named groups, or of characters with the flag v`,
@@ -227,6 +227,22 @@ function countSlow(
       at,
     );
   }
+}
+
+/** Pairs of characters in one class; those of classes in it are its own. */
+function pairsInClasses(source: string): number {
+  let pairs = 0, depth = 0, from = 0;
+  for (let i = 0; i < source.length; i++) {
+    const character = source[i];
+    if (character === "\\") i++;
+    else if (character === "[") {
+      if (depth++ === 0) from = i;
+    } else if (character === "]" && depth > 0 && --depth === 0) {
+      pairs += (i + 1 - from) ** 2;
+    }
+  }
+  // V8 reads one without an end, too, before it finds that.
+  return depth > 0 ? pairs + (source.length - from) ** 2 : pairs;
 }
 
 function regExpArray(reader: CborReader, at: number): RegExp {

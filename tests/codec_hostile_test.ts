@@ -387,6 +387,19 @@ Deno.test("codec: regular expressions of many groups, or with v of long classes,
   ];
   for (let i = 0; i < 2; i++) codec.decode(payload(...good));
   refuse(payload(...good, [characters(1), "v"], [groups(40), ""]), "pairs of");
+  const unended = characters(4000).slice(0, -1);
+  for (const source of [unended, `[\\]${unended}`, `[[a]${unended}`]) {
+    refuse(payload([source, "v"]), "pairs of named groups");
+  }
+  // What is in no class is compared with nothing.
+  const long = `[a-z]${"\\]x".repeat(2000)}`;
+  const many = Array.from(
+    { length: 1000 },
+    (_, i) => new RegExp(`[a-z]${"x".repeat(100)}${i}`, "v"),
+  );
+  for (const list of [[new RegExp(long, "v")], many]) {
+    assertEquals(codec.decode(codec.encode(list)), list);
+  }
 });
 
 Deno.test("codec: text longer than any string is a DecodeError", () => {
