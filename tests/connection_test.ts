@@ -3,6 +3,7 @@
  * turns to; and how much of a refused peer it still reads.
  */
 import { assertEquals, assertLess } from "@std/assert";
+import { setTimeout } from "node:timers";
 import { setImmediate } from "node:timers/promises";
 import { Connection } from "../internal/connection.ts";
 import { FrameType } from "../internal/frame.ts";
@@ -138,6 +139,43 @@ Deno.test("Connection leaves the event loop its turns, whatever a transform make
   await setImmediate();
   assertLess(told, 10, "two of them are a turn");
   connection.end();
+});
+
+Deno.test("Connection under a flood waits for a timer now and then, if there are others", async () => {
+  const total = 5 * 150_000;
+  const pauses: number[][] = [];
+  const ended = Promise.withResolvers<void>();
+  let told = 0, sent = 0;
+  const connection = new Connection({
+    read: (p) => {
+      if (sent >= total) return Promise.resolve(null);
+      for (let i = 0; i < p.length; i++) p[i] = sent++ % 5 < 3 ? 0 : 1;
+      return Promise.resolve(p.length);
+    },
+    write: (bytes) => Promise.resolve(bytes.length),
+    close: () => {},
+  }, {
+    limit: 1024,
+    isCrowded: () => {
+      // This timer is set before the connection's, and so is due before it.
+      const pause = [told];
+      pauses.push(pause);
+      setTimeout(() => pause.push(told), 0);
+      return true;
+    },
+    events: {
+      onFrame: () => void told++,
+      onBatch: () => {},
+      onFlush: () => {},
+      onDrain: () => {},
+      onViolation: () => {},
+      onEnd: () => ended.resolve(),
+    },
+  });
+  connection.start();
+  await ended.promise;
+  assertEquals(pauses.length, 2, "each of 16 MiB, at 261 bytes a frame");
+  for (const [from, to] of pauses) assertEquals(from, to, "nothing is told");
 });
 
 /** How much is read of a peer that goes on sending after the last frame. */
