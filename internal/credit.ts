@@ -97,6 +97,11 @@ export class AdaptiveWindow {
     this.refillAt = this.size - 1;
   }
 
+  /** A round trip was measured. The shortest counts: others have waited somewhere. */
+  measured(rttMs: number): void {
+    this.rttMs = this.rttMs === 0 ? rttMs : Math.min(this.rttMs, rttMs);
+  }
+
   /** The worker gets an item after it had none: the time between is no work. */
   busy(now: number): void {
     // Settled and given another before the settlement was told: no time passed.

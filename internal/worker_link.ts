@@ -585,7 +585,7 @@ export class WorkerLink implements Worker {
       ? new AdaptiveWindow(concurrency, window)
       : null;
     // The first PONG mostly came before.
-    if (this.#adaptive !== null) this.#adaptive.rttMs = this.#rttMs ?? 0;
+    if (this.#rttMs !== undefined) this.#adaptive?.measured(this.#rttMs);
     this.#credit = window;
     this.#setWindow();
     this.#isSated = this.isExpected = false;
@@ -627,10 +627,7 @@ export class WorkerLink implements Worker {
     reader.finish();
     if (rtt === undefined) return;
     this.#rttMs = rtt;
-    if (this.#adaptive !== null) {
-      const { rttMs } = this.#adaptive;
-      this.#adaptive.rttMs = rttMs === 0 ? rtt : Math.min(rttMs, rtt);
-    }
+    this.#adaptive?.measured(rtt);
   }
 
   #onGoodbye(reader: CborDecoder): void {

@@ -212,6 +212,15 @@ Deno.test("AdaptiveWindow queues more for a far worker", () => {
   assertLess(far.size, 500);
 });
 
+Deno.test("AdaptiveWindow.measured() keeps the shortest round trip", () => {
+  const window = new AdaptiveWindow(1, MAX_WINDOW);
+  const kept = [30, 200, 10, 20].map((rttMs) => {
+    window.measured(rttMs);
+    return window.rttMs;
+  });
+  assertEquals(kept, [30, 30, 10, 10]);
+});
+
 /**
  * A worker that is `rttMs` away and settles an item in `itemMs`. Of a third of
  * the items a segment is lost: they, and what is behind them, come a round trip
