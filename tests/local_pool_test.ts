@@ -234,6 +234,26 @@ test("a pool that crashes again and again aborts the server", async () => {
   await assertRejects(() => server.closed, Error, "gave up");
 });
 
+test("a pool goes on though its threads crash, if they finish something first", async () => {
+  await using server = listen<number, number>({
+    port: 0,
+    maxDeliveries: 100,
+    retry: { attempts: 100, backoffMs: 1 },
+  });
+  server.spawn(
+    // Each thread fails once, which settles nothing yet, and ends itself then.
+    module(`let isSecond = false;
+    export default (n, { attempt }) => {
+      if (attempt > 22) return n;
+      if (isSecond) Deno.exit(3);
+      isSecond = true;
+      throw new Error("once more");
+    }`),
+    { count: 1 },
+  );
+  assertEquals(await server.submit(1), 1);
+});
+
 test("a module that can't be used aborts the server, and says why", async () => {
   for (
     const [code, why] of [
