@@ -345,6 +345,69 @@ both("map({ onFailure }) skips failures and goes on, in order", async (net) => {
   }
 });
 
+both("map({ onFailure }) ends with what onFailure throws", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  await kit.worker((n) => {
+    if (n === 1) throw new Error("one");
+    return n;
+  });
+  const error = new Error("that is too much");
+  const source = new Source();
+  const caught = await (async () => {
+    const onFailure = () => {
+      throw error;
+    };
+    for await (const n of kit.server.map(source, { onFailure })) {
+      assertEquals(n, 0);
+    }
+  })().catch((e) => e);
+  assertStrictEquals(caught, error);
+  assertEquals(source.closed, 1);
+});
+
+both(
+  "map() takes nothing more of its source once an item has failed",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const gate = new Gate();
+    await kit.worker(async (n) => {
+      if (n === 0) await gate.pass();
+      if (n === 1) throw new Error("one");
+      return n;
+    }, { concurrency: 2 });
+    const source = new Source(1000);
+    const results = kit.server.map(source);
+    const first = results.next();
+    await kit.event("failed");
+    const { taken } = source;
+    await until(() => {
+      const { pending, inFlight } = kit.server.stats();
+      return pending === 0 && inFlight === 1;
+    }, "what was taken is settled, but the first");
+    gate.open();
+    assertEquals((await first).value, 0);
+    await assertRejects(() => results.next(), ItemFailure);
+    assertEquals(source.taken, taken);
+  },
+);
+
+both(
+  "maps beside each other take 64 items ahead at most, whatever their window",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const sources = [new Source(1000), new Source(1000)];
+    for (const source of sources) {
+      kit.server.map(source, { window: 1000 }).next().catch(() => {});
+    }
+    // Nobody is there to take them.
+    await until(
+      () => sources.every(({ taken }) => taken >= 64),
+      "items wait for their turn",
+    );
+    assertEquals(sources.map(({ taken }) => taken), [64, 64]);
+  },
+);
+
 both("map({ settled: true }) yields an outcome for every item", async (net) => {
   await using kit = new Kit<number, string>(net);
   await kit.worker((n) => {
@@ -414,6 +477,33 @@ both(
   },
 );
 
+both("map(): a source that has thrown isn't closed as well", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  await kit.worker(() => new Promise<never>(() => {}));
+  const threw = Promise.withResolvers<void>();
+  let calls = 0, closed = 0;
+  const results = kit.server.map({
+    [Symbol.asyncIterator]: () => ({
+      next: () => {
+        if (calls++ === 0) return Promise.resolve({ value: 1, done: false });
+        threw.resolve();
+        return Promise.reject(new Error("the source broke"));
+      },
+      return: () => {
+        closed++;
+        return Promise.resolve({ value: undefined, done: true });
+      },
+    }),
+  });
+  const first = results.next();
+  await threw.promise;
+  await moment(0);
+  await results.return!();
+  // Whoever stops a map wants to hear nothing of it any more.
+  await first.catch(() => {});
+  assertEquals(closed, 0);
+});
+
 both(
   "map() throws a failure that is before the end of its source",
   async (net) => {
@@ -467,6 +557,26 @@ both(
     await until(() => source.closed === 1, "the source is closed");
   },
 );
+
+both("map({ signal }) listens no longer than it runs", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  await kit.worker((n) => n);
+  const { signal } = new AbortController();
+  let listeners = 0;
+  const { addEventListener, removeEventListener } = signal;
+  signal.addEventListener = function (...args: unknown[]) {
+    listeners++;
+    return addEventListener.apply(this, args as never);
+  };
+  signal.removeEventListener = function (...args: unknown[]) {
+    listeners--;
+    return removeEventListener.apply(this, args as never);
+  };
+  const results = kit.server.map(range(3), { signal });
+  assertEquals(listeners, 1);
+  assertEquals(await Array.fromAsync(results), range(3));
+  assertEquals(listeners, 0);
+});
 
 both(
   "map({ signal }): a signal that is aborted already takes nothing",
