@@ -73,6 +73,29 @@ Deno.test("WorkLoop: slow handlers behind quick ones don't keep the event loop",
   assertEquals(settled, 1064);
 });
 
+Deno.test("WorkLoop begins nothing that couldn't be answered yet", () => {
+  const begun: number[] = [];
+  let isBusy = true;
+  const loop = new WorkLoop((n: number) => void begun.push(n), 2, {
+    scope: null,
+    isBusy: () => isBusy,
+    result: () => isBusy = begun.length === 2,
+    done: () => {},
+    error: () => {},
+    value: () => undefined,
+    onIdle: () => {},
+  });
+  for (const n of [1, 2, 3]) for (const item of items(n, 1, n)) loop.push(item);
+  loop.run();
+  assertEquals(begun, []);
+  isBusy = false;
+  loop.goOn();
+  assertEquals(begun, [1, 2], "the second answer was too much");
+  isBusy = false;
+  loop.goOn();
+  assertEquals(begun, [1, 2, 3]);
+});
+
 Deno.test("Turns: whoever waits between steps needs no turn", async () => {
   using clock = new Clock();
   const turns = new Turns(64);
