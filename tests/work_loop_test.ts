@@ -2,6 +2,7 @@
  * `work()` without the connection.
  */
 import { assert, assertEquals, assertRejects } from "@std/assert";
+import { setImmediate } from "node:timers/promises";
 import {
   type Client,
   connect,
@@ -20,7 +21,7 @@ import { MapRun } from "../internal/map_run.ts";
 import { Turns } from "../internal/turns.ts";
 import type { WorkItem } from "../internal/work_items.ts";
 import { WorkLoop } from "../internal/work_loop.ts";
-import { moment, until, within } from "./_support/within.ts";
+import { until, within } from "./_support/within.ts";
 
 /** A clock that goes when it is told to. */
 class Clock implements Disposable {
@@ -96,13 +97,56 @@ Deno.test("WorkLoop begins nothing that couldn't be answered yet", () => {
   assertEquals(begun, [1, 2, 3]);
 });
 
+Deno.test("WorkLoop.cancel(): who asks for its signal later sees it aborted", () => {
+  let signal: (() => AbortSignal) | undefined;
+  const loop = new WorkLoop(
+    (_item, context) => {
+      signal = () => context.signal;
+      return new Promise(() => {});
+    },
+    1,
+    {
+      scope: null,
+      isBusy: () => false,
+      result: () => {},
+      done: () => {},
+      error: () => {},
+      value: () => undefined,
+      onIdle: () => {},
+    },
+  );
+  loop.push(items(0, 1, null)[0]!);
+  loop.run();
+  loop.cancel(0);
+  assertEquals(signal!().reason.name, "AbortError");
+});
+
+Deno.test("WorkLoop.cancel() of the last item that waits leaves it idle", () => {
+  const told: string[] = [];
+  const loop = new WorkLoop(() => {}, 1, {
+    scope: null,
+    isBusy: () => true,
+    result: () => {},
+    done: () => {},
+    error: (item) => told.push(`error ${item.delivery}`),
+    value: () => undefined,
+    onIdle: () => told.push("idle"),
+  });
+  for (const item of items(0, 2, null)) loop.push(item);
+  loop.run();
+  loop.cancel(1);
+  assertEquals(told, ["error 1"]);
+  loop.cancel(0);
+  assertEquals(told, ["error 1", "error 0", "idle"]);
+});
+
 Deno.test("Turns: whoever waits between steps needs no turn", async () => {
   using clock = new Clock();
   const turns = new Turns(64);
   for (let n = 0; n < 100; n++) {
     clock.now += 100;
     assertEquals(turns.isDue(), false);
-    await moment(0);
+    await setImmediate();
   }
   // Whoever doesn't, does.
   clock.now += 100;
