@@ -467,6 +467,29 @@ both(
 );
 
 both(
+  "resultSchema, async, of a worker: no more items are begun than may run at once",
+  async (net) => {
+    const gate = new Gate();
+    const resultSchema = schema<number, number>(async (n) => {
+      await gate.pass();
+      return n;
+    });
+    await using kit = new Kit<number, number>(net);
+    let begun = 0;
+    await kit.worker((n) => {
+      begun++;
+      return n;
+    }, { concurrency: 2, client: { prefetch: 10, resultSchema } });
+    const results = range(10).map((n) => kit.server.submit(n));
+    await until(() => gate.passing >= 2, "the schema runs");
+    await until(() => kit.server.stats().inFlight === 10, "all are there");
+    assertEquals([begun, gate.passing], [2, 2]);
+    gate.open();
+    assertEquals(await Promise.all(results), range(10));
+  },
+);
+
+both(
   "resultSchema, async: what is being checked is unfinished",
   async (net) => {
     const gate = new Gate();
