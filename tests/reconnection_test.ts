@@ -1,6 +1,7 @@
 import { assertEquals } from "@std/assert";
 import { ConnectionLostError, HandshakeError } from "../internal/errors.ts";
 import { Reconnection } from "../internal/reconnection.ts";
+import { within } from "./_support/within.ts";
 
 const lost = new ConnectionLostError("reset", "connection reset");
 const rim = { random: () => 1, now: 0 };
@@ -63,4 +64,15 @@ Deno.test("Reconnection.next() believes a refused secret the second time", () =>
   assertEquals(reconnection.next(refused, 0), null);
   reconnection.opened(0);
   assertEquals(reconnection.next(refused, 0), 200);
+});
+
+Deno.test("Reconnection.wait() ends at once if nobody wants it any more", async () => {
+  const reconnection = new Reconnection(undefined, rim);
+  const over = new AbortController();
+  const waits = [
+    reconnection.wait(60_000, AbortSignal.abort()),
+    reconnection.wait(60_000, over.signal),
+  ];
+  over.abort();
+  await within(Promise.all(waits), 5000, "both have ended");
 });
