@@ -31,3 +31,16 @@ Deno.test("ShapeCache.learn() leaves what is known while it learns no more", () 
   const last = encoded("key 1023");
   assertEquals(cache.root.next(last, 0, last.length)?.key, "key 1023");
 });
+
+Deno.test("Shape.next() looks at 16 keys at most", () => {
+  const cache = new ShapeCache();
+  const isKnown = (key: string) => {
+    const bytes = encoded(key);
+    return cache.root.next(bytes, 0, bytes.length) !== null;
+  };
+  const keys = Array.from({ length: 17 }, (_, i) => `key ${i}`);
+  for (const key of keys.slice(0, 16)) learn(cache, key);
+  assertEquals(keys.filter(isKnown), keys.slice(0, 16));
+  learn(cache, keys[16]!);
+  assertEquals(keys.filter(isKnown), keys.slice(16));
+});
