@@ -467,6 +467,26 @@ both(
 );
 
 both(
+  "resultSchema of a server: values that don't pass take no room from others",
+  async (net) => {
+    const resultSchema = schema<number, number>((n) => {
+      if (n < 0) return n;
+      throw { message: "it isn't negative" };
+    });
+    let failures = 0;
+    const onFailure = () => void failures++;
+    await using kit = new Kit<number, number>(net, { resultSchema, onFailure });
+    const client = await kit.client();
+    const results = kit.server[Symbol.asyncIterator]();
+    // More than may be unread at once.
+    for (const n of range(5000)) await client.send(n);
+    await client.send(-1);
+    assertEquals((await results.next()).value, -1);
+    assertEquals(failures, 5000);
+  },
+);
+
+both(
   "resultSchema, async, of a worker: no more items are begun than may run at once",
   async (net) => {
     const gate = new Gate();
