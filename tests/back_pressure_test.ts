@@ -1,6 +1,6 @@
 /** Memory is bounded: design section 3, "Back pressure". */
 import { assert, assertEquals, assertLess, assertRejects } from "@std/assert";
-import { Client } from "../mod.ts";
+import { Client, ConnectionLostError } from "../mod.ts";
 import { both, Kit, type Net, QUIET, range } from "./_support/channel_kit.ts";
 import { payload, ScriptedPeer, T } from "./_support/scripted_peer.ts";
 import {
@@ -208,6 +208,23 @@ Deno.test("An item is settled behind the values that were sent before, also if t
   const ack = await server.next();
   assertEquals([ack?.type, ack?.fields], [T.ACK, [0]]);
   await client.abort();
+});
+
+Deno.test("send() that waits for room rejects once the connection is lost", async () => {
+  const [server, conn] = ScriptedPeer.pair();
+  await using _ = server;
+  const client = new Client<string, string>(conn);
+  await server.greet();
+  await client.opened;
+  await server.say(T.CREDIT, 1, 1000);
+  await server.say(T.PING, 1);
+  await server.until(T.PONG);
+  const room = client.send("A");
+  await server.until(T.VALUE); // this one has left: the next has no room
+  assert(room !== undefined);
+  await client.abort();
+  const waits = within(room, 5000, "it is told");
+  await assertRejects(() => waits, ConnectionLostError);
 });
 
 Deno.test("Values that wait for credit leave no faster than the server reads", async () => {
