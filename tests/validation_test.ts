@@ -20,6 +20,7 @@ import {
   type ValidationIssue,
   work,
 } from "../mod.ts";
+import { SchemaQueue } from "../internal/schema.ts";
 import { both, Kit, range } from "./_support/channel_kit.ts";
 import { Gate, moment, stateOf, until, within } from "./_support/within.ts";
 
@@ -465,6 +466,24 @@ both(
     await done;
   },
 );
+
+Deno.test("SchemaQueue tells values in order though only some take their time", async () => {
+  const gate = new Gate();
+  const queue = new SchemaQueue(
+    schema<number, number>((n) => n === 1 ? gate.pass().then(() => n) : n),
+  );
+  const told: unknown[] = [];
+  for (const n of [0, 1, 2]) {
+    queue.check(
+      n,
+      (checked) => told.push((checked as { value: number }).value),
+    );
+  }
+  assertEquals(told, [0]);
+  gate.open();
+  await queue.last;
+  assertEquals([told, queue.pending], [[0, 1, 2], 0]);
+});
 
 both(
   "resultSchema of a server: values that don't pass take no room from others",
