@@ -3,7 +3,9 @@
  * section 3, "Items" and "Nothing is lost with a worker".
  */
 import { assertEquals } from "@std/assert";
+import { Client } from "../mod.ts";
 import { both, Kit, range } from "./_support/channel_kit.ts";
+import { payload, ScriptedPeer, T } from "./_support/scripted_peer.ts";
 import { Gate, moment, stateOf, until, within } from "./_support/within.ts";
 
 const forever = () => new Promise<never>(() => {});
@@ -341,4 +343,30 @@ both("A late result of a lost worker's item is not doubled", async (net) => {
   await reading;
   assertEquals(got.toSorted((a, b) => a - b), range(50));
   assertEquals(server.stats().settled, 50);
+});
+
+Deno.test("Leaving by signal hands back at once what comes after it", async () => {
+  const [server, conn] = ScriptedPeer.pair();
+  await using _ = server;
+  const client = new Client<number, number>(conn, { prefetch: 4 });
+  await server.greet();
+  const gate = new Gate();
+  const leave = new AbortController();
+  const done = client.work(async (n) => (await gate.pass(), n * 10), {
+    signal: leave.signal,
+  });
+  await server.until(T.CREDIT);
+  await server.say(T.ITEM, 1, 1, 0, 0, payload(1));
+  await until(() => gate.passing === 1, "it is executed");
+  leave.abort();
+  assertEquals((await server.until(T.LEAVE)).fields, []);
+  // These were under way: nobody waits for them until the first is done.
+  await server.say(T.ITEM, 1, 1, 1, 1, payload(2), 2, payload(3));
+  assertEquals((await server.until(T.LEAVE)).fields, [1, 2]);
+  gate.open();
+  const { fields } = await server.until(T.RESULT);
+  assertEquals(fields, [0, payload(10)]);
+  await server.until(T.GOODBYE);
+  await server.say(T.GOODBYE, 0, "");
+  await done;
 });
