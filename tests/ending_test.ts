@@ -702,6 +702,26 @@ both("end() after the channel was given up rejects with why", async (net) => {
   }
 });
 
+both("Client.work({ signal }) listens no longer than it runs", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const { signal } = new AbortController();
+  let listeners = 0;
+  const { addEventListener, removeEventListener } = signal;
+  signal.addEventListener = function (...args: unknown[]) {
+    listeners++;
+    return addEventListener.apply(this, args as never);
+  };
+  signal.removeEventListener = function (...args: unknown[]) {
+    listeners--;
+    return removeEventListener.apply(this, args as never);
+  };
+  const { done } = await kit.worker((n) => n, { signal });
+  assertEquals(listeners, 1);
+  await kit.server.close();
+  await done;
+  assertEquals(listeners, 0);
+});
+
 both(
   "A client hands back any number of items, in frames as small as may be",
   async (net) => {
