@@ -48,8 +48,6 @@ export class ItemSource implements AsyncIterableIterator<unknown, undefined> {
   readonly #options: ItemSourceOptions;
   readonly #separator: number;
   #isStopped = false;
-  /** Ends the wait for the read that is under way. */
-  #onStop: (() => void) | null = null;
   #texts: (string | null)[] = [];
   #at = 0;
   #rest: Uint8Array[] = [];
@@ -68,7 +66,7 @@ export class ItemSource implements AsyncIterableIterator<unknown, undefined> {
   /** No more items, not even those that are read. */
   stop(): void {
     this.#isStopped = true;
-    this.#onStop?.();
+    // Ends the wait for a read that is under way, too.
     this.#reader.cancel().catch(() => {});
   }
 
@@ -119,8 +117,8 @@ export class ItemSource implements AsyncIterableIterator<unknown, undefined> {
     this.#texts = [];
     this.#at = 0;
     while (this.#texts.length === 0) {
-      const step = await this.#read();
-      if (step === null || this.#isStopped) return false;
+      const step = await this.#reader.read();
+      if (this.#isStopped) return false;
       if (step.done) {
         if (this.#restBytes === 0) {
           this.hasEnded = true;
@@ -131,17 +129,6 @@ export class ItemSource implements AsyncIterableIterator<unknown, undefined> {
       } else this.#cut(step.value);
     }
     return true;
-  }
-
-  /**
-   * Null: it was stopped. No race with a promise that outlives it, which would
-   * keep all that was ever read.
-   */
-  #read(): Promise<ReadableStreamReadResult<Uint8Array> | null> {
-    return new Promise((resolve, reject) => {
-      this.#onStop = () => resolve(null);
-      this.#reader.read().then(resolve, reject);
-    });
   }
 
   #cut(chunk: Uint8Array): void {
