@@ -492,6 +492,7 @@ Deno.test("map refuses command lines that make no sense", async () => {
       [["--local=0", UPPER], "--local is 0 and there is no --listen"],
       [["--isolate", "--", "echo"], "--isolate is for workers"],
       [["--timeout=-1", UPPER], "expected seconds above 0"],
+      [["--timeout=0", UPPER], "expected seconds above 0"],
       [["--frobnicate", UPPER], "there is no option --frobnicate"],
       [[UPPER, "--", "echo"], "expected one of them"],
       [[UPPER, MOODY], "2 modules"],
