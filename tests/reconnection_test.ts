@@ -76,3 +76,9 @@ Deno.test("Reconnection.wait() ends at once if nobody wants it any more", async 
   over.abort();
   await within(Promise.all(waits), 5000, "both have ended");
 });
+
+Deno.test("Reconnection.next() gives up at once where a permission is missing", () => {
+  const reconnection = new Reconnection(options, rim);
+  const error = new Deno.errors.NotCapable("Requires net access");
+  assertEquals(reconnection.next(error, 0), null);
+});
