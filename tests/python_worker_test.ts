@@ -8,7 +8,8 @@ import {
 import { ItemFailure, listen, RemoteError, type ServerEvent } from "../mod.ts";
 import { Folder } from "./_support/folder.ts";
 import { Process, ROOT } from "./_support/process.ts";
-import { until } from "./_support/within.ts";
+import { ScriptedPeer, T } from "./_support/scripted_peer.ts";
+import { moment, until } from "./_support/within.ts";
 import {
   commandsIn,
   freePort,
@@ -50,20 +51,23 @@ function test(name: string, fn: () => Promise<void>): void {
 interface Options {
   args?: string[];
   secret?: string;
+  env?: Record<string, string>;
 }
 
 /** Starts the worker with a function of tests/_support/python_handlers.py. */
 function startPython(
   port: number,
   handler: string,
-  { args = [], secret = "" }: Options = {},
+  { args = [], secret = "", env = {} }: Options = {},
 ): Process {
   return new Process(python!, [
     WORKER,
     `--port=${port}`,
     ...args,
     `${HANDLERS}:${handler}`,
-  ], { env: { PYTHONDONTWRITEBYTECODE: "1", DISTCHAN_SECRET: secret } });
+  ], {
+    env: { PYTHONDONTWRITEBYTECODE: "1", DISTCHAN_SECRET: secret, ...env },
+  });
 }
 
 function portOfServer(server: { addr: Deno.Addr }): number {
@@ -252,6 +256,30 @@ test("answers PINGs while its handler computes", async () => {
     events.filter(({ type }) => type === "suspect" || type === "disconnected"),
     [],
   );
+});
+
+test("says that it is there while a long frame comes", async () => {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  await using _worker = startPython(listener.addr.port, "echo", {
+    env: { PING_SECONDS: "0.2" },
+  });
+  await using server = new ScriptedPeer(await listener.accept());
+  server.answersPings = false;
+  await server.greet();
+  await server.until(T.CREDIT);
+  await server.send(new Uint8Array([0, 1, 0, 0, T.ITEM]));
+  let isAsked = false;
+  const asked = server.until(T.PING, 5000).then(({ fields }) => {
+    isAsked = true;
+    assert(fields[0] !== 0, "PONG alone has the token 0");
+  });
+  const trickle = async () => {
+    while (!isAsked) {
+      await server.send(new Uint8Array(1));
+      await moment(5);
+    }
+  };
+  await Promise.all([asked, trickle()]);
 });
 
 test("is told what nobody waits for any more", async () => {

@@ -121,6 +121,7 @@ class _Socket:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._lock = threading.Lock()
         self._buffer = bytearray()
+        self._said_at = time.monotonic()
 
     def start(self):
         """The handshake is over: waits are bounded by `read()` from now on."""
@@ -133,6 +134,7 @@ class _Socket:
     def write(self, frame):
         try:
             with self._lock:
+                self._said_at = time.monotonic()
                 self._socket.sendall(frame)
         except OSError as error:
             raise ConnectionLost(f"couldn't write: {error}") from error
@@ -171,6 +173,10 @@ class _Socket:
         while not select.select([self._socket], [], [], PING_SECONDS)[0]:
             if time.monotonic() > deadline:
                 raise ConnectionLost(f"silent for {DROP_SECONDS} s")
+            on_silence()
+        # What the server asks may be behind a long frame that is still coming.
+        is_silent = time.monotonic() - self._said_at >= PING_SECONDS
+        if is_silent and not self._lock.locked():
             on_silence()
 
 
@@ -353,7 +359,7 @@ class _Connection:
             self._turns.put(Violation(f"a frame with wrong fields: {error}"))
 
     def _ask(self):
-        self._write(PING, 0)  # 6.: nothing came for a while
+        self._write(PING, 1)  # 6.: nothing came, or was said, for a while
 
     def _take(self, kind, *fields):
         """Does what a frame says; true if it is the last one."""

@@ -6,6 +6,9 @@ import time
 
 import cbor2
 
+if "PING_SECONDS" in os.environ:
+    sys.modules["distchan"].PING_SECONDS = float(os.environ["PING_SECONDS"])
+
 
 def echo(item, _context):
     return item
