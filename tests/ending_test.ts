@@ -15,6 +15,7 @@ import {
   Server,
 } from "../mod.ts";
 import { both, Kit, range } from "./_support/channel_kit.ts";
+import { countListeners } from "./_support/listeners.ts";
 import { MemoryListener } from "./_support/memory_pair.ts";
 import { T } from "./_support/scripted_peer.ts";
 import { scripted } from "./_support/task_kit.ts";
@@ -705,21 +706,12 @@ both("end() after the channel was given up rejects with why", async (net) => {
 both("Client.work({ signal }) listens no longer than it runs", async (net) => {
   await using kit = new Kit<number, number>(net);
   const { signal } = new AbortController();
-  let listeners = 0;
-  const { addEventListener, removeEventListener } = signal;
-  signal.addEventListener = function (...args: unknown[]) {
-    listeners++;
-    return addEventListener.apply(this, args as never);
-  };
-  signal.removeEventListener = function (...args: unknown[]) {
-    listeners--;
-    return removeEventListener.apply(this, args as never);
-  };
+  const listeners = countListeners(signal);
   const { done } = await kit.worker((n) => n, { signal });
-  assertEquals(listeners, 1);
+  assertEquals(listeners, { added: 1, removed: 0 });
   await kit.server.close();
   await done;
-  assertEquals(listeners, 0);
+  assertEquals(listeners, { added: 1, removed: 1 });
 });
 
 both(

@@ -9,6 +9,7 @@ import {
 } from "@std/assert";
 import { ItemFailure, RemoteError } from "../mod.ts";
 import { both, Kit, QUIET, range } from "./_support/channel_kit.ts";
+import { countListeners } from "./_support/listeners.ts";
 import { Gate, moment, stateOf, until, within } from "./_support/within.ts";
 
 /** A source that tells how far it was taken and whether it was closed. */
@@ -562,20 +563,11 @@ both("map({ signal }) listens no longer than it runs", async (net) => {
   await using kit = new Kit<number, number>(net);
   await kit.worker((n) => n);
   const { signal } = new AbortController();
-  let listeners = 0;
-  const { addEventListener, removeEventListener } = signal;
-  signal.addEventListener = function (...args: unknown[]) {
-    listeners++;
-    return addEventListener.apply(this, args as never);
-  };
-  signal.removeEventListener = function (...args: unknown[]) {
-    listeners--;
-    return removeEventListener.apply(this, args as never);
-  };
+  const listeners = countListeners(signal);
   const results = kit.server.map(range(3), { signal });
-  assertEquals(listeners, 1);
+  assertEquals(listeners, { added: 1, removed: 0 });
   assertEquals(await Array.fromAsync(results), range(3));
-  assertEquals(listeners, 0);
+  assertEquals(listeners, { added: 1, removed: 1 });
 });
 
 both(

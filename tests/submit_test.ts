@@ -13,6 +13,7 @@ import {
   RemoteError,
 } from "../mod.ts";
 import { both, Kit, range } from "./_support/channel_kit.ts";
+import { countListeners } from "./_support/listeners.ts";
 import { Gate, moment, stateOf, until } from "./_support/within.ts";
 
 both("submit() returns its item's own result", async (net) => {
@@ -577,23 +578,14 @@ both(
     await using kit = new Kit<number, number>(net);
     const controller = new AbortController();
     const { signal } = controller;
-    let added = 0, removed = 0;
-    const { addEventListener, removeEventListener } = signal;
-    signal.addEventListener = function (...args: unknown[]) {
-      added++;
-      return addEventListener.apply(this, args as never);
-    };
-    signal.removeEventListener = function (...args: unknown[]) {
-      removed++;
-      return removeEventListener.apply(this, args as never);
-    };
+    const listeners = countListeners(signal);
     const first = range(100).map((n) => kit.server.submit(n, { signal }));
-    assertEquals([added, removed], [1, 0]);
+    assertEquals(listeners, { added: 1, removed: 0 });
     controller.abort(new Error("no more"));
     for (const result of await Promise.allSettled(first)) {
       assertEquals(result.status, "rejected");
     }
-    assertEquals([added, removed], [1, 1]);
+    assertEquals(listeners, { added: 1, removed: 1 });
     assertEquals(kit.server.stats().pending, 0);
   },
 );
