@@ -203,13 +203,16 @@ async function comeBack(): Promise<void> {
     const { pathname, search } = new URL(request.url);
     if (pathname !== "/") searches.add(search);
     if (!isAway) {
+      const { signal } = streams;
       const { body, headers } = await fetch(
         `http://127.0.0.1:${port}${pathname}`,
       );
-      const { signal } = streams;
       const passing = new TransformStream({
-        start: (passing) =>
-          signal.addEventListener("abort", () => passing.terminate()),
+        start(passing) {
+          // The server may have gone while it was asked.
+          if (signal.aborted) passing.terminate();
+          signal.addEventListener("abort", () => passing.terminate());
+        },
       });
       return new Response(body!.pipeThrough(passing), { headers });
     }
