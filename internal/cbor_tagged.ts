@@ -317,11 +317,13 @@ function nullObject(reader: CborReader, depth: number, at: number): unknown {
   const next = countdown(reader, reader.expect(5), 2);
   reader.enter(depth, at);
   const result: Record<string, unknown> = Object.create(null);
-  const buckets = new KeyBuckets();
+  let buckets: KeyBuckets | null = null;
   while (next()) {
     const keyAt = reader.pos;
     const key = reader.readText();
-    if (isLong(key) && !buckets.accepts(key)) reader.fail(COLLIDING, keyAt);
+    if (isLong(key) && !(buckets ??= new KeyBuckets()).accepts(key)) {
+      reader.fail(COLLIDING, keyAt);
+    }
     if (key in result) {
       reader.fail(`key ${quote(key)} is there twice`, keyAt);
     }
