@@ -5,9 +5,19 @@
 import { assertEquals, assertLess } from "@std/assert";
 import { setTimeout } from "node:timers";
 import { setImmediate } from "node:timers/promises";
-import { Connection } from "../internal/connection.ts";
+import { Connection, type ConnectionEvents } from "../internal/connection.ts";
 import { FrameType } from "../internal/frame.ts";
 import { TransformChain } from "../internal/transforms.ts";
+
+/** Whom nothing matters that a connection tells. */
+const DEAF: ConnectionEvents = {
+  onFrame: () => {},
+  onBatch: () => {},
+  onFlush: () => {},
+  onDrain: () => {},
+  onViolation: () => {},
+  onEnd: () => {},
+};
 
 /** A socket that nothing comes from; it keeps the sizes of what is written. */
 function sink(): { connection: Connection; sizes: number[] } {
@@ -22,14 +32,7 @@ function sink(): { connection: Connection; sizes: number[] } {
     close: () => ended.resolve(null),
   }, {
     limit: 1024,
-    events: {
-      onFrame: () => {},
-      onBatch: () => {},
-      onFlush: () => {},
-      onDrain: () => {},
-      onViolation: () => {},
-      onEnd: () => {},
-    },
+    events: DEAF,
   });
   return { connection, sizes };
 }
@@ -115,14 +118,11 @@ Deno.test("Connection leaves the event loop its turns, whatever a transform make
   }, {
     limit: 1024,
     events: {
+      ...DEAF,
       onFrame: () => {
         told++;
         first.resolve();
       },
-      onBatch: () => {},
-      onFlush: () => {},
-      onDrain: () => {},
-      onViolation: () => {},
       onEnd: () => {},
     },
   });
@@ -164,11 +164,8 @@ Deno.test("Connection under a flood waits for a timer now and then, if there are
       return true;
     },
     events: {
+      ...DEAF,
       onFrame: () => void told++,
-      onBatch: () => {},
-      onFlush: () => {},
-      onDrain: () => {},
-      onViolation: () => {},
       onEnd: () => ended.resolve(),
     },
   });
@@ -193,14 +190,7 @@ async function readAfterFinish(isKnown: boolean): Promise<number> {
     close: () => {},
   }, {
     limit: 1024,
-    events: {
-      onFrame: () => {},
-      onBatch: () => {},
-      onFlush: () => {},
-      onDrain: () => {},
-      onViolation: () => {},
-      onEnd: () => ended.resolve(),
-    },
+    events: { ...DEAF, onEnd: () => ended.resolve() },
   });
   if (isKnown) connection.receiveLimit = 1024;
   connection.finish();

@@ -51,6 +51,14 @@ function schema<Input, Output>(
   };
 }
 
+/** A schema that takes its time. */
+function gated(gate: Gate): StandardSchemaV1<number, number> {
+  return schema(async (n: number) => {
+    await gate.pass();
+    return n;
+  });
+}
+
 /** Takes even numbers, and gives ten times as much. */
 const even = schema<number, number>((n) => {
   if (n % 2 === 0) return n * 10;
@@ -418,10 +426,7 @@ both(
   "resultSchema, async: results that came before a death count",
   async (net) => {
     const gate = new Gate();
-    const slow = schema<number, number>(async (n) => {
-      await gate.pass();
-      return n;
-    });
+    const slow = gated(gate);
     await using kit = new Kit<number, number>(net, { resultSchema: slow });
     let runs = 0;
     const { client } = await kit.worker((n) => {
@@ -443,10 +448,7 @@ both(
   "resultSchema, async, of a worker: it leaves once what is being checked is answered",
   async (net) => {
     const gate = new Gate();
-    const resultSchema = schema<number, number>(async (n) => {
-      await gate.pass();
-      return n;
-    });
+    const resultSchema = gated(gate);
     await using kit = new Kit<number, number>(net);
     const leave = new AbortController();
     const { done } = await kit.worker((n) => n, {
@@ -509,10 +511,7 @@ both(
   "resultSchema, async, of a worker: no more items are begun than may run at once",
   async (net) => {
     const gate = new Gate();
-    const resultSchema = schema<number, number>(async (n) => {
-      await gate.pass();
-      return n;
-    });
+    const resultSchema = gated(gate);
     await using kit = new Kit<number, number>(net);
     let begun = 0;
     await kit.worker((n) => {
@@ -532,10 +531,7 @@ both(
   "resultSchema, async: what is being checked is unfinished",
   async (net) => {
     const gate = new Gate();
-    const slow = schema<number, number>(async (n) => {
-      await gate.pass();
-      return n;
-    });
+    const slow = gated(gate);
     await using kit = new Kit<number, number>(net, { resultSchema: slow });
     await kit.worker((n) => n);
     const result = assertRejects(() => kit.server.submit(7), DrainTimeoutError);
