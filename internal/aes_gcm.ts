@@ -61,8 +61,9 @@ export function aesGcm(key: Uint8Array | CryptoKey): Transform {
 function open(material: () => Promise<CryptoKey>, context: TransformContext) {
   const { role, sessionId } = context;
   const peer = role === "server" ? "client" : "server";
-  const ours = derive(material, sessionId, role);
-  const theirs = derive(material, sessionId, peer);
+  // Derived when first used: of a handshake that fails, nothing goes on.
+  const ours = once(() => derive(material, sessionId, role));
+  const theirs = once(() => derive(material, sessionId, peer));
   let sent = 0, received = 0;
   return {
     async encode(bytes: Uint8Array): Promise<Uint8Array> {
@@ -70,14 +71,14 @@ function open(material: () => Promise<CryptoKey>, context: TransformContext) {
       return new Uint8Array(
         await crypto.subtle.encrypt(
           { name: "AES-GCM", iv },
-          await ours,
+          await ours(),
           bytes as BufferSource,
         ),
       );
     },
     async decode(bytes: Uint8Array): Promise<Uint8Array> {
       const number = received++;
-      const key = await theirs;
+      const key = await theirs();
       try {
         return new Uint8Array(
           await crypto.subtle.decrypt(
@@ -98,7 +99,7 @@ function open(material: () => Promise<CryptoKey>, context: TransformContext) {
 }
 
 /** The key of one connection and direction. */
-function derive(
+async function derive(
   material: () => Promise<CryptoKey>,
   sessionId: Uint8Array,
   sender: "server" | "client",
@@ -109,13 +110,13 @@ function derive(
     salt: sessionId as BufferSource,
     info: new TextEncoder().encode(`distchan aes-256-gcm ${sender}`),
   };
-  const key = material().then(async (base) => {
-    const bits = await crypto.subtle.deriveBits(hkdf, base, KEY_BYTES * 8);
-    const usages: KeyUsage[] = ["encrypt", "decrypt"];
-    return await crypto.subtle.importKey("raw", bits, "AES-GCM", false, usages);
-  });
-  key.catch(() => {}); // whoever encodes or decodes sees it
-  return key;
+  const bits = await crypto.subtle.deriveBits(
+    hkdf,
+    await material(),
+    KEY_BYTES * 8,
+  );
+  const usages: KeyUsage[] = ["encrypt", "decrypt"];
+  return await crypto.subtle.importKey("raw", bits, "AES-GCM", false, usages);
 }
 
 function nonce(number: number): Uint8Array<ArrayBuffer> {

@@ -522,6 +522,29 @@ both(
   },
 );
 
+Deno.test("aesGcm derives no key that a failed handshake doesn't use", async () => {
+  const { subtle } = crypto;
+  const { deriveBits } = subtle;
+  let derived = 0;
+  subtle.deriveBits = (...args) => {
+    derived++;
+    return deriveBits.apply(subtle, args);
+  };
+  try {
+    await using kit = new Kit("memory", {
+      transforms: [aesGcm(new Uint8Array(32))],
+    });
+    const client = new Client(await kit.dial(), {
+      transforms: [aesGcm(new Uint8Array(32).fill(1))],
+    });
+    await assertRejects(() => client.closed, HandshakeError);
+    await kit.event("rejected");
+  } finally {
+    subtle.deriveBits = deriveBits;
+  }
+  assertEquals(derived, 2); // the client's, at both ends
+});
+
 Deno.test("work() gives up on another key", async () => {
   await using server = listen({
     port: 0,
