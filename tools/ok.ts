@@ -17,7 +17,12 @@ const sources = `^${
   root.href.replaceAll(/[.*+?^${}()|[\]\\]/g, "\\$&")
 }(?:mod|server|client|codec|cli|internal/)`;
 
-const steps: { name: string; args: string[] }[] = [
+const test = ["test", "-A", "--coverage-raw-data-only"]
+  .concat(`--coverage=${coverage}`);
+const half = await everySecondTest();
+
+/** What runs `beside` another command is printed after it. */
+const steps: { name: string; args: string[]; beside?: string[] }[] = [
   { name: "format", args: ["fmt", "--check"] },
   { name: "lint", args: ["lint"] },
   { name: "types", args: ["check", "."] },
@@ -27,9 +32,11 @@ const steps: { name: string; args: string[] }[] = [
   },
   { name: "publish", args: ["publish", "--dry-run", "--allow-dirty"] },
   {
+    // Tests wait most of their time, so two halves take little more than one.
+    // Not `--parallel`: some tests measure the process that they are in.
     name: "tests",
-    args: ["test", "-A", "--doc", "--coverage-raw-data-only"]
-      .concat(`--coverage=${coverage}`),
+    args: [...test, "--doc", `--ignore=${half}`],
+    beside: [...test, ...half],
   },
   { name: "coverage", args: ["coverage", `--include=${sources}`, coverage] },
 ];
@@ -39,14 +46,18 @@ Deno.chdir(root);
 const times: string[] = [];
 let failed = "";
 try {
-  for (const { name, args } of steps) {
+  for (const { name, args, beside } of steps) {
     console.log(`\n== ${name}: deno ${args.join(" ")}`);
     const start = performance.now();
-    const { success, code } = await runDeno(std, args);
+    const first = runDeno(std, args);
+    const statuses = await Promise.all(
+      beside === undefined ? [first] : [first, runBeside(first, beside)],
+    );
     const seconds = ((performance.now() - start) / 1000).toFixed(1);
     times.push(`${name} ${seconds} s`);
-    if (!success) {
-      failed = `step "${name}" failed with exit status ${code}`;
+    const status = statuses.find(({ success }) => !success);
+    if (status !== undefined) {
+      failed = `step "${name}" failed with exit status ${status.code}`;
       break;
     }
   }
@@ -56,3 +67,38 @@ try {
 console.log(`\n${times.join(", ")} (@std: ${std.mode})`);
 console.log(failed ? `not ok: ${failed}` : "ok: all steps passed");
 Deno.exit(failed ? 1 : 0);
+
+/** Runs a command now, and prints what it says when another has ended. */
+async function runBeside(
+  other: Promise<unknown>,
+  args: string[],
+): Promise<Deno.CommandStatus> {
+  const child = new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", "tools/std.ts", ...args],
+    env: { DISTCHAN_STD: std.mode },
+    stdin: "null",
+    stdout: "piped",
+  }).spawn();
+  const output = child.stdout.pipeThrough(
+    new TransformStream(undefined, undefined, { highWaterMark: Infinity }),
+  );
+  await other;
+  console.log(`\n== beside it: deno ${args.join(" ")}`);
+  await output.pipeTo(Deno.stdout.writable, { preventClose: true });
+  return await child.status;
+}
+
+/** The paths of every second file with tests. */
+async function everySecondTest(): Promise<string[]> {
+  const paths: string[] = [];
+  const read = async (folder: string) => {
+    for await (
+      const { name, isDirectory } of Deno.readDir(new URL(folder, root))
+    ) {
+      if (isDirectory) await read(`${folder}${name}/`);
+      else if (name.endsWith("_test.ts")) paths.push(folder + name);
+    }
+  };
+  await read("tests/");
+  return paths.sort().filter((_, i) => i % 2 === 1);
+}
