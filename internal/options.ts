@@ -336,9 +336,11 @@ export interface ClientOptions<Item = any, Result = any> extends CommonOptions {
   // deno-lint-ignore no-explicit-any
   resultSchema?: StandardSchemaV1<Result, any>;
   /**
-   * Items that may be at this client, 1 to 1,000,000. `"auto"`: adapted under `work()`, 64 for
-   * `readable` and iteration. A server with several workers keeps no more than
-   * 768 to 1,536 at each, or what it executes at once.
+   * Items that may be at this client, 1 to 1,000,000. Under `work()` no more of
+   * them are executed at once either, whatever its `concurrency`. `"auto"`:
+   * adapted under `work()`, 64 for `readable` and iteration. A server with
+   * several workers keeps no more than 768 to 1,536 at each, or what it executes
+   * at once.
    *
    * @default {"auto"}
    */
