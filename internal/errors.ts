@@ -301,7 +301,11 @@ export class ItemFailure<Item = unknown> extends Error {
 }
 
 /**
- * What a handler threw, on another machine.
+ * What a handler threw, on another machine: its name, its message, up to 10,000
+ * characters of it, and its causes, up to 8, as errors of this class. A cause
+ * that is no error is a text, as the message. Nothing else comes along: none of
+ * an error's other properties, no `errors` of an `AggregateError`, and the stack
+ * with `sendStacks` alone. What the server is to read is better returned.
  *
  * @example What a handler threw
  * ```ts
