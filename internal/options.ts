@@ -329,7 +329,9 @@ export interface ClientOptions<Item = any, Result = any> extends CommonOptions {
   /**
    * What results and values must pass before they are sent. What comes out of
    * it is sent. A result that doesn't pass is the failure of its item; a value
-   * that doesn't, a rejected promise.
+   * that doesn't, a rejected promise. For the compiler to check as well that
+   * nothing is missing in what a handler returns, write the type arguments:
+   * `work<Item, Result>(…)`.
    *
    * @default {undefined}
    */
