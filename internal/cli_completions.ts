@@ -42,7 +42,7 @@ function bash(): string {
         const reply = choices !== undefined
           ? `COMPREPLY=($(compgen -W "${choices.join(" ")}" -- "$word"))`
           : isFile
-          ? `COMPREPLY=($(compgen -f -- "$word"))`
+          ? "_distchan_files -f"
           : "COMPREPLY=()";
         return `        ${flags(option).join("|")}) ${reply}; return ;;`;
       });
@@ -58,13 +58,17 @@ function bash(): string {
       }" -- "$word"))`,
       `      else`,
       words === null
-        ? `        COMPREPLY=($(compgen -f -- "$word"))`
+        ? "        _distchan_files -f"
         : `        COMPREPLY=($(compgen -W "${words}" -- "$word"))`,
       `      fi`,
       `      ;;`,
     ].join("\n");
   });
   return `# bash completion of distchan
+_distchan_files() { # names may have spaces in them
+  local IFS=$'\\n'
+  COMPREPLY=($(compgen "$@" -- "$word"))
+}
 _distchan() {
   local word="\${COMP_WORDS[COMP_CWORD]}" before="\${COMP_WORDS[COMP_CWORD-1]}"
   local i
@@ -78,7 +82,7 @@ _distchan() {
   # Behind -- is a command of its own: files are a fair guess.
   for ((i = 2; i < COMP_CWORD; i++)); do
     if [[ "\${COMP_WORDS[i]}" == -- ]]; then
-      COMPREPLY=($(compgen -c -f -- "$word"))
+      _distchan_files -c -f
       return
     fi
   done

@@ -132,6 +132,7 @@ async function bashOffers(...words: string[]): Promise<string[]> {
   await using folder = await Folder.make();
   await folder.write("script", completions("bash"));
   await folder.write("module.ts", "");
+  await folder.write("two words.ts", "");
   const { stdout } = await new Deno.Command("bash", {
     args: [
       "-c",
@@ -163,6 +164,9 @@ Deno.test({
     assertEquals(await bashOffers("work", "mod"), ["module.ts"]);
     assertEquals(await bashOffers("completions", "f"), ["fish"]);
     assertEquals(await bashOffers("map", "--", "mod"), ["module.ts"]);
+    for (const before of [["work"], ["map", "--input"], ["map", "--"]]) {
+      assertEquals(await bashOffers(...before, "two"), ["two words.ts"]);
+    }
   },
 });
 
