@@ -111,17 +111,16 @@ function zsh(): string {
   };
   const cases = COMMANDS.map((spec) => {
     const words = operandWords(spec);
-    const rest = words === null
-      ? `'1:module:_files' '*::command:_normal'`
-      : `'*: :(${words})'`;
+    const rest = words === null ? "'*:module:_files'" : `'*: :(${words})'`;
     return `    ${spec.name}) _arguments -s ${
       spec.options.map(argument).join(" \\\n      ")
     } \\\n      ${rest} ;;`;
   });
+  // "commands" is a table of zsh's own, which completing what is behind -- needs.
   return `#compdef distchan
 _distchan() {
-  local -a commands
-  commands=(
+  local -a subcommands
+  subcommands=(
 ${
     COMMANDS.map(({ name, summary }) =>
       `    '${name}:${summary.replaceAll("'", "'\\''")}'`
@@ -129,8 +128,15 @@ ${
   }
   )
   if ((CURRENT == 2)); then
-    _describe command commands
+    _describe command subcommands
     _arguments ${GLOBAL_OPTIONS.map(argument).join(" ")}
+    return
+  fi
+  local -i dashes="$words[(i)--]"
+  if ((dashes < CURRENT)); then
+    shift $dashes words
+    ((CURRENT -= dashes))
+    _normal
     return
   fi
   local command="$words[2]"

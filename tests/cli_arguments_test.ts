@@ -170,6 +170,32 @@ Deno.test({
   },
 });
 
+Deno.test({
+  name: "completions zsh leaves a command behind -- to zsh (needs zsh)",
+  ignore: !hasProgram("zsh"),
+  async fn() {
+    await using folder = await Folder.make();
+    await folder.write("script", completions("zsh"));
+    const { stdout } = await new Deno.Command("zsh", {
+      args: [
+        "-f",
+        "-c",
+        `compdef() { }
+        _arguments() { print "options of $words" }
+        _normal() { print "$CURRENT of $words, sh is $commands[sh]" }
+        source ./script
+        words=(distchan map --local 2 -- grep x) CURRENT=7 _distchan
+        words=(distchan map square.ts --re) CURRENT=4 _distchan`,
+      ],
+      cwd: folder.path,
+    }).output();
+    assertMatch(
+      new TextDecoder().decode(stdout),
+      /^2 of grep x, sh is \/.*\noptions of map square.ts --re\n$/,
+    );
+  },
+});
+
 Deno.test("completions and help say what they don't take", async () => {
   for (
     const [args, reason] of [
