@@ -24,7 +24,12 @@ import config from "./deno.json" with { type: "json" };
 import { Arguments, FatalError, UsageError } from "./internal/cli_arguments.ts";
 import { completions, type Shell } from "./internal/cli_completions.ts";
 import { commandHelp, generalHelp } from "./internal/cli_help.ts";
-import { PipeClosedError, print, printable } from "./internal/cli_output.ts";
+import {
+  PipeClosedError,
+  print,
+  printable,
+  printError,
+} from "./internal/cli_output.ts";
 import { COMMANDS, type CommandSpec, SHELLS } from "./internal/cli_spec.ts";
 
 /**
@@ -51,7 +56,7 @@ export async function main(args: readonly string[]): Promise<number> {
     if (error instanceof PipeClosedError) return 141;
     const isUsage = error instanceof UsageError;
     if (!isUsage && !(error instanceof FatalError)) throw error;
-    console.error(`distchan: ${printable(error.message)}`);
+    printError(`distchan: ${printable(error.message)}\n`);
     return isUsage ? 2 : 3;
   }
 }
@@ -60,7 +65,7 @@ async function dispatch(args: readonly string[]): Promise<number> {
   const [name, ...rest] = args;
   switch (name) {
     case undefined:
-      console.error(generalHelp().trimEnd());
+      printError(generalHelp());
       return 2;
     case "-h":
     case "--help":

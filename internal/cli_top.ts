@@ -15,7 +15,14 @@ import {
   readSecret,
   UsageError,
 } from "./cli_arguments.ts";
-import { excerpt, many, print, printable, terminalSize } from "./cli_output.ts";
+import {
+  excerpt,
+  many,
+  print,
+  printable,
+  printError,
+  terminalSize,
+} from "./cli_output.ts";
 import { causesOf, reasonOf } from "./thrown.ts";
 
 /** What `/stats.json` has. */
@@ -140,7 +147,7 @@ class Screen {
     } finally {
       print("\x1b[?25h\x1b[?1049l");
       if (isRaw) Deno.stdin.setRaw(false);
-      if (this.#error !== "") console.error(`distchan: ${this.#error}`);
+      if (this.#error !== "") printError(`distchan: ${this.#error}\n`);
     }
   }
 

@@ -21,7 +21,7 @@ import {
   UsageError,
 } from "./cli_arguments.ts";
 import { readRunnable, type Runnable, toUsable } from "./cli_module.ts";
-import { excerpt } from "./cli_output.ts";
+import { excerpt, printError } from "./cli_output.ts";
 import { StopSignals } from "./cli_signals.ts";
 import { MAX_CONCURRENCY } from "./frame.ts";
 import { reasonOf } from "./thrown.ts";
@@ -47,7 +47,7 @@ export async function work(args: Arguments): Promise<number> {
     throw new UsageError("what is to be run? Give MODULE.ts, or -- COMMAND");
   }
   const tell = (line: string) => {
-    if (!args.has("quiet")) console.error(line);
+    if (!args.has("quiet")) printError(`${line}\n`);
   };
   const where = formatAddress(address);
   const absence = new Absence(giveUpMs, where, tell);

@@ -9,7 +9,8 @@ import { CommandRunner } from "../internal/cli_command.ts";
 import { type ItemFailure, listen, work as connectAndWork } from "../mod.ts";
 import { HANDLERS, runCli, runHere, startCli } from "./_support/cli.ts";
 import { Folder } from "./_support/folder.ts";
-import { isAlive } from "./_support/process.ts";
+import { isAlive, Process, ROOT } from "./_support/process.ts";
+import { stdArgs } from "../tools/std.ts";
 import { ScriptedPeer, T } from "./_support/scripted_peer.ts";
 import { moment, until } from "./_support/within.ts";
 
@@ -207,6 +208,26 @@ Deno.test("work runs a module in isolates with -j, and ends with the server", as
     "done: the server has no more work",
     "",
   ]);
+});
+
+Deno.test({
+  name: "work goes on where standard error can't be written (needs /dev/full)",
+  ignore: Deno.build.os !== "linux",
+  async fn() {
+    await using server = listen<string, string>({ port: 0 });
+    const { port } = server.addr as Deno.NetAddr;
+    await using work = new Process("sh", [
+      "-c",
+      'exec "$0" "$@" 2>/dev/full',
+      Deno.execPath(),
+      ...["run", "-qA", "--no-check", ...stdArgs(), `${ROOT}cli.ts`],
+      ...["work", `--connect=:${port}`, `${HANDLERS}upper.ts`],
+    ]);
+    void work.exit.then(() => server.abort()); // nobody else does it
+    assertEquals(await server.submit("a"), "A");
+    await server.close();
+    assertEquals((await work.exit).code, 0);
+  },
 });
 
 Deno.test("work leaves at the first SIGINT: what is begun is finished", async () => {

@@ -49,13 +49,17 @@ export async function runCli(
 export async function runHere(
   args: readonly string[],
 ): Promise<{ code: number; stderr: string }> {
-  const lines: string[] = [];
-  const { error } = console;
-  console.error = (line: string) => lines.push(line);
+  let stderr = "";
+  const { writeSync } = Deno.stderr;
+  Deno.stderr.writeSync = (bytes) => {
+    stderr += new TextDecoder().decode(bytes);
+    return bytes.length;
+  };
   try {
-    return { code: await main(args), stderr: lines.join("\n") };
+    const code = await main(args);
+    return { code, stderr: stderr.trimEnd() };
   } finally {
-    console.error = error;
+    Deno.stderr.writeSync = writeSync;
   }
 }
 
