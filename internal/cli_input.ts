@@ -5,7 +5,8 @@
  * @module
  */
 
-import { UsageError } from "./cli_arguments.ts";
+import { FatalError, UsageError } from "./cli_arguments.ts";
+import { reasonOf } from "./thrown.ts";
 
 /** How items are read and results written. */
 export type Format = "lines" | "jsonl" | "null";
@@ -117,7 +118,9 @@ export class ItemSource implements AsyncIterableIterator<unknown, undefined> {
     this.#texts = [];
     this.#at = 0;
     while (this.#texts.length === 0) {
-      const step = await this.#reader.read();
+      const step = await this.#reader.read().catch((error) => {
+        throw new FatalError(`can't read the input: ${reasonOf(error)}`);
+      });
       if (this.#isStopped) return false;
       if (step.done) {
         if (this.#restBytes === 0) {

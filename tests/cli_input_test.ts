@@ -1,5 +1,5 @@
 import { assertEquals, assertLess, assertRejects } from "@std/assert";
-import { UsageError } from "../internal/cli_arguments.ts";
+import { FatalError, UsageError } from "../internal/cli_arguments.ts";
 import { countItems, type Format, ItemSource } from "../internal/cli_input.ts";
 import { Folder } from "./_support/folder.ts";
 import { Rng } from "./_support/rng.ts";
@@ -131,6 +131,20 @@ Deno.test("ItemSource refuses what never ends a line", async () => {
     () => readAll([chunk, chunk, chunk, chunk, chunk], "lines"),
     UsageError,
     "longer than",
+  );
+});
+
+Deno.test("ItemSource says that it is the input that can't be read", async () => {
+  const source = new ItemSource(
+    new ReadableStream({
+      pull: () => Promise.reject(new Error("Is a directory (os error 21)")),
+    }),
+    { format: "lines", isSettled: () => false, onUnreadable: () => undefined },
+  );
+  await assertRejects(
+    () => source.next(),
+    FatalError,
+    "can't read the input: Is a directory",
   );
 });
 
