@@ -82,6 +82,10 @@ export class Joblog implements Disposable {
       throw new UsageError(`can't open the joblog ${path}: ${reasonOf(error)}`);
     }
     try {
+      // A pipe or a device can't be read to its end, or not be synced.
+      if (!(await file.stat()).isFile) {
+        throw new UsageError(`the joblog ${path} isn't a regular file`);
+      }
       if (!await file.tryLock(true)) {
         throw new UsageError(`the joblog ${path} is in use by another process`);
       }

@@ -11,6 +11,7 @@ import { excerpt, printable } from "../internal/cli_output.ts";
 import { HANDLERS, runCli, seq, startCli } from "./_support/cli.ts";
 import { Folder } from "./_support/folder.ts";
 import { seeded } from "./_support/rng.ts";
+import { within } from "./_support/within.ts";
 
 const RESUME = { resume: true, resumeFailed: false };
 const failure = { name: "Error", message: "no", attempts: 2 };
@@ -122,6 +123,19 @@ Deno.test("Joblog refuses what isn't its own", async () => {
     message = (error as Error).message;
   }
   assertStringIncludes(message, "item 2 isn't the one in the joblog");
+});
+
+Deno.test("Joblog refuses a pipe, which has no end to be read to", async () => {
+  await using folder = await Folder.make();
+  const path = `${folder.path}/pipe`;
+  const { success } = await new Deno.Command("mkfifo", { args: [path] })
+    .output();
+  assertEquals(success, true);
+  await assertRejects(
+    () => within(Joblog.open(path, RESUME), 5000, "it is told"),
+    UsageError,
+    "isn't a regular file",
+  );
 });
 
 Deno.test("Joblog says so where a file system has no locks", async () => {
