@@ -109,11 +109,12 @@ export function formatBar(
   if (failed > 0) parts.push(`${failed} failed`);
   const text = parts.join("  ");
   if (Number.isNaN(total)) return text.slice(0, width - 1);
-  const share = total === 0 ? 1 : Math.min(1, count / total);
-  const percent = `${Math.floor(share * 100)} %`.padStart(5);
+  // Multiplied first: 0.57 * 100 is below 57.
+  const share = total === 0 ? 100 : Math.min(100, 100 * count / total);
+  const percent = `${Math.floor(share)} %`.padStart(5);
   const room = Math.min(30, width - text.length - percent.length - 4);
   if (room < 5) return `${percent}  ${text}`.slice(0, width - 1);
-  const filled = Math.round(share * room);
+  const filled = Math.round(share / 100 * room);
   const bar = "█".repeat(filled) + "░".repeat(room - filled);
   return `${percent} ${bar}  ${text}`;
 }

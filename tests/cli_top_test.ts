@@ -269,6 +269,10 @@ Deno.test("formatBar() fits the terminal", () => {
     "520 done  1.5/s  no workers",
   );
   assertStringIncludes(
+    formatBar({ ...progress, done: 57, skipped: 0, total: 100 }, 10, 80),
+    " 57 % ",
+  );
+  assertStringIncludes(
     formatBar({ ...progress, isStopping: true }, 0.01, 80),
     "stopping",
   );
