@@ -26,7 +26,6 @@ const RATE_MS = 5000;
 
 /** Standard error: the bar at its end, other lines above it. */
 export class Console implements Disposable {
-  readonly #isTerminal: boolean;
   readonly #showsBar: boolean;
   readonly #ask: () => Progress;
   readonly #timer: ReturnType<typeof setInterval> | undefined;
@@ -39,8 +38,7 @@ export class Console implements Disposable {
    */
   constructor(ask: () => Progress, isQuiet: boolean) {
     this.#ask = ask;
-    this.#isTerminal = Deno.stderr.isTerminal();
-    this.#showsBar = !isQuiet && this.#isTerminal;
+    this.#showsBar = !isQuiet && Deno.stderr.isTerminal();
     if (this.#showsBar) {
       this.#timer = setInterval(() => this.#draw(), FRAME_MS);
     }
@@ -57,8 +55,8 @@ export class Console implements Disposable {
     // and adds a "^C".
     if (this.#showsBar) this.#isDrawn = true;
     this.clear();
-    const text = this.#isTerminal ? printable(line) : line;
-    printError(`${text}\n`);
+    // Also where it is none: behind `| tee`, or in a log, there is one later.
+    printError(`${printable(line)}\n`);
   }
 
   /** Wipes the bar, so that what is printed next stands alone. */
