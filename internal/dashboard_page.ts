@@ -135,7 +135,7 @@ const SPAN = 300;
 const spanOf = (seconds) => seconds < 55 ? 60 : seconds < 115 ? 120 : SPAN;
 let history = [];
 let token = new URLSearchParams(location.search).get("token") ?? "";
-if (token !== "") window.history.replaceState(null, "", "/");
+if (token !== "") window.history.replaceState(null, "", location.pathname);
 let told = "";
 
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });

@@ -184,7 +184,7 @@ async function look(): Promise<void> {
 
 Deno.test({
   name:
-    "The live page behind a proxy whose server is away for a while (needs Chromium)",
+    "The live page behind a proxy, in a folder, whose server is away for a while (needs Chromium)",
   ignore: chromium === undefined,
   fn: () => within(comeBack(), 60_000, "the page is back"),
 });
@@ -200,7 +200,9 @@ async function comeBack(): Promise<void> {
     port: 0,
     onListen: () => {},
   }, async (request) => {
-    const { pathname, search } = new URL(request.url);
+    const { pathname: path, search } = new URL(request.url);
+    const pathname = path.replace(/^\/pool\//, "/");
+    if (pathname === path) return new Response("Not Found", { status: 404 });
     if (pathname !== "/") searches.add(search);
     if (!isAway) {
       const { signal } = streams;
@@ -221,7 +223,7 @@ async function comeBack(): Promise<void> {
   });
   await using browser = await Browser.start();
   const phase = `document.getElementById("phase").textContent`;
-  await browser.go(`http://127.0.0.1:${proxy.addr.port}/?token=s3cret`);
+  await browser.go(`http://127.0.0.1:${proxy.addr.port}/pool/?token=s3cret`);
   await browser.sees(`${phase} === "live"`);
   isAway = true;
   streams.abort();
