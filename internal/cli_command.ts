@@ -163,7 +163,8 @@ export class CommandRunner {
     if (signal.aborted) cancel();
     let status: Deno.CommandStatus;
     try {
-      if (!this.#takesItem) await feed(child.stdin, text);
+      // Not waited for: what it has left behind may hold its input, unread.
+      if (!this.#takesItem) void feed(child.stdin, text);
       status = await child.status;
       hasEnded = true;
       if (signal.aborted || isTooLong) stop("SIGKILL");

@@ -12,7 +12,7 @@ import { Folder } from "./_support/folder.ts";
 import { isAlive, Process, ROOT } from "./_support/process.ts";
 import { stdArgs } from "../tools/std.ts";
 import { ScriptedPeer, T } from "./_support/scripted_peer.ts";
-import { moment, until } from "./_support/within.ts";
+import { moment, until, within } from "./_support/within.ts";
 
 const MAX = 1000;
 
@@ -42,6 +42,17 @@ Deno.test("CommandRunner: what a command prints is the result", async () => {
   assertEquals(await run(["cat"], "x".repeat(MAX)), "x".repeat(MAX));
   // It doesn't read what it is given.
   assertEquals(await run(["true"], "x".repeat(1_000_000)), undefined);
+});
+
+Deno.test("CommandRunner: what a command leaves behind may hold its input", async () => {
+  const script = "exec 3<&0; sleep 60 > /dev/null 2>&1 & echo $!";
+  const pid = await within(
+    run(["sh", "-c", script], "x".repeat(1_000_000)),
+    20_000,
+    "the command has ended",
+  );
+  Deno.kill(Number(pid), "SIGKILL");
+  await moment();
 });
 
 Deno.test("CommandRunner: {} is never more than one argument, nor a shell's", async () => {
