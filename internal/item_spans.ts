@@ -16,11 +16,18 @@ import {
   type Tracing,
 } from "./tracing.ts";
 
+/** The span of an item. */
+interface Open {
+  readonly span: Span;
+  /** Of its last dispatch; null: there was none. */
+  last: Attributes | null;
+}
+
 /** The spans of items that aren't settled. */
 export class ItemSpans implements ItemTracer {
   readonly #tracing: Tracing;
   /** Beside the items, which so have no field for what is mostly off. */
-  readonly #spans = new Map<Item, Span>();
+  readonly #spans = new Map<Item, Open>();
 
   constructor(tracing: Tracing) {
     this.#tracing = tracing;
@@ -32,22 +39,21 @@ export class ItemSpans implements ItemTracer {
       kind: SpanKind.PRODUCER,
       attributes: { "distchan.item.id": entry.id },
     });
-    this.#spans.set(entry, span);
+    this.#spans.set(entry, { span, last: null });
   }
 
   dispatched(entry: Item, worker: Worker): void {
-    const span = this.#spans.get(entry);
-    if (span === undefined) return;
-    const attributes: Attributes = {
+    const open = this.#spans.get(entry);
+    if (open === undefined) return;
+    open.last = {
       "distchan.item.attempt": entry.attempts,
       ...workerAttributes(worker),
     };
-    span.setAttributes(attributes);
-    span.addEvent("dispatched", attributes);
+    open.span.addEvent("dispatched", open.last);
   }
 
   returned(entry: Item, worker: Worker, cause: RedeliveryCause): void {
-    this.#spans.get(entry)?.addEvent("redelivered", {
+    this.#spans.get(entry)?.span.addEvent("redelivered", {
       "distchan.cause": cause,
       ...workerAttributes(worker),
     });
@@ -55,7 +61,7 @@ export class ItemSpans implements ItemTracer {
 
   /** Its handler threw, and is to be tried again. */
   retried(entry: Item, error: Error, delayMs: number): void {
-    this.#spans.get(entry)?.addEvent("retry", {
+    this.#spans.get(entry)?.span.addEvent("retry", {
       "distchan.delay_ms": delayMs,
       "exception.type": error.name,
       "exception.message": error.message,
@@ -76,12 +82,16 @@ export class ItemSpans implements ItemTracer {
 
   /** Writes the trace of an item, for a worker that has asked for it. */
   write(out: ByteWriter, entry: Item): void {
-    writeTrace(out, this.#spans.get(entry)?.spanContext());
+    writeTrace(out, this.#spans.get(entry)?.span.spanContext());
   }
 
   #take(entry: Item): Span | undefined {
-    const span = this.#spans.get(entry);
+    const open = this.#spans.get(entry);
+    if (open === undefined) return undefined;
     this.#spans.delete(entry);
+    const { span, last } = open;
+    // Only now: Deno keeps what a key was set to before beside the new value.
+    if (last !== null) span.setAttributes(last);
     return span;
   }
 }

@@ -351,6 +351,12 @@ Deno.test("Tracing: failures are told, at each attempt", async () => {
     assertEquals(event.attributes["exception.message"], "Cannot do it");
   }
   assertEquals([item.status, item.message], [2, "Cannot do it"]);
+  assertEquals(item.attributes, {
+    "distchan.item.id": 0,
+    "distchan.item.attempt": 2,
+    "distchan.worker.id": 0,
+    "distchan.worker.name": "w1",
+  });
   for (const attempt of [1, 2]) {
     const work = await collector.span(
       "worker",

@@ -157,12 +157,15 @@ function spansOf({ resourceSpans }: OtlpTraces): CollectedSpan[] {
   });
 }
 
-/** 64-bit integers are text in JSON. */
+/** 64-bit integers are text in JSON. No key may be there twice: a list then. */
 function attributesOf(
   attributes: OtlpAttribute[],
 ): Record<string, unknown> {
-  return Object.fromEntries(attributes.map(({ key, value }) => {
+  const all: Record<string, unknown> = {};
+  for (const { key, value } of attributes) {
     const [[type, of]] = Object.entries(value) as [[string, unknown]];
-    return [key, type === "intValue" ? Number(of) : of];
-  }));
+    const one = type === "intValue" ? Number(of) : of;
+    all[key] = key in all ? [all[key], one].flat() : one;
+  }
+  return all;
 }
