@@ -269,7 +269,10 @@ export class Dashboard {
         this.#streams.delete(controller);
       },
     }, { highWaterMark: 8 });
-    return respond(body, "text/event-stream");
+    return respond(body, "text/event-stream", {
+      // nginx would collect some seconds of them.
+      headers: { "x-accel-buffering": "no" },
+    });
   }
 
   #isAllowed(request: Request, url: URL): boolean {

@@ -206,6 +206,7 @@ withServer("a failure's text is clipped", async (server) => {
 
 withServer("/events sends history, then a look a second", async (server) => {
   const response = await fetch(urlOf(server, "/events"));
+  assertEquals(response.headers.get("x-accel-buffering"), "no");
   assertEquals(response.headers.get("content-type"), "text/event-stream");
   const stream = events(response.body!);
   assertEquals(await stream.next(), {
