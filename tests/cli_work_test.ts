@@ -52,7 +52,8 @@ Deno.test("CommandRunner: what a command leaves behind may hold its input", asyn
     "the command has ended",
   );
   Deno.kill(Number(pid), "SIGKILL");
-  await moment();
+  await until(() => !isAlive(Number(pid)), "it has let go of its input");
+  await moment(); // and what was to be written to it fails
 });
 
 Deno.test("CommandRunner: {} is never more than one argument, nor a shell's", async () => {
