@@ -61,8 +61,10 @@ export class Reporter {
       this.failed++;
       const name = excerpt(item.text, 60);
       const { message, cause } = failure;
-      const line = `distchan: item ${item.seq} (${name}) failed: ${message}${
-        cause === undefined ? "" : `: ${cause}`
+      const text = cause === undefined ? message : `${message}: ${cause}`;
+      // Only a line of ours begins as one.
+      const line = `distchan: item ${item.seq} (${name}) failed: ${
+        text.replaceAll("\n", "\n  ")
       }`;
       this.#failures.push(line);
       this.#waiting += line.length;

@@ -132,6 +132,15 @@ Deno.test("map tells a failure without its escapes, though it is no terminal", a
   assertStringIncludes(stderr, "exit status 1: a\ufffd[2Jb\ufffdc\n");
 });
 
+Deno.test("map tells a failure of many lines so that none looks like another's", async () => {
+  const { stderr } = await runCli(
+    ["map", "--local=1", "--"]
+      .concat("sh", "-c", "printf 'a\\ndistchan: b' >&2; exit 1"),
+    { stdin: "x\n" },
+  );
+  assertStringIncludes(stderr, "exit status 1: a\n  distchan: b\n");
+});
+
 Deno.test("printable() leaves out colors, and shows other escapes", () => {
   assertEquals(
     printable("at \x1b[0m\x1b[36mfile:///a.ts\x1b[0m:\x1b[33m1\x1b[0m"),
