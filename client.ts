@@ -361,6 +361,9 @@ export class Client<Item = unknown, Result = unknown>
         onFlush: () => this.#control.onFlush(),
         onDrain: () => this.#onRoom(),
         onViolation: (error) => this.#onViolation(error),
+        // So that the server knows what its items ran into: it would take an
+        // end without a word for a cut of the network, and never blame them.
+        onUntransformed: (error) => this.#onViolation(error),
         onEnd: (error) => this.#onEnd(error),
       },
     });

@@ -69,6 +69,11 @@ export interface ConnectionEvents {
   onDrain(): void;
   /** The peer broke the protocol; the owner says why and finishes. */
   onViolation(error: Error): void;
+  /**
+   * A transform can't make a frame of what this end says: the owner may say so
+   * in a goodbye, and finishes. Left out: the connection ends.
+   */
+  onUntransformed?(error: TransformError): void;
   /** The connection has ended. Told once, and nothing after it. */
   onEnd(error: ConnectionLostError): void;
 }
@@ -465,8 +470,16 @@ export class Connection {
         return;
       }
     } catch (error) {
-      const isOwn = error instanceof TransformError ||
-        error instanceof TypeError;
+      const isTransforms = error instanceof TransformError;
+      if (isTransforms && !this.ended) {
+        const { onUntransformed } = this.#events;
+        if (onUntransformed === undefined) return this.#lost(error);
+        onUntransformed(error);
+        // The goodbye; if it fails too, that's all.
+        if (!this.#ended) await this.#write();
+        return;
+      }
+      const isOwn = isTransforms || error instanceof TypeError;
       if (isOwn || this.ended) return this.#lost(error);
       this.writingSince = 0;
       this.#room?.resolve();
@@ -510,13 +523,20 @@ export class Connection {
       this.writingSince = 0; // it isn't the peer that takes its time
       // Copies: a transform may keep what it is handed, and use the buffer of
       // what it returns again.
-      const body = await this.#transforms!.encode(plain.slice(at + 4, end));
-      if (body.length > this.#wireLimit) {
-        throw new TransformError(
-          `Cannot send frame: transforms made ${body.length} bytes of ${
-            end - at - 4
-          }, limit is ${this.#wireLimit}`,
-        );
+      let body;
+      try {
+        body = await this.#transforms!.encode(plain.slice(at + 4, end));
+        if (body.length > this.#wireLimit) {
+          throw new TransformError(
+            `Cannot send frame: transforms made ${body.length} bytes of ${
+              end - at - 4
+            }, limit is ${this.#wireLimit}`,
+          );
+        }
+      } catch (error) {
+        // A transform may have numbered those before it.
+        if (size > 0 && !this.#ended) await this.#writeAll(join(ready));
+        throw error;
       }
       const frame = new Uint8Array(4 + body.length);
       new DataView(frame.buffer).setUint32(0, body.length);

@@ -815,6 +815,47 @@ Deno.test("an item that a transform of the server can't encode becomes poison", 
   await working;
 });
 
+both(
+  "a result that a transform of the worker can't encode makes its item poison",
+  async (net) => {
+    const picky: Transform = {
+      name: "picky",
+      open: ({ role }) => ({
+        encode(bytes) {
+          if (role === "client" && Buffer.from(bytes).includes("BAD")) {
+            throw new Error("not this one");
+          }
+          return bytes;
+        },
+        decode: (bytes) => bytes,
+      }),
+    };
+    // What is behind it numbers frames: none may be left out.
+    const transforms = [picky, aesGcm(new Uint8Array(32).fill(9))];
+    await using kit = new Kit<string, string>(net, { transforms });
+    const failure = assertRejects(
+      () => kit.server.submit("bad"),
+      ItemFailure,
+    );
+    // The same process each time: its blame isn't taken back.
+    for (let i = 0; i < 3; i++) {
+      const client = await kit.client({ transforms });
+      const error = await assertRejects(
+        () => client.work((text) => text.toUpperCase()),
+        ConnectionLostError,
+      );
+      assertEquals(error.code, "transforms");
+      const { code, reason } = await kit.event("disconnected");
+      assertEquals(code, "transforms");
+      assertStringIncludes(reason, "not this one");
+    }
+    const { error } = await within(failure, 20_000, "it fails");
+    assert(error instanceof PoisonItemError, String(error));
+    await kit.worker((text) => text + "!", { client: { transforms } });
+    assertEquals(await kit.server.submit("good"), "good!");
+  },
+);
+
 /** A gzip of so many MiB of zeros. */
 async function bombOf(mebibytes: number): Promise<Uint8Array<ArrayBuffer>> {
   const zeros = new Uint8Array(1 << 20);
