@@ -526,6 +526,7 @@ export class Connection {
       let body;
       try {
         body = await this.#transforms!.encode(plain.slice(at + 4, end));
+        if (body.length === 0) throw nothingLeft("send");
         if (body.length > this.#wireLimit) {
           throw new TransformError(
             `Cannot send frame: transforms made ${body.length} bytes of ${
@@ -592,6 +593,7 @@ export class Connection {
               ),
             );
             if (this.#ended || this.#finishing) break;
+            if (plain.length === 0) throw nothingLeft("take");
             reader.set(plain, 0, plain.length);
             this.#work += plain.length;
           }
@@ -665,6 +667,13 @@ export class Connection {
 function lossOf(error: unknown): ConnectionLostError {
   const code = error instanceof TransformError ? "transforms" : "reset";
   return new ConnectionLostError(code, reasonOf(error), { cause: error });
+}
+
+/** A frame has at least its type (PROTOCOL.md R1). */
+function nothingLeft(step: string): TransformError {
+  return new TransformError(
+    `Cannot ${step} frame: no bytes come out of its transforms`,
+  );
 }
 
 /** A buffer that was transferred away is empty now: its frame can't be sent. */

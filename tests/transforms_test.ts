@@ -856,6 +856,38 @@ both(
   },
 );
 
+for (const broken of ["server", "client"] as const) {
+  for (const step of ["encode", "decode"] as const) {
+    Deno.test(`an item of which a transform makes nothing becomes poison: ${broken}, ${step}`, async () => {
+      const swallow: Transform = {
+        name: "swallow",
+        open({ role }) {
+          const pass = (bytes: Uint8Array) => bytes;
+          const lose = (bytes: Uint8Array) =>
+            role === broken && Buffer.from(bytes).includes("bad")
+              ? new Uint8Array(0)
+              : bytes;
+          return { encode: pass, decode: pass, [step]: lose };
+        },
+      };
+      const transforms = [swallow];
+      await using server = listen<string, string>({ port: 0, transforms });
+      const { port } = server.addr;
+      const failure = assertRejects(() => server.submit("bad"), ItemFailure);
+      // The same process each time: its blame isn't taken back.
+      for (let i = 0; i < 3; i++) {
+        await assertRejects(async () => {
+          const client = await connect<string, string>({ port, transforms });
+          await client.work((text) => text);
+        }, ConnectionLostError);
+      }
+      const { error } = await within(failure, 20_000, "it fails");
+      assert(error instanceof PoisonItemError, String(error));
+      assertStringIncludes(error.attempts[0]!.reason, "no bytes come out");
+    });
+  }
+}
+
 /** A gzip of so many MiB of zeros. */
 async function bombOf(mebibytes: number): Promise<Uint8Array<ArrayBuffer>> {
   const zeros = new Uint8Array(1 << 20);
