@@ -12,6 +12,7 @@ import {
   ConnectionLostError,
   DrainTimeoutError,
   ItemFailure,
+  ItemTimeoutError,
   listen,
   RemoteError,
   Server,
@@ -21,7 +22,7 @@ import {
   work,
 } from "../mod.ts";
 import { SchemaQueue } from "../internal/schema.ts";
-import { both, Kit, range } from "./_support/channel_kit.ts";
+import { both, Kit, QUIET, range } from "./_support/channel_kit.ts";
 import { Gate, moment, stateOf, until, within } from "./_support/within.ts";
 
 type Result<T> = { value: T } | { issues: ValidationIssue[] };
@@ -711,6 +712,39 @@ both("A result that waits for a slow schema hasn't timed out", async (net) => {
   const results = range(4).map((n) => kit.server.submit(n));
   assertEquals(await Promise.all(results), range(4));
 });
+
+both(
+  "itemTimeoutMs: other items' results that wait for a slow schema are no new start",
+  async (net) => {
+    const slow = schema<number, number>(async (n) => (await moment(20), n));
+    await using kit = new Kit<number, number>(net, {
+      resultSchema: slow,
+      itemTimeoutMs: 300,
+      heartbeat: { ...QUIET, intervalMs: 40 }, // a look every 10 ms
+    });
+    const { server } = kit;
+    const hang = (signal: AbortSignal) =>
+      new Promise<number>((_, reject) =>
+        signal.addEventListener("abort", () => reject(signal.reason))
+      );
+    await kit.worker(
+      async (n, { signal }) =>
+        n < 0 ? await hang(signal) : (await moment(30), n),
+      { concurrency: 2 },
+    );
+    let hasFailed = false;
+    const failure = server.submit(-1).catch((error) => {
+      hasFailed = true;
+      return error;
+    });
+    const start = performance.now();
+    for (let n = 0; !hasFailed && performance.now() - start < 10_000; n++) {
+      await server.submit(n).catch(() => {}); // a busy machine may be late
+    }
+    assert(hasFailed, "it timed out while others were settled");
+    assertInstanceOf((await failure).error, ItemTimeoutError);
+  },
+);
 
 both("Values that nobody will read aren't checked", async (net) => {
   let checked = 0;
