@@ -245,12 +245,13 @@ export class WorkerLink implements Worker {
 
   /**
    * The oldest item that it holds, if nothing that it executes is needed any
-   * more and it can't begin anything else, or has nothing else to begin.
+   * more and it can't begin anything else, or has nothing else to begin, or is to
+   * be empty for a blamed item, which would wait for ever.
    */
   get #obstacle(): Item | null {
     const { concurrency, inFlight } = this, { count } = inFlight;
     const isFull = count >= Math.min(concurrency, this.#window) ||
-      this.isAlone || this.#ended;
+      this.isAlone || this.isReserved || this.#ended;
     if (count === 0 || !isFull) return null;
     const executed = inFlight.oldest(concurrency) as Item[];
     return executed.every(({ state }) => state === SETTLED)

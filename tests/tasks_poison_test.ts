@@ -3,11 +3,19 @@
  * what becomes of blamed items (design section 3, "Poison").
  */
 import { assert, assertEquals, assertRejects } from "@std/assert";
+import { ByKey } from "../internal/dispatcher.ts";
+import type { WorkerLink } from "../internal/worker_link.ts";
 import { ItemFailure, PoisonItemError } from "../mod.ts";
 import { both, Kit, range } from "./_support/channel_kit.ts";
 import type { ScriptedPeer } from "./_support/scripted_peer.ts";
 import { payload, T } from "./_support/scripted_peer.ts";
-import { answer, PATIENT, scripted, takeItems } from "./_support/task_kit.ts";
+import {
+  answer,
+  listenOnly,
+  PATIENT,
+  scripted,
+  takeItems,
+} from "./_support/task_kit.ts";
 import { moment, until, within } from "./_support/within.ts";
 import { startWorker } from "./_support/worker_process.ts";
 
@@ -268,3 +276,39 @@ Deno.test("Real processes: an item that kills is poison, all others have results
     }
   }
 });
+
+both(
+  "By key, a blamed item doesn't wait for ever for a worker that holds on to a cancelled one",
+  async (net) => {
+    const byKey = new ByKey<WorkerLink>((key: string) => key);
+    const goesTo = (key: string, ids: number[]) => {
+      const workers = ids.map((id) => ({ id, info: { state: "active" } }));
+      return byKey.pick(workers as WorkerLink[], key, () => true)!.id;
+    };
+    const key = range(100).map(String).find((key) =>
+      goesTo(key, [0, 1]) === 1 && goesTo(key, [0, 2]) === 0
+    )!;
+    await using kit = new Kit<string, number>(net, {
+      dispatch: { key: (key) => key },
+      heartbeat: PATIENT,
+    });
+    const { server } = kit;
+    await using stuck = await scripted(kit, { concurrency: 2 });
+    const leave = new AbortController();
+    const cancelled = server.submit("", { signal: leave.signal });
+    await takeItems(stuck, 1);
+    leave.abort();
+    await assertRejects(() => cancelled);
+    const listening = listenOnly(stuck); // its other slot is free
+    const doomed = await scripted(kit);
+    const result = server.submit(key);
+    await takeItems(doomed, 1);
+    await die(kit, doomed, 1);
+    await using other = await scripted(kit);
+    await takeItems(other, 1);
+    await answer(other, 0, 7);
+    assertEquals(await result, 7);
+    await server.abort();
+    await listening;
+  },
+);
