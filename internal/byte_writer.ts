@@ -4,6 +4,8 @@
  * @module
  */
 
+import { FrameTooLargeError } from "./errors.ts";
+
 /** A byte string that is sent from where it is. */
 export interface Segment {
   /** It goes before this position of the buffer. Never decreases. */
@@ -19,6 +21,9 @@ export interface Segment {
  * shorter ones costs less than a write of their own.
  */
 export const SEGMENT_BYTES = 128 * 1024;
+
+/** A value so many times as long as its limit isn't encoded to its end. */
+const FAR = 4;
 
 const encoder = new TextEncoder();
 
@@ -61,6 +66,10 @@ export class ByteWriter {
   segmentBytes = 0;
   /** Whether a value is being encoded into it right now. */
   busy = false;
+  /** How long a value may become, in bytes; 0: as long as it is. */
+  valueLimit = 0;
+  /** Where the value that is being encoded begins, in bytes written. */
+  #valueFrom = 0;
   readonly #enlarge: typeof enlarge;
 
   /**
@@ -78,6 +87,7 @@ export class ByteWriter {
   }
 
   #grow(count: number): void {
+    if (this.busy) this.#check(count);
     this.bytes = this.#enlarge(this.bytes, this.length, this.length + count);
   }
 
@@ -279,8 +289,26 @@ export class ByteWriter {
     this.length += length;
   }
 
+  /** A value is encoded from here on. */
+  beginValue(): void {
+    this.busy = true;
+    this.#valueFrom = this.length + this.segmentBytes;
+  }
+
+  /**
+   * Ends a value that is far too long, before it takes all memory and time: one
+   * whose parts are shared, and theirs too, is longer than anyone would guess.
+   */
+  #check(count: number): void {
+    const limit = this.valueLimit;
+    const size = this.length + this.segmentBytes + count - this.#valueFrom;
+    if (limit === 0 || size <= limit * FAR) return;
+    throw new FrameTooLargeError(size, limit, { isPart: true });
+  }
+
   /** Adds bytes that are sent from where they are. Their head comes first. */
   addSegment(bytes: Uint8Array): void {
+    if (this.busy) this.#check(bytes.length);
     this.segments.push({ at: this.length, bytes, size: bytes.length });
     this.segmentBytes += bytes.length;
   }

@@ -56,6 +56,7 @@ export class CborEncoder implements ValueWriter {
    * @param value The value.
    * @param threshold Byte strings from this size on become segments.
    * @throws {EncodeError} If it has a part that can't be encoded.
+   * @throws {FrameTooLargeError} If it is far longer than `out.valueLimit`.
    */
   encode(out: ByteWriter, value: unknown, threshold: number): void {
     if (out.busy) {
@@ -66,7 +67,7 @@ export class CborEncoder implements ValueWriter {
     this.#threshold = threshold;
     this.#inherits = hasEnumerable(Object.prototype);
     const { segmentBytes } = out;
-    out.busy = true;
+    out.beginValue();
     try {
       if (isPlain(value)) this.properties(out, value, 0);
       else this.value(out, value, 0);

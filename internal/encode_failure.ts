@@ -5,7 +5,7 @@
  * @module
  */
 
-import { EncodeError } from "./errors.ts";
+import { EncodeError, FrameTooLargeError } from "./errors.ts";
 import { reasonOf } from "./thrown.ts";
 
 /** What is thrown inside the encoder, until its outermost call. */
@@ -43,13 +43,16 @@ export class EncodeFailure {
   }
 
   /** The error for the caller. */
-  static toError(error: unknown): EncodeError {
+  static toError(error: unknown): EncodeError | FrameTooLargeError {
     const failure = error instanceof EncodeFailure
       ? error
       : new EncodeFailure(`can't be encoded: ${reasonOf(error)}`, {
         cause: error,
       });
-    return failure.#toError();
+    // It isn't where it got too long that matters.
+    return failure.cause instanceof FrameTooLargeError
+      ? failure.cause
+      : failure.#toError();
   }
 
   #toError(): EncodeError {
@@ -79,7 +82,7 @@ export class EncodeFailure {
 }
 
 /** The error of a value that is sent while another is half-written. */
-export function whileBusy(): EncodeError {
+export function whileBusy(): Error {
   return EncodeFailure.toError(
     new EncodeFailure("can't be encoded while another value is being encoded"),
   );

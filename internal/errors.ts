@@ -217,7 +217,10 @@ export class ConnectionLostError extends Error {
  * ```
  */
 export class FrameTooLargeError extends RangeError {
-  /** The size of the frame, in bytes. */
+  /**
+   * The size of the frame, in bytes. Above four times the limit it is the size
+   * at which encoding was given up.
+   */
   readonly bytes: number;
   /** The limit, in bytes. */
   readonly limit: number;
@@ -227,10 +230,17 @@ export class FrameTooLargeError extends RangeError {
    *
    * @param bytes The size of the frame, in bytes.
    * @param limit The limit, in bytes.
+   * @param options `isPart`: there is more of the frame than that.
    */
-  constructor(bytes: number, limit: number) {
+  constructor(
+    bytes: number,
+    limit: number,
+    { isPart = false }: { isPart?: boolean } = {},
+  ) {
     super(
-      `Cannot send value: its frame is ${bytes} bytes, limit is ${limit} bytes`,
+      `Cannot send value: its frame is ${
+        isPart ? "more than " : ""
+      }${bytes} bytes, limit is ${limit} bytes`,
     );
     this.name = "FrameTooLargeError";
     this.bytes = bytes;

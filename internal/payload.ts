@@ -131,7 +131,10 @@ export class PayloadCodec {
     const { segmentBytes } = frames.out;
     const at = frames.beginPayload();
     if (isPayload) writeBytes(frames, value as Uint8Array);
-    else this.#cbor!.encodeInto(frames.out, value);
+    else {
+      frames.out.valueLimit = frames.limit;
+      this.#cbor!.encodeInto(frames.out, value);
+    }
     return frames.endPayload(at, segmentBytes);
   }
 

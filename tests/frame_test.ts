@@ -249,6 +249,37 @@ Deno.test("PayloadCodec.write() keeps to the limit, to the byte", () => {
   assertEquals(written(frames).flatMap(values), [1, 2]);
 });
 
+Deno.test("PayloadCodec.write() gives up a value that is far too long", () => {
+  const frames = writer(100_000);
+  // 2^40 times what is at the bottom: nobody could wait for its end.
+  const twice = (part: unknown) => {
+    for (let i = 0; i < 40; i++) part = [part, part];
+    return part;
+  };
+  const long = [
+    twice(1),
+    new Map([[1, twice("text")]]),
+    twice({ bytes: new Uint8Array(SEGMENT_BYTES) }),
+  ];
+  for (const one of long) {
+    value(frames, 1);
+    const error = assertThrows(
+      () => value(frames, one),
+      FrameTooLargeError,
+      "its frame is more than ",
+    );
+    assertEquals(error.limit, 100_000);
+    assert(error.bytes > 400_000 && error.bytes < 4_000_000, error.message);
+    value(frames, 2);
+    assertEquals(written(frames).flatMap(values), [1, 2]);
+    assertEquals(frames.out.segmentBytes, 0);
+    frames.out.reset();
+  }
+  // What was written before doesn't count, nor what comes after.
+  for (let i = 0; i < 20; i++) value(frames, "a".repeat(90_000));
+  assertEquals(written(frames).length, 20);
+});
+
 Deno.test("PayloadCodec.write() of a codec that isn't ours copies or refers", () => {
   const raw = new PayloadCodec(
     {
