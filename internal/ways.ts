@@ -289,8 +289,8 @@ export class SubmitWay implements Way {
   readonly #waiting = new Map<Item, Submitted>();
   /** Items by their signals: a signal looks for its listeners one by one. */
   readonly #signals = new Map<AbortSignal, Signalled>();
-  /** Items in the queue that don't wait any more, perhaps. */
-  #stale = 0;
+  /** Items that wait for their first dispatch: the others there are stale. */
+  #queued = 0;
   #closed: { error: unknown } | null = null;
 
   constructor(host: WayHost) {
@@ -312,17 +312,16 @@ export class SubmitWay implements Way {
     const { signal, timeoutMs } = options;
     if (signal?.aborted) return Promise.reject(signal.reason);
     const { delivery, maxQueued } = this.#host;
-    if (
-      this.#stale > 0 &&
-      (this.queue.length >= maxQueued || this.#stale > this.queue.length / 2)
-    ) this.#dropStale();
-    if (this.queue.length >= maxQueued && !delivery.hasRoom(this)) {
-      return Promise.reject(queueFull("submit", this.queue.length));
+    // Not oftener: to look through a long queue takes time.
+    if (this.queue.length > 2 * this.#queued) this.#dropStale();
+    if (this.#queued >= maxQueued && !delivery.hasRoom(this)) {
+      return Promise.reject(queueFull("submit", this.#queued));
     }
     return new Promise((resolve, reject) => {
       const submitted: Submitted = { resolve, reject, cleanUp: null };
       const entry = delivery.offer(item, this, 0, (entry) => {
         this.#waiting.set(entry, submitted);
+        this.#queued++;
       });
       if (!this.#waiting.has(entry)) {
         // It is settled, or a getter of the item has aborted the server.
@@ -380,7 +379,9 @@ export class SubmitWay implements Way {
     }
   }
 
-  dispatched(_entry: Item): void {}
+  dispatched(_entry: Item): void {
+    this.#queued--;
+  }
 
   result(entry: Item, value: unknown, _bytes: number): void {
     this.#take(entry)?.resolve(value);
@@ -391,26 +392,25 @@ export class SubmitWay implements Way {
   }
 
   failed(entry: Item, error: Error): void {
-    if (entry.attempts === 0) this.#stale++;
+    if (!entry.isPlaced) this.#queued--;
     this.#take(entry)?.reject(error);
   }
 
   pumped(): void {}
 
   #cancel(entry: Item, reason: unknown): void {
-    if (entry.attempts === 0) this.#stale++;
+    if (!entry.isPlaced) this.#queued--;
     this.#take(entry)?.reject(reason);
     this.#host.delivery.discard(entry);
   }
 
-  /** Cancelled items neither count as queued nor stay in memory. */
+  /** Cancelled items don't stay in memory. */
   #dropStale(): void {
     const entries = [...this.queue];
     this.queue.clear();
     for (const entry of entries) {
       if (entry.state === WAITING) this.queue.push(entry);
     }
-    this.#stale = 0;
   }
 
   #take(entry: Item): Submitted | undefined {

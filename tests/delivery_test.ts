@@ -27,7 +27,7 @@ import { ItemKind, Mode } from "../internal/frame.ts";
 import { InFlight, SETTLED, WAITING } from "../internal/in_flight.ts";
 import { Queue } from "../internal/queue.ts";
 import { ItemSchema } from "../internal/schema.ts";
-import { ChannelWay } from "../internal/ways.ts";
+import { ChannelWay, SubmitWay } from "../internal/ways.ts";
 import { type Rng, seeded } from "./_support/rng.ts";
 
 /** The worker's part, by hand. */
@@ -1348,6 +1348,43 @@ Deno.test("ChannelWay.send() waits for a place, however much room a worker has",
   assertInstanceOf(way.send("two"), Promise);
   assertEquals(worker.given.length, 2, "both were taken, and have all places");
   assert(worker.hasMore, "it isn't the worker that is full");
+});
+
+Deno.test("SubmitWay.submit() looks through a long queue rarely, also past maxQueued", async () => {
+  const { delivery } = new Scene();
+  const maxQueued = 200;
+  const way = new SubmitWay({
+    delivery,
+    maxQueued,
+    onChannelFailure: () => {},
+    onBroken: () => {},
+  });
+  delivery.addWay(way);
+  const { queue } = way;
+  let looks = 0;
+  const iterate = queue[Symbol.iterator].bind(queue);
+  queue[Symbol.iterator] = function* () {
+    for (const entry of iterate()) {
+      looks++;
+      yield entry;
+    }
+  };
+  const submit = (n: number) => {
+    const controller = new AbortController(), { signal } = controller;
+    const result = way.submit(n, { signal });
+    return { controller, result: result.catch((error) => error) };
+  };
+  const waiting = range(0, maxQueued).map(submit);
+  for (const n of range(0, 5 * maxQueued)) {
+    const late = submit(n); // there is no room for it, before one gives up
+    assertInstanceOf(await late.result, RangeError);
+    const at = n * 7 % maxQueued;
+    waiting[at]!.controller.abort();
+    waiting[at] = submit(n);
+  }
+  assertLessOrEqual(looks, 2 * 5 * maxQueued, "twice for each that gave up");
+  assertLessOrEqual(queue.length, 2 * maxQueued + 1);
+  assertEquals(delivery.alive, maxQueued);
 });
 
 Deno.test("ChannelWay.send() goes on when another way's item begins to wait", async () => {
