@@ -948,9 +948,11 @@ async function dial(options: ConnectOptions): Promise<Deno.TcpConn> {
     timerMs(handshakeTimeoutMs),
   );
   try {
-    const either = signal === undefined
-      ? late.signal
-      : AbortSignal.any([late.signal, signal]);
+    const either = AbortSignal.any(
+      signal === undefined ? [late.signal] : [late.signal, signal],
+    );
+    // By it Deno 2.9.6 throws away, open, a connection that is just there.
+    either.throwIfAborted = () => {};
     return await Deno.connect({ hostname, port, signal: either });
   } catch (reason) {
     throw late.signal.aborted ? error : reason;

@@ -140,6 +140,33 @@ Deno.test("connect(): a signal is heard as the connection opens", async () => {
   }
 });
 
+Deno.test("connect(): a signal that aborts as the connection is made leaves none open", async () => {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = listener.addr;
+  const { connect: dial } = Deno;
+  const controller = new AbortController(), { signal } = controller;
+  const reason = new Error("no time");
+  try {
+    // Deno 2.9.6 does so, and may hear of the connection behind the abort.
+    Deno.connect = (async (options: Deno.ConnectOptions) => {
+      const conn = await dial({
+        ...options,
+        signal: new AbortController().signal,
+      });
+      controller.abort(reason);
+      options.signal!.throwIfAborted();
+      return conn;
+    }) as typeof Deno.connect;
+    const connecting = connect({ port, signal }).catch((error) => error);
+    using accepted = await listener.accept();
+    assertStrictEquals(await within(connecting, 1000, "it ends"), reason);
+    const read = accepted.read(new Uint8Array(1));
+    assertEquals(await within(read, 1000, "the connection is closed"), null);
+  } finally {
+    Deno.connect = dial;
+  }
+});
+
 Deno.test("connect() to what doesn't answer times out", async () => {
   const mute = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const connecting = connect({ port: mute.addr.port, handshakeTimeoutMs: 80 });
