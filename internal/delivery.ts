@@ -177,6 +177,8 @@ export class Delivery {
   #roomy: Worker | null = null;
   /** The way whose item was the last that didn't have to wait: it is woken last. */
   #ahead: Way | null = null;
+  /** Had items that wait when a way last asked: the first to be looked at. */
+  #contender: Way | null = null;
   /** The worker that is to be empty for a blamed item that any may get. */
   readonly #reservation = new Reservation<Worker>();
   /** Workers that are to be empty, each for blamed items that are its own. */
@@ -243,6 +245,7 @@ export class Delivery {
     const i = this.#ways.indexOf(way);
     if (i >= 0) this.#ways.splice(i, 1);
     if (this.#ahead === way) this.#ahead = null;
+    if (this.#contender === way) this.#contender = null;
   }
 
   /** Adds a worker. The blame of its process's lost connection is taken back. */
@@ -339,10 +342,13 @@ export class Delivery {
    * turn. Of the channel only one waits: beside it no other way has more.
    */
   isContended(way: Way): boolean {
-    return this.#ways.some((other) =>
+    const contends = (other: Way): boolean =>
       other !== way && other.queue.length > 0 &&
-      (other.kind === ItemKind.CALL || way.kind !== ItemKind.CALL)
-    );
+      (other.kind === ItemKind.CALL || way.kind !== ItemKind.CALL);
+    // All of a thousand map()s may ask, and most of them may have nothing there.
+    if (this.#contender !== null && contends(this.#contender)) return true;
+    this.#contender = this.#ways.find(contends) ?? null;
+    return this.#contender !== null;
   }
 
   /** Whether the schema takes its time for the first item of a way that waits. */

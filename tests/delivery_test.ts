@@ -1387,6 +1387,30 @@ Deno.test("SubmitWay.submit() looks through a long queue rarely, also past maxQu
   assertEquals(delivery.alive, maxQueued);
 });
 
+Deno.test("Delivery.isContended() looks at few ways, however many have nothing that waits", () => {
+  const { delivery } = new Scene();
+  let looks = 0;
+  const ways = range(0, 200).map(() => {
+    const way = new FakeWay(ItemKind.CALL), { queue } = way;
+    Object.defineProperty(way, "queue", { get: () => (looks++, queue) });
+    delivery.addWay(way);
+    return way;
+  });
+  assertFalse(delivery.isContended(ways[0]!), "nothing waits");
+  const busy = ways.slice(100);
+  for (const way of busy) delivery.offer("item", way, 0);
+  looks = 0;
+  for (const way of busy) assert(delivery.isContended(way));
+  assertLess(looks, 3 * ways.length);
+  const [first, ...others] = busy;
+  for (const way of others) {
+    delivery.discard(way.queue.shift()!);
+    delivery.removeWay(way);
+  }
+  assertFalse(delivery.isContended(first!), "the only one with items");
+  assert(delivery.isContended(ways[0]!));
+});
+
 Deno.test("ChannelWay.send() goes on when another way's item begins to wait", async () => {
   const scene = new Scene();
   const { delivery } = scene;
