@@ -120,6 +120,7 @@ export type { Handler, WorkContext } from "./internal/work_loop.ts";
  * @returns The client, once the handshake is done.
  * @throws {HandshakeError} If the two ends don't belong together.
  * @throws {Deno.errors.ConnectionRefused} If nobody listens there.
+ * @throws {URIError} If `hostname` can't be the name of a host.
  * @throws {TypeError} If an option is unknown or of the wrong type, or
  * `tls.caCerts` can't be read.
  * @throws {RangeError} If an option is out of range.

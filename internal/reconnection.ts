@@ -96,6 +96,8 @@ export class Reconnection {
   /** Whether trying again may be of use. */
   #canHeal(error: unknown): boolean {
     if (error instanceof TypeError || error instanceof RangeError) return false;
+    // What isn't the name of a host never resolves: "http://server", "server:80".
+    if (error instanceof URIError) return false;
     // A permission that this process has not, it never gets.
     if (error instanceof Deno.errors.NotCapable) return false;
     // The same item would break the same transform again.

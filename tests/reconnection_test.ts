@@ -50,6 +50,7 @@ Deno.test("Reconnection.next() gives up at once where nothing can heal", () => {
     new HandshakeError("signature", "another"),
     new ConnectionLostError("transforms", "broken"),
     new TypeError("no such thing"),
+    new URIError("invalid host"),
   ];
   for (const error of errors) {
     assertEquals(new Reconnection(options, rim).next(error, 0), null);

@@ -5,6 +5,7 @@ import {
   assertInstanceOf,
   assertRejects,
   assertStrictEquals,
+  assertStringIncludes,
 } from "@std/assert";
 import {
   type ClientEvent,
@@ -366,6 +367,14 @@ Deno.test("work(): what can't heal ends it at once", async () => {
   assertEquals(error.code, "signature");
   assertEquals(attempts, 0);
   await server.close();
+});
+
+Deno.test("work(): what can't be a host's name ends it at once", async () => {
+  for (const hostname of ["http://127.0.0.1", "127.0.0.1:80", "a b"]) {
+    const working = work({ hostname, port: 1, reconnect: fast }, () => {});
+    const error = await within(assertRejects(() => working), 5000, hostname);
+    assertStringIncludes((error as Error).message, `'${hostname}'`);
+  }
 });
 
 Deno.test("work(): a wrong secret ends it at the second time", async () => {
