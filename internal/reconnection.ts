@@ -95,7 +95,11 @@ export class Reconnection {
 
   /** Whether trying again may be of use. */
   #canHeal(error: unknown): boolean {
-    if (error instanceof TypeError || error instanceof RangeError) return false;
+    if (error instanceof TypeError || error instanceof RangeError) {
+      // What a system calls an invalid argument may be a route that leads
+      // nowhere for now: Linux says so of a black hole, as of a VPN that is down.
+      return "code" in error && error.code === "EINVAL";
+    }
     // What isn't the name of a host never resolves: "http://server", "server:80".
     if (error instanceof URIError) return false;
     // A permission that this process has not, it never gets.

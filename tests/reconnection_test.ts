@@ -83,3 +83,12 @@ Deno.test("Reconnection.next() gives up at once where a permission is missing", 
   const error = new Deno.errors.NotCapable("Requires net access");
   assertEquals(reconnection.next(error, 0), null);
 });
+
+Deno.test("Reconnection.next() tries again after a TypeError that is the system's", () => {
+  const reconnection = new Reconnection(options, rim);
+  const error = new TypeError("Invalid argument (os error 22)");
+  assertEquals(
+    reconnection.next(Object.assign(error, { code: "EINVAL" }), 0),
+    100,
+  );
+});

@@ -377,6 +377,29 @@ Deno.test("work(): what can't be a host's name ends it at once", async () => {
   }
 });
 
+Deno.test("work(): an address to which no route leads is tried again", async () => {
+  // Of this one, without its interface, Linux says EINVAL: for Deno a TypeError.
+  const over = new AbortController();
+  const again = new Gate();
+  const working = work({
+    hostname: "fe80::1",
+    port: 1,
+    handshakeTimeoutMs: 1000,
+    reconnect: fast,
+    signal: over.signal,
+    onEvent: ({ type }) => {
+      if (type === "reconnecting") again.open();
+    },
+  }, () => {});
+  await within(
+    Promise.race([again.pass(), working]),
+    10_000,
+    "another attempt",
+  );
+  over.abort(new Error("enough"));
+  await assertRejects(() => working, Error, "enough");
+});
+
 Deno.test("work(): a wrong secret ends it at the second time", async () => {
   const { server, port } = start({ secret: "right" });
   let attempts = 0;
