@@ -988,6 +988,8 @@ async function startTls(
       // It belonged to TLS already, which has closed it.
     }
     if (cause instanceof Deno.errors.NotCapable) throw cause;
+    // What the system says: the connection is gone already.
+    if (cause instanceof Error && "code" in cause) throw cause;
     // Nothing was sent yet: no other attempt would do better.
     const reason = reasonOf(cause);
     throw new TypeError(`Cannot use connect options: tls: ${reason}`, {

@@ -279,6 +279,29 @@ Deno.test("TLS: work() gives up at once on caCerts that can't be read", async ()
   );
 });
 
+Deno.test("TLS: work() tries again if the connection is gone before TLS begins", async () => {
+  // As of a proxy with no server behind it, which resets at once: Deno asks the
+  // system for the peer's address, and there is none any more.
+  await using server = listen<number, number>({ port: 0, ...certificate });
+  const { startTls } = Deno;
+  Deno.startTls = () => {
+    Deno.startTls = startTls;
+    const gone = new Deno.errors.NotConnected("not connected (os error 107)");
+    return Promise.reject(Object.assign(gone, { code: "ENOTCONN" }));
+  };
+  try {
+    const working = work<number, number>({
+      port: portOf(server),
+      tls: { caCerts },
+      reconnect: { minDelayMs: 5, maxDelayMs: 5 },
+    }, (n) => n + 1);
+    const answer = Promise.race([server.submit(1), working]);
+    assertEquals(await within(answer, 5000, "another attempt"), 2);
+  } finally {
+    Deno.startTls = startTls;
+  }
+});
+
 Deno.test("TLS options are checked", async () => {
   const port = 0;
   assertThrows(() => listen({ port, cert: certificate.cert }), TypeError);
