@@ -658,6 +658,10 @@ export class Server<Item = unknown, Result = unknown>
    * and the workers end. What was written to `writable` before it is taken, also
    * if it waits in the stream.
    *
+   * A worker that falls silent behind its last result is waited for until it is
+   * a suspect, `heartbeat.timeoutMs`: by default that is just longer than
+   * `drainMs`. Where machines go down as the work ends, give a second more.
+   *
    * @param options `drainMs`: how long it may take, in ms; 30,000 by default.
    * If it is called again, the first call's counts.
    * @returns Resolves when all is closed. It rejects with a
