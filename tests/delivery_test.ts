@@ -1104,6 +1104,24 @@ Deno.test("Delivery serves ways in turn", () => {
   assertEquals(new Set(order.slice(3, 6).map((item) => item[0])).size, 3);
 });
 
+Deno.test("Delivery wakes the way last that has just taken all the room", () => {
+  const scene = new Scene();
+  const { delivery } = scene;
+  const a = scene.worker("a", { window: 4 });
+  class Greedy extends FakeWay {
+    override pumped(): void {
+      while (delivery.hasRoom(this)) delivery.offer(0, this, 0);
+    }
+  }
+  const ways = range(0, 3).map(() => new Greedy(ItemKind.CALL));
+  for (const way of ways) delivery.addWay(way);
+  for (let batch = 0; batch < 6; batch++) {
+    while (a.inFlight.count > 0) delivery.result(a, a.take(), null, 1);
+    delivery.pump();
+  }
+  assertEquals(ways.map(({ taken }) => taken), [8, 8, 8]);
+});
+
 Deno.test("Delivery: a way without places never holds up another", () => {
   const scene = new Scene();
   const other = new FakeWay();
