@@ -17,8 +17,10 @@ import {
   type ServerOptions,
   work,
 } from "../mod.ts";
+import { REJECT_CODES } from "../internal/frame.ts";
 import { range } from "./_support/channel_kit.ts";
 import { freePort } from "./_support/examples.ts";
+import { ScriptedPeer, T } from "./_support/scripted_peer.ts";
 import { Gate, stateOf, until, within } from "./_support/within.ts";
 
 const fast = { minDelayMs: 5, maxDelayMs: 20 };
@@ -418,6 +420,27 @@ Deno.test("work(): a wrong secret ends it at the second time", async () => {
   assertEquals(error.code, "auth");
   assertEquals(attempts, 1);
   await server.close();
+});
+
+Deno.test("work(): a refused secret is forgotten once one was taken", async () => {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = listener.addr;
+  const working = work({ port, reconnect: fast }, () => {});
+  const accept = async () => new ScriptedPeer(await listener.accept());
+  for (let i = 0; i < 2; i++) {
+    await using refusing = await accept();
+    await refusing.expect(T.HELLO);
+    await refusing.say(T.REJECT, REJECT_CODES.indexOf("auth"), "no");
+    await refusing.rest();
+    await using taking = await accept();
+    await taking.greet();
+    await taking.until(T.CREDIT);
+    if (i === 0) continue; // it is lost
+    await taking.say(T.END);
+    await taking.until(T.GOODBYE);
+    await taking.say(T.GOODBYE, 0, "");
+    await within(working, 10_000, "the end");
+  }
 });
 
 Deno.test("work(): its signal ends the wait for a server", async () => {
