@@ -144,7 +144,8 @@ export class Intake<Item> {
 
   /** Lets the server send items, once somebody takes them. */
   grant(): void {
-    if (!this.#isOpen) return;
+    // Who leaves before it has asked for anything asks for nothing.
+    if (!this.#isOpen || this.#isLeaving) return;
     const isWork = this.#runner !== null;
     // Items of work() wait until its handler is loaded.
     if (!isWork && (this.isWork || !this.outlet.isTaken)) return;
@@ -161,7 +162,6 @@ export class Intake<Item> {
       this.#window,
       isAuto && isWork ? 1 : 0,
     ]);
-    if (this.#isLeaving) this.#handBack([]);
   }
 
   /** ITEM came. */
