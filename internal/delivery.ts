@@ -650,7 +650,6 @@ export class Delivery {
     if (entries.length === 0) return;
     for (const entry of entries) {
       entry.state = WAITING;
-      if (!entry.isHeld) entry.startedAt = 0;
       this.#tracer?.returned(entry, worker, cause);
     }
     this.waiting += entries.length;
