@@ -1,6 +1,8 @@
 import { assert, assertEquals, assertLessOrEqual } from "@std/assert";
 import { Heartbeat, tickMs, type Verdict } from "../internal/heartbeat.ts";
 import { resolveHeartbeat } from "../internal/options.ts";
+import { Watchdog } from "../internal/watchdog.ts";
+import { moment } from "./_support/within.ts";
 
 const OPTIONS = { intervalMs: 10, timeoutMs: 30, dropMs: 120 };
 
@@ -135,4 +137,39 @@ Deno.test("Heartbeat judges nobody while its own end doesn't listen, and says so
   assertEquals(heartbeat.judge(1011, 1031), "ping");
   heartbeat.ping(1031);
   assertEquals(heartbeat.judge(1011, 1041), "suspect");
+});
+
+Deno.test("Heartbeat drops who doesn't read, or finish a frame, as late as who is silent", () => {
+  const heartbeat = new Heartbeat(OPTIONS, 1);
+  const after = (ms: number) =>
+    heartbeat.judgePeer({
+      heardAt: 1000,
+      isDeaf: false,
+      saidAt: 1000,
+      stall: () => ({ what: "nothing that was sent was read", ms }),
+    }, 1000);
+  assertEquals(after(119).verdict, "fine");
+  assertEquals(after(120), {
+    verdict: "drop",
+    reason: "nothing that was sent was read for 120 ms",
+  });
+});
+
+Deno.test("Watchdog.stop() after a pause, before the look that is due then", async () => {
+  let looks = 0;
+  const watchdog = new Watchdog(5, {
+    excuse: () => looks++,
+    check: () => looks++,
+  });
+  watchdog.start();
+  const { promise, resolve } = Promise.withResolvers<void>();
+  setTimeout(() => { // due right behind the tick, and before what that sets
+    watchdog.stop();
+    resolve();
+  }, 6);
+  const until = performance.now() + 200;
+  while (performance.now() < until);
+  await promise;
+  await moment(20);
+  assertEquals(looks, 0);
 });
