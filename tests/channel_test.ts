@@ -241,6 +241,36 @@ Deno.test("Outlet: leaving at the end, or after a failure, cancels nothing", asy
   assertEquals(failed.told.cancelled, []);
 });
 
+Deno.test("Outlet.close() after a failure leaves it failed", async () => {
+  const { outlet } = outletOf();
+  outlet.fail(new Error("lost"));
+  assertEquals(outlet.close(), []);
+  await assertRejects(() => outlet.iterate().next(), Error, "lost");
+});
+
+Deno.test("Outlet: who asks for more than there is, and waits for a turn, is told the end", async () => {
+  const { now } = performance;
+  let time = 0;
+  performance.now = () => time;
+  try {
+    const { outlet, told, push } = outletOf();
+    push(1, 2, 3, 4, 5);
+    outlet.end();
+    const items = outlet.iterate();
+    const reads = [];
+    for (let i = 0; i < 7; i++) {
+      reads.push(items.next());
+      time += 1000; // the reader is slow, and lets the event loop have no turn
+    }
+    assert(told.read.length < 5, "it waits for a turn");
+    const values = (await Promise.all(reads)).map(({ value }) => value);
+    assertEquals(values, [1, 2, 3, 4, 5, undefined, undefined]);
+    assertEquals(told.reachedEnd, 1);
+  } finally {
+    performance.now = now;
+  }
+});
+
 Deno.test("Outlet: several reads at once are served in order", async () => {
   const { outlet, push } = outletOf();
   const items = outlet.iterate();
