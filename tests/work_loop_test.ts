@@ -121,6 +121,38 @@ Deno.test("WorkLoop.cancel(): who asks for its signal later sees it aborted", ()
   assertEquals(signal!().reason.name, "AbortError");
 });
 
+Deno.test("WorkLoop.cancel(): a generator whose values have no room is done", async () => {
+  const { promise: left, resolve: leave } = Promise.withResolvers<void>();
+  const { promise: failed, resolve: fail } = Promise.withResolvers<unknown>();
+  async function* values() {
+    try {
+      yield await Promise.resolve(1);
+    } finally {
+      leave();
+    }
+  }
+  const asked = Promise.withResolvers<void>();
+  const loop = new WorkLoop(values, 1, {
+    scope: null,
+    isBusy: () => false,
+    result: () => {},
+    done: () => {},
+    error: (_item, error) => fail(error),
+    value: () => {
+      asked.resolve();
+      return new Promise(() => {});
+    },
+    onIdle: () => {},
+  });
+  loop.push({ ...items(0, 1, null)[0]!, kind: ItemKind.VALUE });
+  loop.run();
+  await within(asked.promise, 5000, "its first value");
+  loop.cancel(0);
+  await within(left, 5000, "it leaves the generator");
+  const error = await within(failed, 5000, "it fails") as Error;
+  assertEquals(error.name, "AbortError");
+});
+
 Deno.test("WorkLoop.cancel() of the last item that waits leaves it idle", () => {
   const told: string[] = [];
   const loop = new WorkLoop(() => {}, 1, {
