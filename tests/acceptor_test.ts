@@ -3,6 +3,8 @@ import { Server } from "../mod.ts";
 import { memoryPair } from "./_support/memory_pair.ts";
 import { within } from "./_support/within.ts";
 
+type Outcome = "error" | "reset" | "connection";
+
 /** Fails again and again, with a connection between; then it waits. */
 class Failing implements Deno.Listener {
   readonly addr: Deno.Addr = {
@@ -10,17 +12,20 @@ class Failing implements Deno.Listener {
     hostname: "127.0.0.1",
     port: 1,
   };
-  readonly #outcomes: ("error" | "connection")[];
+  readonly #outcomes: Outcome[];
   readonly #closed = Promise.withResolvers<Deno.Conn>();
   readonly waits = Promise.withResolvers<void>();
 
-  constructor(...outcomes: ("error" | "connection")[]) {
+  constructor(...outcomes: Outcome[]) {
     this.#outcomes = outcomes;
   }
 
   accept(): Promise<Deno.Conn> {
     const outcome = this.#outcomes.shift();
     if (outcome === "error") return Promise.reject(new Error("no more files"));
+    if (outcome === "reset") {
+      return Promise.reject(new Deno.errors.ConnectionReset("by its peer"));
+    }
     if (outcome === "connection") {
       const [near, far] = memoryPair();
       near.close();
@@ -45,7 +50,8 @@ class Failing implements Deno.Listener {
   async *[Symbol.asyncIterator](): AsyncIterableIterator<Deno.Conn> {}
 }
 
-Deno.test("Acceptor: the pause after an error doubles, and is short again after a connection", async () => {
+/** The pauses of an accept loop, in ms, until there is nothing more. */
+async function pausesOf(...outcomes: Outcome[]): Promise<number[]> {
   const { setTimeout } = globalThis;
   const pauses: number[] = [];
   globalThis.setTimeout = ((callback: () => void, ms: number) => {
@@ -53,18 +59,38 @@ Deno.test("Acceptor: the pause after an error doubles, and is short again after 
     return setTimeout(callback, ms);
   }) as typeof setTimeout;
   try {
-    const listener = new Failing(
-      "error",
-      "error",
-      "error",
-      "connection",
-      "error",
-      "error",
-    );
+    const listener = new Failing(...outcomes);
     await using _server = new Server(listener);
     await within(listener.waits.promise, 5000, "all are past");
-    assertEquals(pauses.filter((ms) => ms < 100), [5, 10, 20, 5, 10]);
+    return pauses.filter((ms) => ms < 100);
   } finally {
     globalThis.setTimeout = setTimeout;
   }
+}
+
+Deno.test("Acceptor: the pause after an error doubles, and is short again after a connection", async () => {
+  assertEquals(
+    await pausesOf("error", "error", "error", "connection", "error", "error"),
+    [5, 10, 20, 5, 10],
+  );
+});
+
+Deno.test("Acceptor: who has reset its own connection costs no pause, many others' turns", async () => {
+  const resets = Array<Outcome>(16).fill("reset");
+  assertEquals(await pausesOf(...resets), [0, 0]);
+});
+
+Deno.test("Acceptor.stop(): a connection that still comes is closed", async () => {
+  const coming = Promise.withResolvers<Deno.Conn>();
+  const [near, far] = memoryPair();
+  const server = new Server({
+    addr: { transport: "tcp", hostname: "127.0.0.1", port: 1 },
+    accept: () => coming.promise,
+    close() {},
+  } as unknown as Deno.Listener);
+  const closed = server.abort();
+  coming.resolve(far);
+  await closed;
+  assertEquals(await within(near.read(new Uint8Array(1)), 5000, "EOF"), null);
+  near.close();
 });
