@@ -10,6 +10,7 @@ import {
   assertLessOrEqual,
 } from "@std/assert";
 import { Outlet } from "../internal/channel.ts";
+import { shareOf } from "../internal/credit.ts";
 import {
   Delivery,
   type Item,
@@ -744,6 +745,34 @@ Deno.test("Delivery by key: what is another's by now goes to it after a while", 
   assertEquals(a.holds, [1, 2, 3]);
 });
 
+Deno.test("Delivery by key: what comes back is offered to who waited for none of the rest", () => {
+  const scene = new Scene({ strategy: byName, byItem: true });
+  const lose = [
+    scene.worker("a", { concurrency: 0 }),
+    scene.worker("b", { concurrency: 0 }),
+  ];
+  scene.send("a1", "b1");
+  scene.worker("a", { window: 0 });
+  const b = scene.worker("b");
+  for (const worker of lose) scene.lose(worker);
+  assertEquals(b.holds, ["b1"]);
+});
+
+Deno.test("Delivery by key: a way whose worker is full holds up no other", () => {
+  const scene = new Scene({ strategy: byName, byItem: true });
+  const [a, b] = ["a", "b"].map((name) => scene.worker(name, { window: 1 }));
+  for (const [name, worker] of [["a", a!], ["b", b!]] as const) {
+    const way = new FakeWay(ItemKind.CALL);
+    scene.delivery.addWay(way);
+    for (let n = 1; n <= 9; n++) scene.delivery.offer(`${name}${n}`, way, n);
+    assertEquals(worker.holds, [`${name}1`]);
+  }
+  for (let n = 2; n <= 9; n++) {
+    scene.result(b!);
+    assertEquals(b!.holds, [`b${n}`], "whoever's turn it is");
+  }
+});
+
 Deno.test("Delivery by key reserves the worker of each blamed item", () => {
   const scene = new Scene({ strategy: byName, byItem: true });
   const first = ["a", "b"].map((name) => scene.worker(name));
@@ -887,6 +916,28 @@ Deno.test("Delivery.offer(): what a schema sends is sent at once, also where it 
   assertEquals(a.holds, ["own"]);
 });
 
+Deno.test("Delivery: a way whose first item is with its schema holds up no other", () => {
+  const scene = new Scene({
+    schema: new ItemSchema<Item>({
+      "~standard": {
+        version: 1,
+        vendor: "test",
+        validate: (value) =>
+          value === "slow" ? new Promise(() => {}) : { value },
+      },
+    }),
+  });
+  const a = scene.worker("a", { window: 1 });
+  const [slow, quick] = [1, 2].map(() => new FakeWay(ItemKind.CALL));
+  for (const way of [slow!, quick!]) scene.delivery.addWay(way);
+  scene.delivery.offer("slow", slow!, 0);
+  for (let n = 1; n <= 9; n++) scene.delivery.offer(n, quick!, n);
+  for (let n = 2; n <= 9; n++) {
+    scene.result(a);
+    assertEquals(a.holds, [n], "whoever's turn it is");
+  }
+});
+
 Deno.test("Delivery: who cancels an item while it picks has it never sent", () => {
   let item: Item | undefined;
   const strategy: Strategy<Worker> = {
@@ -936,13 +987,19 @@ Deno.test("Delivery: an item of one that was suspect waits for its retry, whatev
 });
 
 Deno.test("Delivery: what a failed item held up goes without another event", async () => {
-  const scene = new Scene({ strategy: byName, byItem: true });
-  const [head] = scene.send("a1", "b1");
-  const b = scene.worker("b");
-  assertEquals(b.holds, [], "its way is in order");
-  scene.delivery.discard(head!);
-  await Promise.resolve();
-  assertEquals(b.holds, ["b1"]);
+  const ends = [
+    ({ delivery }: Scene, item: Item) => delivery.discard(item),
+    ({ delivery }: Scene, item: Item) => delivery.fail(item, new Error("no")),
+  ];
+  for (const end of ends) {
+    const scene = new Scene({ strategy: byName, byItem: true });
+    const [head] = scene.send("a1", "b1");
+    const b = scene.worker("b");
+    assertEquals(b.holds, [], "its way is in order");
+    end(scene, head!);
+    await Promise.resolve();
+    assertEquals(b.holds, ["b1"]);
+  }
 });
 
 // --- Suspicion ---
@@ -1063,6 +1120,7 @@ Deno.test("Delivery.hold() keeps an item apart until requeue()", () => {
   scene.delivery.pump();
   assertEquals(a.holds, ["y", "z"]);
   assertEquals([scene.delivery.alive, scene.delivery.waiting], [3, 1]);
+  assertEquals(scene.delivery.due, 0, "it waits for its time");
   assertEquals(scene.delivery.unfinished().map((e) => e.item), ["x", "y", "z"]);
   scene.delivery.requeue([x!]);
   scene.delivery.requeue([x!]);
@@ -1083,6 +1141,13 @@ Deno.test("Delivery.requeue() of an item that was cancelled does nothing", () =>
 });
 
 // --- Ways ---
+
+Deno.test("Delivery.excess counts what is beyond a share, whatever others hold", () => {
+  const scene = new Scene();
+  const [a] = ["a", "b"].map((name) => scene.worker(name));
+  a!.inFlight.count = shareOf(2) + 5;
+  assertEquals(scene.delivery.excess, 5);
+});
 
 Deno.test("Delivery serves ways in turn", () => {
   const scene = new Scene();
