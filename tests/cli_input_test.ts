@@ -4,7 +4,7 @@ import { countItems, type Format, ItemSource } from "../internal/cli_input.ts";
 import { Folder } from "./_support/folder.ts";
 import { Rng } from "./_support/rng.ts";
 import { runWithGc } from "./_support/process.ts";
-import { within } from "./_support/within.ts";
+import { stateOf, within } from "./_support/within.ts";
 
 const seed = crypto.getRandomValues(new Uint32Array(1))[0]!;
 
@@ -82,6 +82,12 @@ const CASES: [string, Format, string | Uint8Array, Read][] = [
     Uint8Array.of(0x61, 10, 0xff, 10, 0x62, 10),
     { items: ["a", "b"], unreadable: ["2 TypeError"] },
   ],
+  [
+    "an empty item behind bytes that aren't UTF-8",
+    "lines",
+    Uint8Array.of(0xff, 10, 10),
+    { items: [""], unreadable: ["1 TypeError"] },
+  ],
 ];
 
 for (const [name, format, input, expected] of CASES) {
@@ -146,6 +152,34 @@ Deno.test("ItemSource says that it is the input that can't be read", async () =>
     FatalError,
     "can't read the input: Is a directory",
   );
+});
+
+Deno.test("ItemSource waits for whoever is told of what can't be read", async () => {
+  const told = Promise.withResolvers<void>(),
+    room = Promise.withResolvers<void>();
+  const source = new ItemSource(
+    ReadableStream.from([new TextEncoder().encode("{\n1\n")]),
+    {
+      format: "jsonl",
+      isSettled: () => false,
+      onUnreadable: () => {
+        told.resolve();
+        return room.promise;
+      },
+    },
+  );
+  const next = source.next();
+  await told.promise;
+  assertEquals(await stateOf(next), "pending");
+  room.resolve();
+  assertEquals(await next, { done: false, value: 1 });
+});
+
+Deno.test("countItems() stops when it isn't wanted any more", async () => {
+  await using folder = await Folder.make();
+  await folder.write("input", "a\nb\n");
+  const path = `${folder.path}/input`;
+  assertEquals(await countItems(path, "lines", AbortSignal.abort()), NaN);
 });
 
 Deno.test("countItems() leaves a pipe alone", async () => {

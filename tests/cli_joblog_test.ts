@@ -105,6 +105,7 @@ Deno.test("Joblog refuses what isn't its own", async () => {
     const [content, reason] of [
       ["important\nnotes\n", "isn't a joblog"],
       ["notes without an end", "isn't a joblog"],
+      [text.replaceAll(/"seq":(\d)/g, '"seq":"$1"'), "isn't a joblog"],
       [`${text}what?\n${text}`, "line 4 of"],
     ] as const
   ) {
