@@ -157,6 +157,12 @@ const malformed: [what: string, hex: string, offset: number, reason: string][] =
       "ArrayBuffer is not made of one byte string",
     ],
     [
+      "an ArrayBuffer of two byte strings",
+      "d81b836b417272617942756666657241004100",
+      0,
+      "ArrayBuffer is not made of one byte string",
+    ],
+    [
       "an error without a message",
       "d81b81654572726f72",
       0,

@@ -199,3 +199,13 @@ Deno.test("CborCodec.decodeFrom() finds a key twice, one of which is aside", () 
   const map = new CborCodec().decodeFrom(bytes, 0, bytes.length, aside);
   assertEquals((map as Map<unknown, unknown>).size, 2);
 });
+
+Deno.test("CborCodec.decodeFrom() finds a key twice before what is aside", () => {
+  const bytes = new Uint8Array([0xa2, 0x41, 1, 0, 0x41, 1, 0x58, 200]);
+  const aside = { at: bytes.length, bytes: new Uint8Array(200) };
+  assertThrows(
+    () => new CborCodec().decodeFrom(bytes, 0, bytes.length, aside),
+    DecodeError,
+    "twice",
+  );
+});
