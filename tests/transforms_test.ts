@@ -220,6 +220,14 @@ Deno.test("gzip refuses what is cut, changed, longer or no gzip at all", async (
   }
 });
 
+Deno.test("gzip({ maxOutputBytes }) takes so many bytes, and not one more", async () => {
+  const limited = chain([gzip({ maxOutputBytes: 100 })]);
+  const bytes = (count: number) =>
+    chain([gzip()]).encode(new Uint8Array(count));
+  assertEquals((await limited.decode(await bytes(100))).length, 100);
+  await assertRejects(async () => limited.decode(await bytes(101)), Error);
+});
+
 Deno.test("gzip checks its options", () => {
   assertThrows(() => gzip({ maxOutputBytes: 0 }), RangeError);
   assertThrows(() => gzip({ level: 9 } as never), TypeError, '"level"');
@@ -295,6 +303,10 @@ Deno.test("aesGcm takes bytes and CryptoKeys, and no others", async () => {
   }
   assertThrows(() => aesGcm(new Uint8Array(16)), RangeError, "16 bytes");
   assertThrows(() => aesGcm("secret" as never), TypeError, "string");
+  const other = await crypto.subtle.importKey("raw", bytes, "HKDF", false, [
+    "deriveKey",
+  ]);
+  assertThrows(() => aesGcm(other), TypeError, '"deriveBits"');
   const shut = await crypto.subtle.importKey("raw", bytes, "AES-GCM", false, [
     "encrypt",
   ]);
