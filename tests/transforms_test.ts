@@ -1062,3 +1062,51 @@ both("a goodbye that is in a transform outlives a standstill", async (net) => {
   const client = await kit.client({ transforms });
   await client.close();
 });
+
+/** Waits at one end before it undoes a frame. */
+function gated(gate: Gate, at: "server" | "client"): Transform {
+  return {
+    name: "gated",
+    open: ({ role }) => ({
+      encode: (bytes) => bytes,
+      decode: async (bytes) => {
+        if (role === at) await gate.pass();
+        return bytes;
+      },
+    }),
+  };
+}
+
+both(
+  "transforms: a server's that come to an end too late open nothing",
+  async (net) => {
+    const gate = new Gate();
+    const transforms = [gated(gate, "server")];
+    await using kit = new Kit(net, { transforms, handshakeTimeoutMs: 100 });
+    const client = new Client(await kit.dial(), { transforms });
+    const error = await assertRejects(() => client.opened, HandshakeError);
+    assertEquals(error.code, "timeout");
+    gate.open();
+    await moment();
+    assertEquals(kit.events.map(({ type }) => type), ["rejected"]);
+  },
+);
+
+both(
+  "transforms: a client's that come to an end after its abort open nothing",
+  async (net) => {
+    const gate = new Gate(), types: string[] = [];
+    const transforms = [gated(gate, "client")];
+    await using kit = new Kit(net, { transforms });
+    const client = new Client(await kit.dial(), {
+      transforms,
+      onEvent: ({ type }) => types.push(type),
+    });
+    await until(() => gate.passing > 0, "it undoes CONFIRM");
+    const aborted = client.abort();
+    gate.open();
+    await aborted;
+    await moment();
+    assertEquals(types.includes("connected"), false, `${types}`);
+  },
+);

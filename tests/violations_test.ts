@@ -787,6 +787,12 @@ async function joinMarked(peer: ScriptedPeer): Promise<void> {
 
 // --- A hostile server against a client ---
 
+/** A transform that does nothing. */
+const asItIs: Transform = {
+  name: "as it is",
+  open: () => ({ encode: (bytes) => bytes, decode: (bytes) => bytes }),
+};
+
 interface Ambush {
   /** The rule that is broken, and how. */
   name: string;
@@ -1070,6 +1076,17 @@ const ambushes: Ambush[] = [
     as: "raw",
     options: { secret: "s3cret" },
     act: (peer) => peer.say(T.PROOF, new Uint8Array(32)),
+    error: failed("protocol", /Cannot take PROOF in the handshake/),
+  },
+  {
+    name: "R14 a second PROOF",
+    as: "raw",
+    options: { secret: "s3cret", transforms: [asItIs] },
+    act: async (peer) => {
+      const fields = { transforms: ["as it is"] };
+      await peer.greet({ secret: "s3cret", fields });
+      await peer.say(T.PROOF, new Uint8Array(32));
+    },
     error: failed("protocol", /Cannot take PROOF in the handshake/),
   },
   {
