@@ -10,7 +10,7 @@ import { both, Kit } from "./_support/channel_kit.ts";
 import { relay } from "./_support/relay.ts";
 import { concat, frame, ScriptedPeer, T } from "./_support/scripted_peer.ts";
 import { TcpProxy } from "./_support/tcp_proxy.ts";
-import { within } from "./_support/within.ts";
+import { until, within } from "./_support/within.ts";
 
 const secret = "open sesame";
 
@@ -63,6 +63,24 @@ Deno.test("secret: who breaks a rule behind a guess is answered no sooner", asyn
   assertGreaterOrEqual(performance.now() - startedAt, 95);
   assertEquals(await peer.rest(), []);
 });
+
+both(
+  "secret: who is to be refused, and is dropped before, is told why",
+  async (net) => {
+    await using kit = new Kit(net, { secret });
+    await using peer = new ScriptedPeer(await kit.dial());
+    await peer.say(T.HELLO, "distchan", 1, peer.hello({ auth: true }));
+    await peer.expect(T.CHALLENGE);
+    const before = kit.server.stats().bytesIn;
+    await peer.say(T.PROOF, new Uint8Array(32));
+    await until(() => kit.server.stats().bytesIn > before, "the guess is read");
+    const aborted = kit.server.abort();
+    assertEquals((await peer.expect(T.REJECT)).fields[0], 5);
+    peer.close();
+    await aborted; // and no timer is left
+    assertEquals((await kit.event("rejected")).code, "auth");
+  },
+);
 
 both("secret: it may be wiped once it is handed over", async (net) => {
   const mine = () => new TextEncoder().encode(secret);
