@@ -424,6 +424,38 @@ both(
 );
 
 both(
+  "itemSchema of a worker, async: what is being checked when it leaves goes back",
+  async (net) => {
+    const checking = new Gate(), working = new Gate();
+    const slow = schema<number, number>(async (n) => {
+      if (n === 1) await checking.pass();
+      return n;
+    });
+    await using kit = new Kit<number, string>(net);
+    const leave = new AbortController();
+    const leaver = await kit.worker(async () => {
+      await working.pass();
+      return "leaver";
+    }, {
+      concurrency: 2,
+      signal: leave.signal,
+      client: { itemSchema: slow, prefetch: 2 },
+    });
+    const first = kit.server.submit(0);
+    await until(() => working.passing > 0, "the first item is begun");
+    const second = kit.server.submit(1);
+    await until(() => checking.passing > 0, "the second is being checked");
+    leave.abort();
+    await kit.worker(() => "other");
+    checking.open();
+    assertEquals(await second, "other");
+    working.open();
+    assertEquals(await first, "leaver");
+    await leaver.done;
+  },
+);
+
+both(
   "resultSchema, async: results that came before a death count",
   async (net) => {
     const gate = new Gate();
