@@ -63,6 +63,42 @@ Deno.test("Connection writes the only value of a turn at once", async () => {
   connection.end();
 });
 
+Deno.test("Connection.scheduleLater() while a write waits comes behind it", async () => {
+  let isDue = false;
+  const sizes: number[] = [];
+  const written = Promise.withResolvers<void>();
+  const ended = Promise.withResolvers<null>();
+  const connection = new Connection({
+    read: () => ended.promise,
+    write: async (bytes) => {
+      sizes.push(bytes.length);
+      if (sizes.length === 1) await written.promise;
+      return bytes.length;
+    },
+    close: () => ended.resolve(null),
+  }, {
+    limit: 1024,
+    events: {
+      ...DEAF,
+      onFlush: () => {
+        if (!isDue) return;
+        isDue = false;
+        connection.prepare();
+        connection.frames.uints(FrameType.ACK, [1]);
+      },
+    },
+  });
+  say(connection);
+  await Promise.resolve();
+  assertEquals(sizes, [6]);
+  isDue = true;
+  connection.scheduleLater();
+  written.resolve();
+  await turns();
+  assertEquals(sizes, [6, 6]);
+  connection.end();
+});
+
 Deno.test("Connection under load writes the values of a turn together", async () => {
   const { connection, sizes } = sink();
   say(connection, 100);
