@@ -4,6 +4,7 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { ByKey, type WorkerInfo } from "../internal/dispatcher.ts";
+import { Mode } from "../internal/frame.ts";
 import { both, Kit, range } from "./_support/channel_kit.ts";
 import { ScriptedPeer, T } from "./_support/scripted_peer.ts";
 import { scripted, takeItems } from "./_support/task_kit.ts";
@@ -245,6 +246,18 @@ both('dispatch "least-loaded" goes to the one with the fewest', async (net) => {
   gate.open();
   assertEquals(await first, 0);
 });
+
+both(
+  "CREDIT that grows makes room at once, though nothing was settled",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    await using peer = await scripted(kit, { window: 1 });
+    for (const n of range(3)) kit.server.submit(n).catch(() => {});
+    await takeItems(peer, 1);
+    await peer.say(T.CREDIT, Mode.WORK, 1, 3, 0);
+    assertEquals((await takeItems(peer, 2)).map(({ id }) => id), [1, 2]);
+  },
+);
 
 both("dispatch by key: submit() leaves those out who read", async (net) => {
   await using kit = new Kit<number, number>(net, {

@@ -252,6 +252,23 @@ both(
 );
 
 both(
+  "maxQueued doesn't count the one of several that was cancelled",
+  async (net) => {
+    await using kit = new Kit<number, number>(net, { maxQueued: 3 });
+    const { server } = kit;
+    const controller = new AbortController(), { signal } = controller;
+    const waiting = [server.submit(1), server.submit(2)];
+    const cancelled = server.submit(3, { signal });
+    controller.abort(new Error("never mind"));
+    await assertRejects(() => cancelled, Error, "never mind");
+    waiting.push(server.submit(4));
+    await assertRejects(() => server.submit(5), RangeError);
+    await kit.worker((n) => n);
+    assertEquals(await Promise.all(waiting), [1, 2, 4]);
+  },
+);
+
+both(
   "submit() has its own queue: unread results don't hold it up",
   async (net) => {
     await using kit = new Kit<number, number>(net, { maxBufferedBytes: 1 });
