@@ -290,6 +290,25 @@ for (const [name, numbers] of [["", even], [", async", evenLater]] as const) {
   );
 }
 
+both(
+  "itemSchema, async: the write of an item that fails is refused with it",
+  async (net) => {
+    const gate = new Gate();
+    const never = schema<number, number>(async () => {
+      await gate.pass();
+      throw { message: "no" };
+    });
+    await using kit = new Kit<number, number>(net, { itemSchema: never });
+    await kit.worker((n) => n);
+    const writer = kit.server.writable.getWriter();
+    writer.closed.catch(() => {});
+    const written = writer.write(1);
+    await until(() => gate.passing > 0, "the schema runs");
+    gate.open();
+    await assertRejects(() => written, ItemFailure);
+  },
+);
+
 both("an item that expires in its schema holds up nobody", async (net) => {
   const slow = schema<string, string>((text) =>
     text === "slow" ? new Promise(() => {}) : text
