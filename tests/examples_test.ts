@@ -5,6 +5,7 @@ import {
   assertStringIncludes,
 } from "@std/assert";
 import mandelbrotRow from "../examples/mandelbrot/handler.ts";
+import { connect } from "../mod.ts";
 import { stdArgs } from "../tools/std.ts";
 import {
   commandsIn,
@@ -385,16 +386,14 @@ Deno.test(
       args: ["--count=100000000"],
     });
     const port = await portOf(server);
-    await using worker = await startExample("adder/worker.ts", { port });
-    await server.stdout.line(/./);
-    worker.signal("SIGSTOP"); // so that items are out, and stay out
+    const worker = await connect({ port });
+    await worker[Symbol.asyncIterator]().next(); // items are out, and stay out
     server.signal("SIGINT");
     await server.stderr.line(/^stopping: waiting for the results/);
-    worker.signal("SIGKILL");
+    await worker.abort();
     const { code, stderr } = await within(server.exit, 8000, "it has ended");
     assertStringIncludes(stderr, "no worker is left");
     assertEquals(code, 130, stderr);
-    await worker.exit;
   },
 );
 
