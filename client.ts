@@ -362,9 +362,7 @@ export class Client<Item = unknown, Result = unknown>
         onFlush: () => this.#control.onFlush(),
         onDrain: () => this.#onRoom(),
         onViolation: (error) => this.#onViolation(error),
-        // So that the server knows what its items ran into: it would take an
-        // end without a word for a cut of the network, and never blame them.
-        onUntransformed: (error) => this.#onViolation(error),
+        onUntransformed: (error) => this.#onUntransformed(error),
         onEnd: (error) => this.#onEnd(error),
       },
     });
@@ -788,6 +786,18 @@ export class Client<Item = unknown, Result = unknown>
     const code = error instanceof TransformError ? "transforms" : "protocol";
     this.#lose(new ConnectionLostError(code, error.message, { cause: error }));
     this.#control.breakOff(code, error.message);
+  }
+
+  /**
+   * So that the server knows what its items ran into: it would take an end
+   * without a word for a cut of the network, and never blame them.
+   */
+  #onUntransformed(error: TransformError): void {
+    const { message } = error;
+    this.#lose(
+      new ConnectionLostError("transforms", message, { cause: error }),
+    );
+    this.#control.cutOff(message);
   }
 
   #onEnd(error: ConnectionLostError): void {

@@ -61,4 +61,10 @@ export class ClientControl extends Control {
     if (!this.#connection.ended) this.onFlush();
     this.finish(code, reason);
   }
+
+  /** A frame can't be made: what is due may tell of what was in it. */
+  cutOff(reason: string): void {
+    this.#isAckDue = false;
+    this.finish("transforms", reason);
+  }
 }

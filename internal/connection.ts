@@ -474,6 +474,8 @@ export class Connection {
       if (isTransforms && !this.ended) {
         const { onUntransformed } = this.#events;
         if (onUntransformed === undefined) return this.#lost(error);
+        // What was written meanwhile: an ACK or DONE may tell of what is lost.
+        this.frames.restore(0, 0);
         onUntransformed(error);
         // The goodbye; if it fails too, that's all.
         if (!this.#ended) await this.#write();

@@ -868,6 +868,49 @@ both(
   },
 );
 
+both(
+  "a value that a transform of the worker can't encode leaves its item unsettled",
+  async (net) => {
+    const picky: Transform = {
+      name: "picky",
+      open: ({ role }) => ({
+        async encode(bytes) {
+          if (role === "server" || !Buffer.from(bytes).includes("BAD")) {
+            return bytes;
+          }
+          await moment(100); // what tells that the item is done comes behind it
+          throw new Error("not this one");
+        },
+        decode: (bytes) => bytes,
+      }),
+    };
+    const transforms = [picky];
+    for (const isWork of [false, true]) {
+      await using kit = new Kit<string, string>(net, { transforms });
+      void kit.server.send("item");
+      const client = await kit.client({ transforms });
+      const error = await assertRejects(async () => {
+        if (isWork) {
+          return await client.work(async function* () {
+            yield "BAD";
+            await moment(20);
+          });
+        }
+        for await (const _ of client) {
+          void client.send("BAD");
+          await moment(20);
+        }
+      }, ConnectionLostError);
+      assertEquals(error.code, "transforms");
+      const { code } = await kit.event("disconnected");
+      assertEquals(code, "transforms");
+      const items = (await kit.client({ transforms }))[Symbol.asyncIterator]();
+      const { value } = await within(items.next(), 5000, "it is redelivered");
+      assertEquals(value, "item");
+    }
+  },
+);
+
 for (const broken of ["server", "client"] as const) {
   for (const step of ["encode", "decode"] as const) {
     Deno.test(`an item of which a transform makes nothing becomes poison: ${broken}, ${step}`, async () => {
