@@ -79,6 +79,9 @@ export async function work(args: Arguments): Promise<number> {
         `${where} refused: ${excerpt(error.message, MAX_REASON)}`,
       );
     }
+    if (isUnusable(error)) {
+      throw new UsageError(`can't connect to ${where}: ${reasonOf(error)}`);
+    }
     throw toUsable(error);
   } finally {
     absence.end();
@@ -87,6 +90,13 @@ export async function work(args: Arguments): Promise<number> {
   }
   tell(leave.signal.aborted ? "left" : "done: the server has no more work");
   return 0;
+}
+
+/** Whether --connect has no host's name, or --ca no certificate, in it. */
+function isUnusable(error: unknown): boolean {
+  return error instanceof URIError ||
+    (error instanceof TypeError &&
+      error.message.startsWith("Cannot use connect options"));
 }
 
 /** How long the server has been away. */

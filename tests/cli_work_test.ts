@@ -380,6 +380,23 @@ Deno.test("work refuses command lines that make no sense", async () => {
   }
 });
 
+Deno.test("work refuses what only Deno knows to be no host, or no certificate", async () => {
+  const upper = `${HANDLERS}upper.ts`;
+  const host = await runHere(["work", "--connect=a/b:1", upper]);
+  assertEquals(host.code, 2);
+  assertStringIncludes(host.stderr, "can't connect to a/b:1: invalid host");
+  await using folder = await Folder.make();
+  const pem = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+  await folder.write("ca.pem", pem);
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = listener.addr;
+  const ca = await runHere(
+    ["work", `--connect=:${port}`, `--ca=${folder.path}/ca.pem`, upper],
+  );
+  assertEquals(ca.code, 2);
+  assertStringIncludes(ca.stderr, "tls: invalid peer certificate");
+});
+
 /** What `work` says to a server by hand. */
 async function workAt(serve: (listener: Deno.Listener) => Promise<void>) {
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
