@@ -591,6 +591,11 @@ export class Client<Item = unknown, Result = unknown>
       error: (item, error) => this.#answers.error(item, error),
       value: (value) => this.#values.send(value),
       onIdle: () => this.#finishSoon(),
+      // A schema may make something short of what is long.
+      valueLimit: () =>
+        this.#options.resultSchema === undefined
+          ? this.#connection.frames.limit
+          : 0,
       wantsResult: (item) => this.#answers.wants(item),
       forIsolate: (item) => spans === null ? item : spans.beginElsewhere(item),
       onCrash: (error) => this.#emit({ type: "failed", id: undefined, error }),

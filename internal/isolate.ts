@@ -38,6 +38,8 @@ export interface Execution {
   readonly item: WorkItem;
   /** Whether its result is wanted. */
   readonly wantsResult: boolean;
+  /** How long a value may become, in bytes; 0: as long as it is. */
+  readonly valueLimit: number;
   /** It has a result, as a payload; null: it is done and has none. */
   onResult(payload: Uint8Array | null): void;
   /** It failed. */
@@ -121,9 +123,9 @@ export class Isolate {
   execute(execution: Execution): void {
     this.#state = "busy";
     this.#execution = execution;
-    const { item, wantsResult } = execution;
+    const { item, wantsResult, valueLimit } = execution;
     const { buffer } = item.value as Uint8Array<ArrayBuffer>;
-    this.#send({ type: "item", item, wantsResult }, [buffer]);
+    this.#send({ type: "item", item, wantsResult, valueLimit }, [buffer]);
   }
 
   /**

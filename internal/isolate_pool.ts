@@ -261,6 +261,7 @@ class IsolateRunner implements Runner {
     isolate.execute({
       item: sink.forIsolate(item),
       wantsResult: sink.wantsResult(item),
+      valueLimit: sink.valueLimit(),
       onResult: (payload) => {
         this.#running.delete(item.delivery);
         if (payload === null) sink.done(item);

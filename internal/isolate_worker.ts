@@ -40,6 +40,8 @@ export type ToIsolate =
     item: WorkItem;
     /** Whether its result is wanted. */
     wantsResult: boolean;
+    /** How long a value may become, in bytes; 0: as long as it is. */
+    valueLimit: number;
   }
   /** The item isn't needed any more; why, unless it was cancelled. */
   | { type: "abort"; reason: Thrown | null }
@@ -87,6 +89,7 @@ class Inside {
   readonly #send: (told: FromIsolate, transfer?: Transferable[]) => void;
   #item: WorkItem | null = null;
   #wantsResult = true;
+  #valueLimit = 0;
   #room: PromiseWithResolvers<void> | null = null;
 
   constructor(
@@ -111,6 +114,7 @@ class Inside {
   take(told: ToIsolate): void {
     if (told.type === "item") {
       this.#wantsResult = told.wantsResult;
+      this.#valueLimit = told.valueLimit;
       this.#begin(told.item);
     } else if (told.type === "abort") {
       this.#send({ type: "aborting" });
@@ -142,7 +146,7 @@ class Inside {
     }
     let payload: Uint8Array<ArrayBuffer>;
     try {
-      payload = this.#codec.encode(value);
+      payload = this.#codec.encode(value, this.#valueLimit);
     } catch (error) {
       this.#fail(error);
       return;
@@ -164,7 +168,7 @@ class Inside {
   }
 
   #value(value: unknown): Promise<void> {
-    const payload = this.#codec.encode(value);
+    const payload = this.#codec.encode(value, this.#valueLimit);
     this.#room = Promise.withResolvers();
     this.#send({ type: "value", payload }, [payload.buffer]);
     return this.#room.promise;

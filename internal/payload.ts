@@ -118,11 +118,14 @@ export class PayloadCodec {
   /**
    * Encodes a value into a buffer of its own.
    *
+   * @param limit One that is far longer is given up, in bytes; 0: none is.
    * @throws {EncodeError} If it can't be encoded.
+   * @throws {FrameTooLargeError} If it is far longer than `limit`.
    */
-  encode(value: unknown): Uint8Array<ArrayBuffer> {
+  encode(value: unknown, limit = 0): Uint8Array<ArrayBuffer> {
     if (this.#cbor === null) return new Uint8Array(this.#encode(value));
     const out = new ByteWriter(256);
+    out.valueLimit = limit;
     this.#cbor.encodeInto(out, value);
     return out.toBytes();
   }

@@ -52,6 +52,8 @@ export interface Runner {
 
 /** Where outcomes go; those of isolates are payloads. */
 export interface IsolateSink extends WorkSink {
+  /** How long a value may become, in bytes; 0: as long as it is. */
+  valueLimit(): number;
   /** Whether the item's result is wanted. */
   wantsResult(item: WorkItem): boolean;
   /** An item begins; returns it as the isolate gets it. */

@@ -379,6 +379,9 @@ Deno.test("isolate: a result that is too large is its item's failure", async () 
   await using pair = new Pair({ maxFrameBytes: 10_000 });
   pair.work("trouble");
   assertStringIncludes((await pair.failure("large")).message, "limit");
+  // Nobody could wait for the end of this one.
+  const { message } = await pair.failure("endless");
+  assertStringIncludes(message, "its frame is more than ");
   await pair.submit("fine");
 });
 
@@ -439,6 +442,7 @@ Deno.test("isolate: room for a cancelled item's value is none for the next item"
         value: payloads.encode(10),
       },
       wantsResult: false,
+      valueLimit: 0,
       onResult: () => settled.push(`${delivery}: result`),
       onError: ({ name }) => settled.push(`${delivery}: ${name}`),
       onValue: () => {

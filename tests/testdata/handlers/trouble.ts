@@ -41,6 +41,11 @@ export default async function trouble(what: string): Promise<unknown> {
       return { fn() {} };
     case "large":
       return new Uint8Array(100_000);
+    case "endless": {
+      let twice: unknown = 1;
+      for (let i = 0; i < 40; i++) twice = [twice, twice];
+      return twice;
+    }
     case "memory": {
       const hoard = [];
       for (;;) hoard.push(new Array(1_000_000).fill(Math.random()));
