@@ -792,18 +792,7 @@ both(
 );
 
 Deno.test("an item that a transform of the server can't encode becomes poison", async () => {
-  const picky: Transform = {
-    name: "picky",
-    open: ({ role }) => ({
-      encode(bytes) {
-        if (role === "server" && Buffer.from(bytes).includes("bad item")) {
-          throw new Error("not this one");
-        }
-        return bytes;
-      },
-      decode: (bytes) => bytes,
-    }),
-  };
+  const picky = pickyTransform("server", "bad item");
   const transforms = [picky];
   const server = listen<string, string>({ port: 0, transforms });
   const { port } = server.addr as Deno.NetAddr;
@@ -830,18 +819,7 @@ Deno.test("an item that a transform of the server can't encode becomes poison", 
 both(
   "a result that a transform of the worker can't encode makes its item poison",
   async (net) => {
-    const picky: Transform = {
-      name: "picky",
-      open: ({ role }) => ({
-        encode(bytes) {
-          if (role === "client" && Buffer.from(bytes).includes("BAD")) {
-            throw new Error("not this one");
-          }
-          return bytes;
-        },
-        decode: (bytes) => bytes,
-      }),
-    };
+    const picky = pickyTransform("client", "BAD");
     // What is behind it numbers frames: none may be left out.
     const transforms = [picky, aesGcm(new Uint8Array(32).fill(9))];
     await using kit = new Kit<string, string>(net, { transforms });
@@ -871,19 +849,8 @@ both(
 both(
   "a value that a transform of the worker can't encode leaves its item unsettled",
   async (net) => {
-    const picky: Transform = {
-      name: "picky",
-      open: ({ role }) => ({
-        async encode(bytes) {
-          if (role === "server" || !Buffer.from(bytes).includes("BAD")) {
-            return bytes;
-          }
-          await moment(100); // what tells that the item is done comes behind it
-          throw new Error("not this one");
-        },
-        decode: (bytes) => bytes,
-      }),
-    };
+    // What tells that the item is done comes behind its value.
+    const picky = pickyTransform("client", "BAD", () => moment(100));
     const transforms = [picky];
     for (const isWork of [false, true]) {
       await using kit = new Kit<string, string>(net, { transforms });
@@ -941,6 +908,27 @@ for (const broken of ["server", "client"] as const) {
       assertStringIncludes(error.attempts[0]!.reason, "no bytes come out");
     });
   }
+}
+
+/** One that can't encode, at one end, a frame with this text in it. */
+function pickyTransform(
+  at: "server" | "client",
+  text: string,
+  before?: () => Promise<void>,
+): Transform {
+  const refuse = (): never => {
+    throw new Error("not this one");
+  };
+  return {
+    name: "picky",
+    open: ({ role }) => ({
+      encode(bytes) {
+        if (role !== at || !Buffer.from(bytes).includes(text)) return bytes;
+        return before === undefined ? refuse() : before().then(refuse);
+      },
+      decode: (bytes) => bytes,
+    }),
+  };
 }
 
 /** A gzip of so many MiB of zeros. */
