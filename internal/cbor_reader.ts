@@ -7,7 +7,7 @@
 
 import { decodeText } from "./cbor_text.ts";
 import { DecodeError } from "./errors.ts";
-import { keepFreedMemory } from "./freed_memory.ts";
+import { prepareBulkMemory } from "./bulk_memory.ts";
 import type { Aside } from "./long_string.ts";
 
 /** The byte that ends an item of indefinite length. */
@@ -417,6 +417,6 @@ function copy(
   start: number,
   end: number,
 ): Uint8Array<ArrayBuffer> {
-  keepFreedMemory(end - start);
+  prepareBulkMemory(end - start);
   return new Uint8Array(bytes.subarray(start, end));
 }

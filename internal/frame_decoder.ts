@@ -6,7 +6,7 @@
  */
 
 import { ProtocolError } from "./errors.ts";
-import { keepFreedMemory } from "./freed_memory.ts";
+import { prepareBulkMemory } from "./bulk_memory.ts";
 import { type Aside, findLongString, LONG_BYTES } from "./long_string.ts";
 
 /** The buffer of a connection that is idle or slow, in bytes. */
@@ -171,7 +171,7 @@ export class FrameDecoder {
     });
     if (found === null) return;
     const { at, size } = found;
-    keepFreedMemory(size);
+    prepareBulkMemory(size);
     const bytes = new Uint8Array(size);
     bytes.set(this.bytes.subarray(at, this.#high));
     this.#long = { at: at - this.#low, bytes, filled: this.#high - at };
