@@ -893,12 +893,13 @@ export class Server<Item = unknown, Result = unknown>
     this.#abortReason = reason;
     this.#channel.fail(reason);
     this.#submits.fail(reason);
-    for (const map of [...this.#maps]) map.stop(reason);
-    this.#outlet.fail(reason);
-    this.#inlet.fail(reason);
+    // First, so that no map() looks for its own among all that is in flight.
     for (const entry of this.#delivery.unfinished()) {
       this.#delivery.discard(entry);
     }
+    for (const map of [...this.#maps]) map.stop(reason);
+    this.#outlet.fail(reason);
+    this.#inlet.fail(reason);
     this.#shutDown("aborted", reasonOf(reason));
   }
 

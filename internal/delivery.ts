@@ -567,6 +567,7 @@ export class Delivery {
    * @param of Only those of this way: others' queues aren't looked through.
    */
   unfinished(of?: Way): Item[] {
+    if (this.alive === 0) return [];
     const all = new Set<Item>();
     const add = (entry: Item) => {
       if (entry.state === SETTLED) return;

@@ -3,10 +3,12 @@ import {
   assert,
   assertEquals,
   assertInstanceOf,
+  assertLess,
   assertRejects,
   assertStrictEquals,
   assertThrows,
 } from "@std/assert";
+import { InFlight } from "../internal/in_flight.ts";
 import { ItemFailure, RemoteError } from "../mod.ts";
 import { both, Kit, QUIET, range } from "./_support/channel_kit.ts";
 import { countListeners } from "./_support/listeners.ts";
@@ -735,6 +737,35 @@ both("abort(r): a running map() throws r", async (net) => {
   assertStrictEquals(await next, reason);
   await until(() => source.closed === 1, "the source is closed");
 });
+
+both(
+  "abort(): of many running map()s, none looks for what is its own",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    await kit.worker(() => new Promise<never>(() => {}));
+    const nexts = range(100).map(() =>
+      kit.server.map([1]).next().catch((error) => error)
+    );
+    await until(() => {
+      const { pending, inFlight } = kit.server.stats();
+      return pending + inFlight === 100;
+    }, "all are taken");
+    const reason = new Error("stop");
+    const { entries } = InFlight.prototype;
+    let looks = 0;
+    InFlight.prototype.entries = function () {
+      looks++;
+      return entries.call(this);
+    };
+    try {
+      await kit.server.abort(reason);
+      for (const next of nexts) assertStrictEquals(await next, reason);
+    } finally {
+      InFlight.prototype.entries = entries;
+    }
+    assertLess(looks, 20);
+  },
+);
 
 both("map(): next() may be called ahead", async (net) => {
   await using kit = new Kit<number, number>(net);
