@@ -388,7 +388,7 @@ function error(
       }
       result = new AggregateError(details.errors, message, options);
     } else result = new type(message, options);
-    if (details.name !== undefined) {
+    if (Object.hasOwn(details, "name")) {
       if (typeof details.name !== "string") {
         reader.fail("an error's name is not text", at);
       }

@@ -182,6 +182,12 @@ const malformed: [what: string, hex: string, offset: number, reason: string][] =
       "name is not text",
     ],
     [
+      "an error whose name is undefined",
+      "d81b83654572726f72616da1646e616d65f7",
+      0,
+      "name is not text",
+    ],
+    [
       "an AggregateError without errors",
       "d81b826e4167677265676174654572726f72616d",
       0,
