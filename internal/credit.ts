@@ -97,6 +97,11 @@ export class AdaptiveWindow {
     this.refillAt = this.size - 1;
   }
 
+  /** Whether the worker seems to be far away. */
+  get isFar(): boolean {
+    return this.rttMs > NEAR_MS;
+  }
+
   /** A round trip was measured. The shortest counts: others have waited somewhere. */
   measured(rttMs: number): void {
     this.rttMs = this.rttMs === 0 ? rttMs : Math.min(this.rttMs, rttMs);
@@ -131,7 +136,7 @@ export class AdaptiveWindow {
     const { rttMs } = this;
     if (elapsed < MEASURE_MS) return;
     const isEmptied = this.#low === 0 && this.#settled >= this.size;
-    const farMs = rttMs > NEAR_MS ? rttMs : 0;
+    const farMs = this.isFar ? rttMs : 0;
     // Unless it is nearer than it seemed.
     if (elapsed < farMs / 2 && !isEmptied) return;
     let rate = this.#settled / elapsed;

@@ -38,6 +38,7 @@ export class Heartbeat {
   #heardAt = -Infinity;
   #askedAt = Infinity;
   #token = 0;
+  #answered = 0;
 
   /**
    * @param options When silence means what.
@@ -99,6 +100,11 @@ export class Heartbeat {
     };
   }
 
+  /** Whether the last ping has no answer yet. */
+  get isAsking(): boolean {
+    return this.#answered !== this.#token;
+  }
+
   /** A ping is sent now; returns its token. */
   ping(now: number): number {
     this.#pingedAt = now;
@@ -108,7 +114,9 @@ export class Heartbeat {
 
   /** A pong came: the round trip in ms, if it answers the last ping. */
   pong(token: number, now: number): number | undefined {
-    return token === this.#token ? now - this.#pingedAt : undefined;
+    if (token !== this.#token) return undefined;
+    this.#answered = token;
+    return now - this.#pingedAt;
   }
 }
 

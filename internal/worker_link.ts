@@ -294,10 +294,17 @@ export class WorkerLink implements Worker {
     return info;
   }
 
-  /** Measures its rate, once a second; to be called from time to time. */
+  /**
+   * Measures its rate, once a second; to be called from time to time. Of one
+   * that is busy and seems far, the round trip too: where all start at once,
+   * what it was at first says how busy they were.
+   */
   sample(now: number): void {
     if (now - this.#sampledAt < SAMPLE_MS) return;
     this.#rate = this.#rateSince(now);
+    if (this.#rate > 0 && this.#adaptive?.isFar && !this.heartbeat.isAsking) {
+      this.ping(now);
+    }
     this.#sampled = this.#settled + this.#failed;
     this.#sampledAt = now;
   }

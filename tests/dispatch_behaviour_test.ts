@@ -7,7 +7,7 @@ import { ByKey, type WorkerInfo } from "../internal/dispatcher.ts";
 import { Mode } from "../internal/frame.ts";
 import { both, Kit, range } from "./_support/channel_kit.ts";
 import { ScriptedPeer, T } from "./_support/scripted_peer.ts";
-import { scripted, takeItems } from "./_support/task_kit.ts";
+import { answer, itemsOf, scripted, takeItems } from "./_support/task_kit.ts";
 import { Gate, moment, until, within } from "./_support/within.ts";
 
 const forever = () => new Promise<never>(() => {});
@@ -323,6 +323,42 @@ both("Server.workers and stats() tell what is so", async (net) => {
   assert(after.bytesIn >= stats.bytesIn, "bytes of connections that are gone");
   assert(after.bytesOut >= stats.bytesOut);
 });
+
+both(
+  "A worker that seemed far is measured again while it settles items",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const { server } = kit;
+    await using peer = new ScriptedPeer(await kit.dial());
+    peer.answersPings = false;
+    await peer.handshake();
+    const first = await peer.until(T.PING);
+    await moment(30); // it isn't far: it is busy, as all that begin are
+    await peer.say(T.PONG, first.fields[0]);
+    await peer.say(T.CREDIT, 1, 1, 64, 1);
+    peer.answersPings = true;
+    const results = Array.fromAsync(server.map(range(1_000_000)));
+    results.catch(() => {});
+    /** Settles items until so many more PINGs have come, or for so long. */
+    const settle = async (pings: number, ms: number) => {
+      const from = peer.frames.length, since = performance.now();
+      const asked = () =>
+        peer.frames.slice(from).filter(({ type }) => type === T.PING).length;
+      while (asked() < pings && performance.now() - since < ms) {
+        const { type, fields } = (await peer.next())!;
+        if (type !== T.ITEM) continue;
+        for (const { delivery } of itemsOf(fields)) {
+          await answer(peer, delivery, "result");
+        }
+      }
+      return asked();
+    };
+    assertEquals(await settle(1, 10_000), 1);
+    while (server.workers[0]!.rttMs! > 20) await settle(1, 1500);
+    assertEquals(await settle(1, 1500), 0, "it is near");
+    await server.abort();
+  },
+);
 
 both(
   "Server.ready() waits for workers whose handshake is done",

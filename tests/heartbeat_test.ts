@@ -1,4 +1,9 @@
-import { assert, assertEquals, assertLessOrEqual } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertFalse,
+  assertLessOrEqual,
+} from "@std/assert";
 import { Heartbeat, tickMs, type Verdict } from "../internal/heartbeat.ts";
 import { resolveHeartbeat } from "../internal/options.ts";
 import { Watchdog } from "../internal/watchdog.ts";
@@ -92,7 +97,9 @@ Deno.test("Heartbeat.pong() measures the answer to the last ping alone", () => {
   assert(first !== second);
   assertEquals(heartbeat.pong(first, 201), undefined);
   assertEquals(heartbeat.pong(999, 201), undefined);
+  assert(heartbeat.isAsking);
   assertEquals(heartbeat.pong(second, 207), 7);
+  assertFalse(heartbeat.isAsking);
 });
 
 Deno.test("tickMs() is a fraction of the shortest time that counts", () => {
