@@ -59,6 +59,8 @@ export async function work(args: Arguments): Promise<number> {
     tls: ca === undefined ? args.has("tls") : { caCerts: [ca] },
     ...(secret === undefined ? {} : { secret }),
     signal: absence.signal,
+    // The server's absence begins with the first attempt that fails.
+    handshakeTimeoutMs: Math.max(1, Math.min(5000, giveUpMs)),
     reconnect: { maxDelayMs: Math.min(5000, Math.max(100, giveUpMs / 10)) },
     onEvent: (event) => absence.onEvent(event),
   };
@@ -99,7 +101,11 @@ function isUnusable(error: unknown): boolean {
       error.message.startsWith("Cannot use connect options"));
 }
 
-/** How long the server has been away. */
+/**
+ * How long the server has been away: from the first attempt that failed, or
+ * the loss of a connection. Before the first attempt the module is loaded, in
+ * every isolate, which may take longer than anybody would wait for a server.
+ */
 class Absence {
   readonly #controller = new AbortController();
   readonly #giveUpMs: number;
@@ -113,7 +119,6 @@ class Absence {
     this.#giveUpMs = giveUpMs;
     this.#where = where;
     this.#tell = tell;
-    this.#begin();
   }
 
   /** Aborts when it has been away for too long. */
@@ -140,6 +145,7 @@ class Absence {
         this.#tell(`waiting for ${this.#where}: ${reason}`);
       }
       this.#lastError = event.error;
+      this.#begin();
     }
   }
 

@@ -333,6 +333,28 @@ Deno.test("work --give-up counts from the loss of the server", async () => {
   assertStringIncludes(stderr, "gave up after 2 s");
 });
 
+Deno.test("work --give-up doesn't count while the module is loaded", async () => {
+  await using server = listen<string, string>({ port: 0 });
+  const { port } = server.addr as Deno.NetAddr;
+  await using folder = await Folder.make();
+  const module = await folder.write(
+    "late.ts",
+    "await new Promise((resolve) => setTimeout(resolve, 1500));\n" +
+      "export default (item: string) => item + '!';\n",
+  );
+  for (const jobs of [[], ["--jobs=2"]]) {
+    await using work = startCli(
+      ["work", `--connect=:${port}`, "--give-up=1", ...jobs, module],
+    );
+    void work.exit.then(({ code, stderr }) => {
+      if (code !== 0) void server.abort(new Error(stderr)); // nobody else does it
+    });
+    assertEquals(await server.submit("a"), "a!");
+    work.signal("SIGTERM");
+    assertEquals((await work.exit).code, 0);
+  }
+});
+
 Deno.test({
   name: "work --give-up leaves no command behind, also one that won't end",
   ignore: Deno.build.os === "windows",
@@ -449,8 +471,11 @@ Deno.test("work --give-up tells of no loss in the middle of a handshake", async 
   (await accepted).close();
   listener.close();
   assertEquals(code, 3);
-  assertEquals(
-    stderr,
-    `distchan: gave up after 1 s without 127.0.0.1:${port}`,
+  const [waiting, gaveUp, ...more] = stderr.split("\n");
+  assertMatch(waiting!, /^waiting for .*Handshake failed/);
+  assertStringIncludes(
+    gaveUp!,
+    `distchan: gave up after 1 s without 127.0.0.1:${port}: Handshake failed`,
   );
+  assertEquals(more, []);
 });
