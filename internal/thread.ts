@@ -52,16 +52,22 @@ export function tellUncaught(tell: (error: Thrown) => void): void {
   globalThis.addEventListener("unhandledrejection", onUncaught);
 }
 
+/** More than enough for Deno to stop a thread that ends itself. */
+const STEPS_TO_EXIT = 1_000_000;
+
 /**
  * Inside of a thread: `Deno.exit()` is the end. By itself it returns, and what
- * called it goes on for a while.
+ * called it goes on for a while. In a thread that was ended from outside before,
+ * Deno stops nothing any more: that one has to get back to its event loop, or
+ * would burn its core, and keep its connection, until the process ends.
  */
 export function exitAtOnce(): void {
   const { exit } = Deno;
   Object.assign(Deno, {
     exit(code?: number): never {
       exit(code);
-      for (;;);
+      for (let step = 0; step < STEPS_TO_EXIT; step++);
+      throw new Error("Deno.exit() was called in a thread that has ended");
     },
   });
 }

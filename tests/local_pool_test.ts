@@ -185,6 +185,29 @@ test("a thread that ends itself is started again", async () => {
   await server.close();
 });
 
+test("a thread that ends itself when it was ended already lets go of its item", async () => {
+  const server = listen<number, number>({ port: 0, maxDeliveries: 2 });
+  server.spawn(
+    module(`export default (n) => {
+      if (n > 0) return n + 1;
+      addEventListener("unhandledrejection", () => {
+        // The pool has been told, and ends this thread meanwhile.
+        for (const from = Date.now(); Date.now() - from < 300;);
+        Deno.exit(3);
+      });
+      Promise.reject(new Error("nobody catches this"));
+      return new Promise(() => {});
+    }`),
+    { count: 1 },
+  );
+  await assertRejects(
+    () => within(server.submit(-1), 15_000, "the item fails"),
+    ItemFailure,
+  );
+  assertEquals(await server.submit(2), 3);
+  await server.close();
+});
+
 test("a thread that a handler holds for ever is replaced", async () => {
   const crashes: string[] = [];
   await using server = listen<number, number>({
