@@ -466,7 +466,8 @@ export class Client<Item = unknown, Result = unknown>
   /**
    * Sends a value back: the fast way.
    *
-   * @param value The value.
+   * @param value The value. Long bytes in it are sent from where they are: don't
+   * change them any more.
    * @returns `undefined`: taken, and there is room for another. A promise:
    * taken too, but wait for it before the next. It rejects with an
    * {@linkcode EncodeError}, a {@linkcode FrameTooLargeError} or a

@@ -25,7 +25,9 @@ export interface WorkContext {
 }
 
 /**
- * Does the work: one item in, its result out.
+ * Does the work: one item in, its result out. Long bytes in a result are sent
+ * from where they are, after the next item may have begun: return new ones for
+ * each.
  *
  * @typeParam Item What the server sends.
  * @typeParam Result What comes back. An async generator yields several.
