@@ -173,6 +173,12 @@ export class Delivery {
    * something new costs more than all else that is stored for it.
    */
   #like = 0;
+  /**
+   * By like: none had room when they were last asked, and only these may have
+   * got it since, in the order of their ids; null: any may. Where thousands are
+   * busy, all of them would be asked for every result otherwise.
+   */
+  readonly #few: (Worker[] | null)[] = new Array(LIKES).fill(null);
   /** Had room when it was last asked: the first to be asked again. */
   #roomy: Worker | null = null;
   /** The way whose item was the last that didn't have to wait: it is woken last. */
@@ -252,6 +258,7 @@ export class Delivery {
   addWorker(worker: Worker): void {
     this.#workers.push(worker);
     this.#unasked.clear();
+    this.#few.fill(null);
     this.places = placesFor(this.#workers.length);
     this.#options.strategy.refresh?.();
     const { instance } = worker;
@@ -287,24 +294,24 @@ export class Delivery {
       this.#busy = isBusy;
       if (error !== null) {
         this.#refuse(entry, error);
-        if (this.#again) this.pump();
+        if (this.#again) this.pump(null);
         return entry;
       }
     }
     if (!this.#busy && way.queue.length > 0) {
       // What it is behind couldn't go when there was last a look at it.
       this.#enqueue(entry, way);
-      if (this.#again) this.pump();
+      if (this.#again) this.pump(null);
     } else if (this.#busy || !this.#returned.isEmpty || !way.hasPlace()) {
       this.#enqueue(entry, way);
-      this.pump();
+      this.pump(null);
     } else {
       this.#busy = true;
       const dispatched = this.#dispatch(entry);
       this.#busy = false;
       if (this.#ahead !== way && dispatched) this.#ahead = way;
       if (!dispatched) this.#wait(entry, way);
-      if (this.#again) this.pump();
+      if (this.#again) this.pump(null);
     }
     return entry;
   }
@@ -333,7 +340,10 @@ export class Delivery {
   hasRoom(way: Way): boolean {
     if (way.queue.length > 0 || !way.hasPlace()) return false;
     if (this.#roomy !== null && this.#isRoomy(this.#roomy, way)) return true;
-    this.#roomy = this.#workers.find((w) => this.#isRoomy(w, way)) ?? null;
+    const like = way.kind === ItemKind.CALL ? CALL : 0;
+    const workers = this.#few[like] ?? this.#workers;
+    this.#roomy = workers.find((w) => this.#isRoomy(w, way)) ?? null;
+    if (this.#roomy === null) this.#nobodyHasRoom(like);
     return this.#roomy !== null;
   }
 
@@ -363,8 +373,15 @@ export class Delivery {
       (way.kind !== ItemKind.CALL || worker.mode === Mode.WORK);
   }
 
-  /** Dispatches what can be dispatched. Call when there may be room. */
-  pump(): void {
+  /**
+   * Dispatches what can be dispatched. Call when there may be room.
+   *
+   * @param roomy Who may have more room than before; null: nobody. Without it,
+   * anybody may.
+   */
+  pump(roomy?: Worker | null): void {
+    if (roomy === undefined) this.#few.fill(null);
+    else if (roomy !== null) this.#mayHaveRoom(roomy);
     if (this.#busy) {
       this.#again = true;
       return;
@@ -460,6 +477,7 @@ export class Delivery {
       returned.push(entry);
     }
     worker.isAlone = false;
+    this.#mayHaveRoom(worker);
     this.#return(worker, returned, "left");
   }
 
@@ -475,6 +493,10 @@ export class Delivery {
     this.#workers.splice(i, 1);
     this.places = placesFor(this.#workers.length);
     if (this.#roomy === worker) this.#roomy = null;
+    for (const few of this.#few) {
+      const i = few?.indexOf(worker) ?? -1;
+      if (i >= 0) few!.splice(i, 1);
+    }
     this.#options.strategy.refresh?.();
     const blamed = death === null
       ? []
@@ -504,7 +526,7 @@ export class Delivery {
       }));
       this.fail(entry, new PoisonItemError(attempts));
     }
-    this.pump();
+    this.pump(null);
   }
 
   /** A worker is suspect: others may take what it holds. */
@@ -514,7 +536,7 @@ export class Delivery {
       if (entry.state === IN_FLIGHT && !isTrusted(entry)) returned.push(entry);
     }
     this.#return(worker, returned, "suspect");
-    this.pump();
+    this.pump(null);
   }
 
   /** A suspect is heard again: what nobody else took stays with it. */
@@ -533,7 +555,7 @@ export class Delivery {
       count,
       (entry) => entry.state === WAITING && !this.#held.has(entry),
     );
-    this.pump();
+    this.pump(worker);
   }
 
   /**
@@ -542,6 +564,7 @@ export class Delivery {
    */
   hold(worker: Worker, entry: Item): boolean {
     worker.isAlone = false;
+    this.#mayHaveRoom(worker);
     entry.release(worker);
     if (entry.state !== IN_FLIGHT || isTrusted(entry)) return false;
     entry.state = WAITING;
@@ -558,7 +581,7 @@ export class Delivery {
     this.#returned.add(
       entries.filter((e) => this.#held.delete(e) && e.state === WAITING),
     );
-    this.pump();
+    this.pump(null);
   }
 
   /**
@@ -591,6 +614,7 @@ export class Delivery {
     this.progress++;
     // Whoever is alone holds one item; its blame may have been taken back.
     worker.isAlone = false;
+    this.#mayHaveRoom(worker);
     entry.release(worker);
     if (entry.state === SETTLED) {
       // An error is how a cancelled item is answered.
@@ -628,7 +652,7 @@ export class Delivery {
     this.#isPumpDue = true;
     queueMicrotask(() => {
       this.#isPumpDue = false;
-      this.pump();
+      this.pump(null);
     });
   }
 
@@ -697,6 +721,7 @@ export class Delivery {
     this.#options.strategy.refresh?.();
     // Who isn't reserved any more may have room for what was passed over.
     if (reserved !== null && this.#reservation.worker !== reserved) {
+      if (this.#workers.includes(reserved)) this.#mayHaveRoom(reserved);
       this.#pumpReturned();
     }
   }
@@ -733,7 +758,11 @@ export class Delivery {
   }
 
   #releaseAll(): void {
-    if (this.#reservation.worker !== null) this.#reservation.release();
+    const { worker } = this.#reservation;
+    if (worker !== null) {
+      this.#reservation.release();
+      if (this.#workers.includes(worker)) this.#mayHaveRoom(worker);
+    }
     if (this.#chosen.size > 0) this.#releaseChosen();
   }
 
@@ -784,7 +813,7 @@ export class Delivery {
   #checked(entry: Item, error: Error | null): void {
     if (entry.state !== WAITING) return;
     if (error !== null) this.#refuse(entry, error);
-    this.pump();
+    this.pump(null);
   }
 
   /** True if the item needs no place in a queue any more. */
@@ -800,8 +829,12 @@ export class Delivery {
           this.#candidates(entry),
           entry.item,
           this.#fits,
+          this.#few[like],
         );
-        if (worker === null) return false;
+        if (worker === null) {
+          this.#nobodyHasRoom(like);
+          return false;
+        }
         // Whoever picked it may have cancelled the item.
         if ((entry.state as number) === SETTLED) return true;
         // False: its bytes don't fit there now, which hasRoom then tells.
@@ -828,6 +861,26 @@ export class Delivery {
       this.#tracer?.dispatched(entry, worker);
       this.#place(entry);
       return true;
+    }
+  }
+
+  #nobodyHasRoom(like: number): void {
+    const few = this.#few[like]!;
+    if (few !== null) few.length = 0;
+    else if (!this.#options.byItem && this.#workers.length > MANY_WORKERS) {
+      this.#few[like] = [];
+    }
+  }
+
+  #mayHaveRoom(worker: Worker): void {
+    for (let like = 0; like < LIKES; like++) {
+      const few = this.#few[like]!;
+      if (few === null || few.includes(worker)) continue;
+      if (few.length === MAX_FEW) this.#few[like] = null;
+      else {
+        few.push(worker);
+        few.sort((a, b) => a.id - b.id);
+      }
     }
   }
 
@@ -863,6 +916,11 @@ export function isTrusted(entry: Item): boolean {
 const CALL = 1, BLAMED = 2, LIKES = 4;
 /** The likes without BLAMED, as bits. */
 const UNBLAMED = 1 << 0 | 1 << CALL;
+
+/** So few workers are all asked, which costs less than to know whom to ask. */
+const MANY_WORKERS = 64;
+/** Of so many that may have got room, it isn't told who they are. */
+const MAX_FEW = 16;
 
 function likeOf(entry: Item): number {
   return (entry.way.kind === ItemKind.CALL ? CALL : 0) |

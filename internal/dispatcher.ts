@@ -69,11 +69,17 @@ export interface Dispatcher {
 
 /** Chooses among all workers of a pool; null: nobody has room now. */
 export interface Strategy<Worker> {
-  /** Picks a worker for which `hasRoom` is true. */
+  /**
+   * Picks a worker for which `hasRoom` is true.
+   *
+   * @param few It is known that it can be true for these alone, in the order of
+   * `workers`.
+   */
   pick(
     workers: readonly Worker[],
     item: unknown,
     hasRoom: (worker: Worker) => boolean,
+    few?: readonly Worker[] | null,
   ): Worker | null;
   /** Workers that had no room may have it now, or for the item to come. */
   refresh?(): void;
@@ -94,8 +100,16 @@ export class RoundRobin<Worker> implements Strategy<Worker> {
     workers: readonly Worker[],
     _item: unknown,
     hasRoom: (worker: Worker) => boolean,
+    few: readonly Worker[] | null = null,
   ): Worker | null {
     const { length } = workers;
+    if (few !== null) {
+      const places = few.filter(hasRoom).map((w) => workers.indexOf(w));
+      const place = places.find((i) => i >= this.#next) ?? places[0];
+      if (place === undefined) return null;
+      this.#next = place + 1;
+      return workers[place]!;
+    }
     const full = this.#full;
     if (full.length !== length) {
       full.length = length;
@@ -143,9 +157,10 @@ export class LeastLoaded<Worker extends Loaded> implements Strategy<Worker> {
     workers: readonly Worker[],
     _item: unknown,
     hasRoom: (worker: Worker) => boolean,
+    few: readonly Worker[] | null = null,
   ): Worker | null {
     let best: Worker | null = null, least = Infinity;
-    for (const worker of workers) {
+    for (const worker of few ?? workers) {
       const { count } = worker.inFlight;
       // In this order: of many workers few hold fewer than all before them.
       if (count >= least || !hasRoom(worker)) continue;
@@ -172,8 +187,9 @@ export class Custom<Worker extends { readonly info: WorkerInfo }>
     workers: readonly Worker[],
     item: unknown,
     hasRoom: (worker: Worker) => boolean,
+    few: readonly Worker[] | null = null,
   ): Worker | null {
-    const free = workers.filter(hasRoom);
+    const free = (few ?? workers).filter(hasRoom);
     if (free.length === 0) return null;
     const index = this.#dispatcher.pick(free.map((w) => w.info), item);
     const worker = free[index];

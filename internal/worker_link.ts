@@ -200,7 +200,7 @@ export class WorkerLink implements Worker {
         onFrame: (type, reader) => this.#onFrame(type, reader),
         onBatch: () => this.#onBatch(),
         onFlush: () => this.#control.onFlush(),
-        onDrain: () => this.#host.delivery.pump(),
+        onDrain: () => this.#host.delivery.pump(this),
         onViolation: (error) => this.#onViolation(error),
         onEnd: (error) => this.#onEnd(error),
       },
@@ -699,7 +699,7 @@ export class WorkerLink implements Worker {
       if (this.inFlight.count <= this.#refillAt) this.#isSated = false;
       this.#settledInBatch = 0;
     }
-    this.#host.delivery.pump();
+    this.#host.delivery.pump(this);
   }
 
   #heard(): void {

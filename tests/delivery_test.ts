@@ -19,6 +19,8 @@ import {
   type Worker,
 } from "../internal/delivery.ts";
 import {
+  Custom,
+  LeastLoaded,
   RoundRobin,
   type Strategy,
   type WorkerInfo,
@@ -341,6 +343,34 @@ Deno.test("Delivery.unfinished() of a way looks through no other way's queue", (
   assertEquals(looks, 0);
   assertEquals(items(), ["x", "y", "z", ...range(0, 10)]);
   assertEquals(looks, 1);
+});
+
+Deno.test("Delivery asks few of many workers that are all busy, whoever gets room or is lost", () => {
+  const strategies: Strategy<Worker>[] = [
+    new RoundRobin(),
+    new LeastLoaded(),
+    new Custom({ pick: () => 0 }),
+  ];
+  for (const strategy of strategies) {
+    const scene = new Scene({ strategy });
+    const { delivery } = scene;
+    let asked = 0;
+    const workers = range(0, 200).map((id) => {
+      const worker = scene.worker(`${id}`, { id, window: 1 });
+      Object.defineProperty(worker, "isOpen", { get: () => (asked++, true) });
+      return worker;
+    });
+    for (const n of range(0, 600)) scene.send(n);
+    asked = 0;
+    for (const worker of workers) {
+      delivery.result(worker, worker.take(), null, 1);
+      delivery.pump(worker);
+      assertEquals(worker.holds.length, 1, `worker ${worker.id} gets another`);
+    }
+    for (const worker of workers.slice(0, 100)) scene.leave(worker);
+    assertLess(asked, 5 * workers.length);
+    assertEquals(delivery.waiting, 300);
+  }
 });
 
 Deno.test("Delivery keeps order to a worker, across queue and fast path", () => {
@@ -1293,7 +1323,7 @@ function isFree(worker: FakeWorker, entry: Item): boolean {
     (entry.blames === null ? !worker.isReserved : worker.inFlight.count === 0);
 }
 
-function storm(rng: Rng): void {
+function storm(rng: Rng, crowd = 0): void {
   const scene = new Scene({ maxDeliveries: 100 });
   const { delivery } = scene;
   const calls = new FakeWay(ItemKind.CALL);
@@ -1304,7 +1334,7 @@ function storm(rng: Rng): void {
   const join = (instance = `i${joined}`) => {
     workers.push(
       scene.worker(`w${joined++}`, {
-        window: rng.int(1, 12),
+        window: crowd > 0 ? 1 : rng.int(1, 12),
         concurrency: rng.int(1, 4),
         mode: rng.chance(0.7) ? Mode.WORK : Mode.STREAM,
         instance,
@@ -1323,8 +1353,14 @@ function storm(rng: Rng): void {
     else if (what < 0.9) delivery.done(worker, taken);
     else if (what < 0.95) delivery.error(worker, taken, new Error("no"));
     else if (delivery.hold(worker, taken)) delivery.requeue([taken]);
-    delivery.pump();
+    delivery.pump(worker);
   };
+  while (joined < crowd) join();
+  // More than all can take for long: few ever have room.
+  for (; items < 5 * crowd; items++) {
+    expected.add(items);
+    delivery.offer(items, rng.chance(0.5) ? scene.way : calls, 0);
+  }
   const STEPS = 2000;
   for (let step = 0; delivery.alive > 0 || step < STEPS; step++) {
     assertLess(step, STEPS * 20, "it never ends");
@@ -1337,7 +1373,7 @@ function storm(rng: Rng): void {
       const entry = delivery.offer(item, way, 0);
       if (rng.chance(0.02)) {
         delivery.discard(entry);
-        delivery.pump(); // or at the end of this turn
+        delivery.pump(null); // or at the end of this turn
         expected.delete(item);
       }
     } else if (worker === undefined) join();
@@ -1352,12 +1388,13 @@ function storm(rng: Rng): void {
       if (rng.chance(0.7)) scene.leave(gone(worker)[0]!);
       else if (!worker.isSuspect) {
         worker.isOpen = true;
-        delivery.pump();
+        delivery.pump(worker);
       }
     } else if (what < 0.96) {
       if (worker.isSuspect) scene.trust(worker);
       else scene.suspect(worker);
-    } else delivery.pump();
+    } else if (rng.chance(0.5)) delivery.pump(null);
+    else delivery.pump();
     // What must hold at any time.
     const unfinished = delivery.unfinished();
     assertEquals(unfinished.length, delivery.alive);
@@ -1395,6 +1432,7 @@ function storm(rng: Rng): void {
 Deno.test("Delivery: nothing is lost or doubled, whatever happens to workers", () => {
   const rng = seeded("storm");
   for (let round = 0; round < 20; round++) storm(rng);
+  for (let round = 0; round < 5; round++) storm(rng, 100);
 });
 
 Deno.test("Delivery cancels a copy by its own number, if its item is cancelled while it is written", () => {

@@ -82,6 +82,31 @@ Deno.test("RoundRobin passes over who has no room, and keeps its turn", () => {
   assertEquals(picks(strategy, three, 1), [2], "who got none costs no turn");
 });
 
+Deno.test("Every strategy picks the same of the few that alone have room", () => {
+  const rng = seeded("few");
+  const made: (() => Strategy<Worker>)[] = [
+    () => new RoundRobin(),
+    () => new LeastLoaded(),
+    () => new Custom({ pick: (free) => free.length >> 1 }),
+  ];
+  for (const make of made) {
+    const plain = make(), knowing = make();
+    const pool = Array.from({ length: 20 }, (_, id) => worker(id));
+    for (let round = 0; round < 200; round++) {
+      const few = pool.filter(() => rng.chance(0.2));
+      const hasRoom = (worker: Worker) =>
+        few.includes(worker) && worker.info.id % 5 !== round % 5;
+      plain.refresh?.();
+      knowing.refresh?.();
+      const known = rng.chance(0.7) ? few : null;
+      assertEquals(
+        knowing.pick(pool, round, hasRoom, known)?.info.id,
+        plain.pick(pool, round, hasRoom)?.info.id,
+      );
+    }
+  }
+});
+
 Deno.test("RoundRobin doesn't ask those again who had no room, until it is refreshed", () => {
   const strategy = new RoundRobin<Worker>();
   const many = workers(100);
