@@ -179,6 +179,8 @@ export class Delivery {
    * busy, all of them would be asked for every result otherwise.
    */
   readonly #few: (Worker[] | null)[] = new Array(LIKES).fill(null);
+  /** Those that may take calls, since the last pump(); null: not known. */
+  #callable: Worker[] | null = null;
   /** Had room when it was last asked: the first to be asked again. */
   #roomy: Worker | null = null;
   /** The way whose item was the last that didn't have to wait: it is woken last. */
@@ -259,6 +261,7 @@ export class Delivery {
     this.#workers.push(worker);
     this.#unasked.clear();
     this.#few.fill(null);
+    this.#callable = null;
     this.places = placesFor(this.#workers.length);
     this.#options.strategy.refresh?.();
     const { instance } = worker;
@@ -382,6 +385,7 @@ export class Delivery {
   pump(roomy?: Worker | null): void {
     if (roomy === undefined) this.#few.fill(null);
     else if (roomy !== null) this.#mayHaveRoom(roomy);
+    if (roomy !== null) this.#callable = null;
     if (this.#busy) {
       this.#again = true;
       return;
@@ -493,6 +497,7 @@ export class Delivery {
     this.#workers.splice(i, 1);
     this.places = placesFor(this.#workers.length);
     if (this.#roomy === worker) this.#roomy = null;
+    this.#callable = null;
     for (const few of this.#few) {
       const i = few?.indexOf(worker) ?? -1;
       if (i >= 0) few!.splice(i, 1);
@@ -690,6 +695,9 @@ export class Delivery {
     const mayAsk = (worker: Worker): boolean =>
       hasAnyRoom(worker) && !this.#unasked.has(worker);
     this.#releaseChosen();
+    // Most items are others': to know that takes no look at all workers.
+    const askable = byItem ? this.#workers.filter(mayAsk) : null;
+    const few = askable !== null && askable.length <= MAX_FEW ? askable : null;
     let full = 0, isReserved = false;
     for (;;) {
       const entry = this.#returned.take(full);
@@ -697,7 +705,7 @@ export class Delivery {
       passed.push(entry);
       // Where a suspect was heard, it may have been tried there since.
       const isHere = entry.state === WAITING && !this.#held.has(entry);
-      if (!isHere || this.#dispatch(entry)) {
+      if (!isHere || this.#dispatch(entry, few)) {
         passed.pop();
         continue;
       }
@@ -707,7 +715,7 @@ export class Delivery {
       // What doesn't fit for one item doesn't fit for the next of its like,
       // unless it is one worker's alone: then, where nobody has any room for it.
       if (!byItem) full |= 1 << likeOf(entry);
-      else if (!this.#workers.some(mayAsk)) full |= UNBLAMED;
+      else if (!askable!.some(mayAsk)) full |= UNBLAMED;
     }
     if (byItem && full === 0) {
       for (const worker of this.#workers) {
@@ -816,8 +824,12 @@ export class Delivery {
     this.pump(null);
   }
 
-  /** True if the item needs no place in a queue any more. */
-  #dispatch(entry: Item): boolean {
+  /**
+   * True if the item needs no place in a queue any more.
+   *
+   * @param askable It may be given to these alone, unless it is blamed.
+   */
+  #dispatch(entry: Item, askable: Worker[] | null = null): boolean {
     if (!this.#isReady(entry)) return false;
     const like = likeOf(entry);
     if (like !== this.#like) this.#options.strategy.refresh?.();
@@ -829,7 +841,7 @@ export class Delivery {
           this.#candidates(entry),
           entry.item,
           this.#fits,
-          this.#few[like],
+          (like & BLAMED) === 0 ? askable ?? this.#few[like] : this.#few[like],
         );
         if (worker === null) {
           this.#nobodyHasRoom(like);
@@ -894,9 +906,12 @@ export class Delivery {
    * whether there is room or not, so it sees none that can't take it at all.
    */
   #candidates(entry: Item): readonly Worker[] {
-    return this.#options.byItem && entry.way.kind === ItemKind.CALL
-      ? this.#workers.filter((w) => w.isExpected || w.mode === Mode.WORK)
-      : this.#workers;
+    if (!this.#options.byItem || entry.way.kind !== ItemKind.CALL) {
+      return this.#workers;
+    }
+    return this.#callable ??= this.#workers.filter((w) =>
+      w.isExpected || w.mode === Mode.WORK
+    );
   }
 
   /** The way hears of the first dispatch, and of no other. */

@@ -231,21 +231,48 @@ export class ByKey<Worker extends Expected> implements Strategy<Worker> {
     workers: readonly Worker[],
     item: unknown,
     hasRoom: (worker: Worker) => boolean,
+    few: readonly Worker[] | null = null,
   ): Worker | null {
     const key = hash(String(this.#key(item as never)));
-    let best: Worker | null = null;
-    let bestScore = -1;
-    for (const worker of workers) {
-      const score = mix(key ^ Math.imul(worker.id + 1, 0x9e3779b1));
-      if (score <= bestScore) continue;
-      const { state } = worker.info;
-      if (state === "active" || (state === "idle" && worker.isExpected)) {
-        best = worker;
-        bestScore = score;
-      }
+    if (few !== null) {
+      const best = highest(key, few.filter(hasRoom));
+      if (best === null) return null;
+      // Mostly another's is higher, and soon found.
+      const least = scoreOf(key, best);
+      return workers.some((w) =>
+          w !== best && scoreOf(key, w) >= least && isInPlay(w)
+        )
+        ? null
+        : best;
     }
+    const best = highest(key, workers);
     return best !== null && hasRoom(best) ? best : null;
   }
+}
+
+/** The one of these that a key is given to. */
+function highest<Worker extends Expected>(
+  key: number,
+  workers: readonly Worker[],
+): Worker | null {
+  let best: Worker | null = null;
+  let bestScore = -1;
+  for (const worker of workers) {
+    const score = scoreOf(key, worker);
+    if (score <= bestScore || !isInPlay(worker)) continue;
+    best = worker;
+    bestScore = score;
+  }
+  return best;
+}
+
+function scoreOf(key: number, { id }: Expected): number {
+  return mix(key ^ Math.imul(id + 1, 0x9e3779b1));
+}
+
+/** Whether it takes items, or will as soon as it asks for them. */
+function isInPlay({ info: { state }, isExpected }: Expected): boolean {
+  return state === "active" || (state === "idle" && isExpected);
 }
 
 /** The strategy that an option asks for. */

@@ -19,6 +19,7 @@ import {
   type Worker,
 } from "../internal/delivery.ts";
 import {
+  ByKey,
   Custom,
   LeastLoaded,
   RoundRobin,
@@ -754,6 +755,38 @@ Deno.test("Delivery by key: who waits for none of what goes again isn't offered 
   scene.result(c);
   for (let i = 0; i < 499; i++) scene.result(b);
   assertEquals(scene.delivery.alive, 0);
+});
+
+Deno.test("Delivery by key: whether what goes again is a worker's takes no look at all others", () => {
+  const strategy = new ByKey<Worker>((item: string) => item);
+  const scene = new Scene({ strategy, byItem: true });
+  const { delivery } = scene;
+  const info = { name: "", state: "active" } as WorkerInfo;
+  let looks = 0;
+  const join = (id: number, window: number): FakeWorker => {
+    const worker = scene.worker(`${id}`, { window });
+    Object.defineProperties(worker, {
+      id: { get: () => (looks++, id) },
+      info: { value: info },
+    });
+    return worker;
+  };
+  const first = join(0, 1000);
+  scene.send(...range(0, 1000).map((n) => `key ${n}`));
+  const workers = range(1, 201).map((id) => join(id, 1));
+  scene.leave(first);
+  looks = 0;
+  for (const worker of workers) {
+    if (worker.inFlight.count === 0) continue;
+    delivery.result(worker, worker.take(), null, 1);
+    delivery.pump(worker);
+  }
+  assertLess(looks, 200 * 4000);
+  while (delivery.alive > 0) {
+    for (const worker of workers) {
+      if (worker.inFlight.count > 0) scene.result(worker);
+    }
+  }
 });
 
 Deno.test("Delivery by key: what is another's by now goes to it after a while", () => {

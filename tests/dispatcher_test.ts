@@ -88,6 +88,7 @@ Deno.test("Every strategy picks the same of the few that alone have room", () =>
     () => new RoundRobin(),
     () => new LeastLoaded(),
     () => new Custom({ pick: (free) => free.length >> 1 }),
+    () => new ByKey((item) => String(item)),
   ];
   for (const make of made) {
     const plain = make(), knowing = make();
