@@ -19,9 +19,11 @@ export class Deaths {
     for (const entry of entries) (entry.blames ??= []).push(death);
     const { instance } = death;
     if (instance === null) return;
-    const before = this.#blamed.get(instance) ?? [];
+    const blamed = this.#blamed.get(instance) ?? [];
     this.#blamed.delete(instance);
-    this.#blamed.set(instance, [...before, ...entries]);
+    // Not copied: a process may have lost thousands of connections.
+    for (const entry of entries) blamed.push(entry);
+    this.#blamed.set(instance, blamed);
     if (this.#blamed.size <= MAX_DEATHS) return;
     for (const oldest of this.#blamed.keys()) {
       this.#blamed.delete(oldest);

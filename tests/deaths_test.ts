@@ -1,4 +1,4 @@
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertStrictEquals } from "@std/assert";
 import { Deaths } from "../internal/deaths.ts";
 import { Entry, SETTLED, type Way } from "../internal/in_flight.ts";
 
@@ -35,6 +35,20 @@ Deno.test("Deaths.blame() looks at no other's items: thousands may die at once",
   assertEquals(looks, 0);
   deaths.takeBack("b");
   assertEquals(entry.blames?.map(({ instance }) => instance), ["a", "c"]);
+});
+
+Deno.test("Deaths.blame() copies nothing: a process may lose thousands of connections", () => {
+  const deaths = new Deaths();
+  const [first, second] = [0, 1].map((id) =>
+    new Entry<unknown>(id, null, {} as Way<unknown>, 0)
+  ) as [Entry<unknown>, Entry<unknown>];
+  const entries = [first];
+  deaths.blame(entries, blame("a"));
+  const remembered = deaths.of("a");
+  deaths.blame([second], blame("a"));
+  assertStrictEquals(deaths.of("a"), remembered);
+  assertEquals(remembered, [first, second]);
+  assertEquals(entries, [first], "the caller's own");
 });
 
 Deno.test("Deaths remembers the last 1,024 processes that died, and no more", () => {
