@@ -498,6 +498,7 @@ export class Delivery {
     this.places = placesFor(this.#workers.length);
     if (this.#roomy === worker) this.#roomy = null;
     this.#callable = null;
+    if (this.#workers.length <= MANY_WORKERS) this.#few.fill(null);
     for (const few of this.#few) {
       const i = few?.indexOf(worker) ?? -1;
       if (i >= 0) few!.splice(i, 1);
@@ -885,6 +886,7 @@ export class Delivery {
   }
 
   #mayHaveRoom(worker: Worker): void {
+    if (this.#workers.length <= MANY_WORKERS) return; // all of them may
     for (let like = 0; like < LIKES; like++) {
       const few = this.#few[like]!;
       if (few === null || few.includes(worker)) continue;
