@@ -32,6 +32,8 @@ export class IsolatePool implements HandlerSource {
   readonly #setup: Omit<IsolateSetup, "port">;
   readonly #options: IsolatePoolOptions;
   readonly #isolates = new Set<Isolate>();
+  /** Those that still execute an item of a connection that is over. */
+  readonly #leftover = new Set<Isolate>();
   #runner: IsolateRunner | null = null;
   #error: Error | null = null;
   #isClosed = false;
@@ -41,6 +43,14 @@ export class IsolatePool implements HandlerSource {
   #onChange: (() => void) | null = null;
   readonly #events: IsolateEvents = {
     onFree: (isolate) => {
+      if (
+        this.#leftover.delete(isolate) &&
+        this.#isolates.size - this.#leftover.size > this.#options.concurrency
+      ) {
+        // Another has its place.
+        isolate.terminate();
+        this.#isolates.delete(isolate);
+      }
       this.#onChange?.();
       this.#replaced(isolate);
       this.#runner?.run();
@@ -48,7 +58,8 @@ export class IsolatePool implements HandlerSource {
     onGone: (isolate, error, execution) => {
       this.#isolates.delete(isolate);
       this.#onChange?.();
-      if (execution === null) this.#runner?.sink.onCrash(error);
+      if (this.#leftover.delete(isolate)) execution?.onError(error);
+      else if (execution === null) this.#runner?.sink.onCrash(error);
       else this.#replace(execution, error);
       this.#runner?.run();
     },
@@ -106,8 +117,9 @@ export class IsolatePool implements HandlerSource {
 
   /** Makes the runner for a connection; the last one's must be closed. */
   runner(sink: IsolateSink): Runner {
-    return this.#runner = new IsolateRunner(this, sink, () => {
+    return this.#runner = new IsolateRunner(this, sink, (running) => {
       this.#runner = null;
+      for (const isolate of running) this.#leftover.add(isolate);
     });
   }
 
@@ -117,13 +129,17 @@ export class IsolatePool implements HandlerSource {
     return null;
   }
 
-  /** Starts isolates in place of those that are no more, if items wait. */
+  /**
+   * Starts isolates in place of those that are no more, if items wait. What is
+   * left over from lost connections isn't counted, up to as many: where they
+   * are lost one after another, isolates would add up.
+   */
   restart(waiting: number): void {
     if (this.#error !== null || this.#isClosed) return;
+    const { concurrency } = this.#options;
+    const most = concurrency + Math.min(concurrency, this.#leftover.size);
     for (const isolate of this.#isolates) if (isolate.isLoading) waiting--;
-    while (waiting-- > 0 && this.#isolates.size < this.#options.concurrency) {
-      this.#start();
-    }
+    while (waiting-- > 0 && this.#isolates.size < most) this.#start();
   }
 
   /**
@@ -196,12 +212,16 @@ export class IsolatePool implements HandlerSource {
 class IsolateRunner implements Runner {
   readonly sink: IsolateSink;
   readonly #pool: IsolatePool;
-  readonly #onClose: () => void;
+  readonly #onClose: (running: Iterable<Isolate>) => void;
   readonly #waiting = new WaitingItems();
   /** What runs, by delivery. */
   readonly #running = new Map<number, Isolate>();
 
-  constructor(pool: IsolatePool, sink: IsolateSink, onClose: () => void) {
+  constructor(
+    pool: IsolatePool,
+    sink: IsolateSink,
+    onClose: (running: Iterable<Isolate>) => void,
+  ) {
     this.#pool = pool;
     this.sink = sink;
     this.#onClose = onClose;
@@ -252,7 +272,7 @@ class IsolateRunner implements Runner {
   }
 
   close(): void {
-    this.#onClose();
+    this.#onClose(this.#running.values());
   }
 
   #begin(item: WorkItem, isolate: Isolate): void {

@@ -33,7 +33,7 @@ import { freePort, success } from "./_support/examples.ts";
 import { Folder } from "./_support/folder.ts";
 import { Process, ROOT, startDeno } from "./_support/process.ts";
 import { assertSame } from "./_support/same.ts";
-import { moment, until, within } from "./_support/within.ts";
+import { moment, stateOf, until, within } from "./_support/within.ts";
 
 function handler(name: string): URL {
   return new URL(`./testdata/handlers/${name}.ts`, import.meta.url);
@@ -592,6 +592,52 @@ Deno.test("isolate: isolates stay warm over a reconnection", async () => {
   gates.open("c");
   assertEquals(await c, id);
   await again.close();
+});
+
+Deno.test("isolate: a handler of a lost connection isn't among those of the next", async () => {
+  using gates = new Gates();
+  await using pair = new Pair();
+  pair.work("gate", { cancelGraceMs: 60_000 });
+  let { server } = pair;
+  /** Submits an item, and loses the connection that it is executed for. */
+  const lose = async (name: string) => {
+    const lost = server.submit(name).catch(() => {});
+    await gates.told(`at ${name}`);
+    await server.abort();
+    await lost;
+    server = listen<unknown, unknown>({ port: pair.port });
+  };
+  const result = async (name: string) => {
+    const result = server.submit(name);
+    await gates.told(`at ${name}`);
+    gates.open(name);
+    return await result;
+  };
+  await lose("deaf 1");
+  await lose("deaf 2");
+  // For a third there would be no bound: one of the two has to end.
+  const third = server.submit("a");
+  const begun = gates.told("at a");
+  await moment(500);
+  assertEquals(await stateOf(begun), "pending");
+  gates.open("deaf 1");
+  await begun;
+  gates.open("a");
+  const id = await third;
+  const { terminate } = Isolate.prototype;
+  let terminated = 0;
+  Isolate.prototype.terminate = function () {
+    terminated++;
+    terminate.call(this);
+  };
+  try {
+    gates.open("deaf 2");
+    await until(() => terminated === 1, "nobody needs it any more");
+  } finally {
+    Isolate.prototype.terminate = terminate;
+  }
+  assertEquals(await result("b"), id);
+  await server.close();
 });
 
 Deno.test("isolate: a handler that outlasts its connection has its grace and no more", async () => {
