@@ -7,6 +7,9 @@
 import { reasonOf } from "./thrown.ts";
 import type { Handler } from "./work_loop.ts";
 
+/** How much of a URL is quoted, in UTF-16 units. */
+const MAX_URL = 300;
+
 /** A handler's module. */
 export interface HandlerModule {
   /** Its default export. */
@@ -28,16 +31,25 @@ export async function importHandler(
   try {
     exports = await import(url);
   } catch (error) {
-    throw new TypeError(
-      `Cannot load the handler ${url}: ${reasonOf(error)}`,
-      { cause: error },
-    );
+    throw notLoaded(url, reasonOf(error), { cause: error });
   }
   if (typeof exports.default !== "function") {
-    throw new TypeError(
-      `Cannot load the handler ${url}: its default export is ${typeof exports
-        .default}, expected a function`,
+    throw notLoaded(
+      url,
+      `its default export is ${typeof exports.default}, expected a function`,
     );
   }
   return { handler: exports.default as Handler<never, unknown>, exports };
+}
+
+/** What is said of a handler's module that can't be used. */
+export function notLoaded(
+  url: string,
+  reason: string,
+  options?: ErrorOptions,
+): TypeError {
+  // The source may be the URL: what comes behind it is what matters.
+  const where = url.length > MAX_URL ? `${url.slice(0, MAX_URL)}…` : url;
+  const why = reason.replaceAll(url, where);
+  return new TypeError(`Cannot load the handler ${where}: ${why}`, options);
 }

@@ -19,6 +19,7 @@
  */
 
 import { SHARE_ENV, Worker } from "node:worker_threads";
+import { notLoaded } from "./handler_module.ts";
 import {
   type FromIsolate,
   ISOLATE_MODULE,
@@ -233,12 +234,7 @@ export class Isolate {
     if (isLoading) {
       this.#events.onUnusable(
         this,
-        new TypeError(
-          `Cannot load the handler ${this.#url}: ${error.message}`,
-          {
-            cause: error,
-          },
-        ),
+        notLoaded(this.#url, error.message, { cause: error }),
       );
       return;
     }

@@ -19,6 +19,7 @@ import {
   type LocalSetup,
   type ToLocal,
 } from "./local_worker.ts";
+import { notLoaded } from "./handler_module.ts";
 import { bootstrapOf } from "./thread.ts";
 import { fromThrown } from "./thrown.ts";
 
@@ -252,11 +253,7 @@ class Slot {
     if (isOfUse) this.#backoff.reset();
     if (this.#isLeaving) return this.end();
     if (this.#instance === null) {
-      this.#fail(
-        new TypeError(`Cannot load the handler ${url}: ${error.message}`, {
-          cause: error,
-        }),
-      );
+      this.#fail(notLoaded(url, error.message, { cause: error }));
     } else if (this.#backoff.attempts >= MAX_CRASHES) {
       this.#fail(
         new Error(

@@ -731,6 +731,25 @@ Deno.test("isolate: the module of Client.work() can't be used: it rejects", asyn
   );
 });
 
+Deno.test("why a module can't be loaded is said behind a part of its URL", async () => {
+  const source = `throw new Error("the reason"); // ${"long ".repeat(5000)}`;
+  const url = new URL(`data:text/javascript,${encodeURIComponent(source)}`);
+  const server = listen({ port: 0 });
+  const { port } = server.addr as Deno.NetAddr;
+  for (const isolate of [false, true]) {
+    const { message } = await assertRejects(
+      () => work({ port }, url, { isolate }),
+      TypeError,
+    );
+    assert(message.length < 1000, `${message.length} UTF-16 units`);
+    assertStringIncludes(message, "Cannot load the handler data:text");
+    assertStringIncludes(message, "the reason");
+  }
+  server.spawn(url);
+  const { message } = await assertRejects(() => server.closed, TypeError);
+  assert(message.endsWith("the reason"), message);
+});
+
 Deno.test("isolate: a function can't be taken into one", async () => {
   const port = freePort();
   await assertRejects(
