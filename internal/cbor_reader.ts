@@ -5,9 +5,9 @@
  * @module
  */
 
+import { prepareBulkMemory } from "./bulk_memory.ts";
 import { decodeText } from "./cbor_text.ts";
 import { DecodeError } from "./errors.ts";
-import { prepareBulkMemory } from "./bulk_memory.ts";
 import type { Aside } from "./long_string.ts";
 
 /** The byte that ends an item of indefinite length. */

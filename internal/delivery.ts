@@ -25,6 +25,7 @@ import { Reservation } from "./reservation.ts";
 import { ReturnedItems } from "./returned_items.ts";
 import type { ItemSchema } from "./schema.ts";
 import { toError } from "./thrown.ts";
+import { MAX_FEW, Vacancies } from "./vacancies.ts";
 
 /** The server's end of one worker, as far as delivery is concerned. */
 export interface Worker {
@@ -173,12 +174,8 @@ export class Delivery {
    * something new costs more than all else that is stored for it.
    */
   #like = 0;
-  /**
-   * By like: none had room when they were last asked, and only these may have
-   * got it since, in the order of their ids; null: any may. Where thousands are
-   * busy, all of them would be asked for every result otherwise.
-   */
-  readonly #few: (Worker[] | null)[] = new Array(LIKES).fill(null);
+  /** Who may have room, unless a strategy chooses by the item. */
+  readonly #vacancies = new Vacancies<Worker>(LIKES);
   /** Those that may take calls, since the last pump(); null: not known. */
   #callable: Worker[] | null = null;
   /** Had room when it was last asked: the first to be asked again. */
@@ -260,7 +257,7 @@ export class Delivery {
   addWorker(worker: Worker): void {
     this.#workers.push(worker);
     this.#unasked.clear();
-    this.#few.fill(null);
+    this.#vacancies.reset(this.#workers.length);
     this.#callable = null;
     this.places = placesFor(this.#workers.length);
     this.#options.strategy.refresh?.();
@@ -344,7 +341,7 @@ export class Delivery {
     if (way.queue.length > 0 || !way.hasPlace()) return false;
     if (this.#roomy !== null && this.#isRoomy(this.#roomy, way)) return true;
     const like = way.kind === ItemKind.CALL ? CALL : 0;
-    const workers = this.#few[like] ?? this.#workers;
+    const workers = this.#vacancies.of(like) ?? this.#workers;
     this.#roomy = workers.find((w) => this.#isRoomy(w, way)) ?? null;
     if (this.#roomy === null) this.#nobodyHasRoom(like);
     return this.#roomy !== null;
@@ -383,8 +380,8 @@ export class Delivery {
    * anybody may.
    */
   pump(roomy?: Worker | null): void {
-    if (roomy === undefined) this.#few.fill(null);
-    else if (roomy !== null) this.#mayHaveRoom(roomy);
+    if (roomy === undefined) this.#vacancies.reset(this.#workers.length);
+    else if (roomy !== null) this.#vacancies.add(roomy);
     if (roomy !== null) this.#callable = null;
     if (this.#busy) {
       this.#again = true;
@@ -481,7 +478,6 @@ export class Delivery {
       returned.push(entry);
     }
     worker.isAlone = false;
-    this.#mayHaveRoom(worker);
     this.#return(worker, returned, "left");
   }
 
@@ -498,11 +494,7 @@ export class Delivery {
     this.places = placesFor(this.#workers.length);
     if (this.#roomy === worker) this.#roomy = null;
     this.#callable = null;
-    if (this.#workers.length <= MANY_WORKERS) this.#few.fill(null);
-    for (const few of this.#few) {
-      const i = few?.indexOf(worker) ?? -1;
-      if (i >= 0) few!.splice(i, 1);
-    }
+    this.#vacancies.remove(worker, this.#workers.length);
     this.#options.strategy.refresh?.();
     const blamed = death === null
       ? []
@@ -570,7 +562,7 @@ export class Delivery {
    */
   hold(worker: Worker, entry: Item): boolean {
     worker.isAlone = false;
-    this.#mayHaveRoom(worker);
+    this.#vacancies.add(worker);
     entry.release(worker);
     if (entry.state !== IN_FLIGHT || isTrusted(entry)) return false;
     entry.state = WAITING;
@@ -620,7 +612,7 @@ export class Delivery {
     this.progress++;
     // Whoever is alone holds one item; its blame may have been taken back.
     worker.isAlone = false;
-    this.#mayHaveRoom(worker);
+    this.#vacancies.add(worker);
     entry.release(worker);
     if (entry.state === SETTLED) {
       // An error is how a cancelled item is answered.
@@ -697,8 +689,8 @@ export class Delivery {
       hasAnyRoom(worker) && !this.#unasked.has(worker);
     this.#releaseChosen();
     // Most items are others': to know that takes no look at all workers.
-    const askable = byItem ? this.#workers.filter(mayAsk) : null;
-    const few = askable !== null && askable.length <= MAX_FEW ? askable : null;
+    const free = byItem ? this.#workers.filter(mayAsk) : null;
+    const few = free !== null && free.length <= MAX_FEW ? free : null;
     let full = 0, isReserved = false;
     for (;;) {
       const entry = this.#returned.take(full);
@@ -706,7 +698,8 @@ export class Delivery {
       passed.push(entry);
       // Where a suspect was heard, it may have been tried there since.
       const isHere = entry.state === WAITING && !this.#held.has(entry);
-      if (!isHere || this.#dispatch(entry, few)) {
+      const askable = entry.blames === null ? few : null;
+      if (!isHere || this.#dispatch(entry, askable)) {
         passed.pop();
         continue;
       }
@@ -716,7 +709,7 @@ export class Delivery {
       // What doesn't fit for one item doesn't fit for the next of its like,
       // unless it is one worker's alone: then, where nobody has any room for it.
       if (!byItem) full |= 1 << likeOf(entry);
-      else if (!askable!.some(mayAsk)) full |= UNBLAMED;
+      else if (!free!.some(mayAsk)) full |= UNBLAMED;
     }
     if (byItem && full === 0) {
       for (const worker of this.#workers) {
@@ -730,7 +723,7 @@ export class Delivery {
     this.#options.strategy.refresh?.();
     // Who isn't reserved any more may have room for what was passed over.
     if (reserved !== null && this.#reservation.worker !== reserved) {
-      if (this.#workers.includes(reserved)) this.#mayHaveRoom(reserved);
+      if (this.#workers.includes(reserved)) this.#vacancies.add(reserved);
       this.#pumpReturned();
     }
   }
@@ -770,7 +763,7 @@ export class Delivery {
     const { worker } = this.#reservation;
     if (worker !== null) {
       this.#reservation.release();
-      if (this.#workers.includes(worker)) this.#mayHaveRoom(worker);
+      if (this.#workers.includes(worker)) this.#vacancies.add(worker);
     }
     if (this.#chosen.size > 0) this.#releaseChosen();
   }
@@ -828,7 +821,7 @@ export class Delivery {
   /**
    * True if the item needs no place in a queue any more.
    *
-   * @param askable It may be given to these alone, unless it is blamed.
+   * @param askable These alone may have room for it; null: it isn't known.
    */
   #dispatch(entry: Item, askable: Worker[] | null = null): boolean {
     if (!this.#isReady(entry)) return false;
@@ -842,7 +835,7 @@ export class Delivery {
           this.#candidates(entry),
           entry.item,
           this.#fits,
-          (like & BLAMED) === 0 ? askable ?? this.#few[like] : this.#few[like],
+          askable ?? this.#vacancies.of(like),
         );
         if (worker === null) {
           this.#nobodyHasRoom(like);
@@ -878,24 +871,7 @@ export class Delivery {
   }
 
   #nobodyHasRoom(like: number): void {
-    const few = this.#few[like]!;
-    if (few !== null) few.length = 0;
-    else if (!this.#options.byItem && this.#workers.length > MANY_WORKERS) {
-      this.#few[like] = [];
-    }
-  }
-
-  #mayHaveRoom(worker: Worker): void {
-    if (this.#workers.length <= MANY_WORKERS) return; // all of them may
-    for (let like = 0; like < LIKES; like++) {
-      const few = this.#few[like]!;
-      if (few === null || few.includes(worker)) continue;
-      if (few.length === MAX_FEW) this.#few[like] = null;
-      else {
-        few.push(worker);
-        few.sort((a, b) => a.id - b.id);
-      }
-    }
+    if (!this.#options.byItem) this.#vacancies.none(like);
   }
 
   /** Whether it has passed the schema, if there is one. */
@@ -933,11 +909,6 @@ export function isTrusted(entry: Item): boolean {
 const CALL = 1, BLAMED = 2, LIKES = 4;
 /** The likes without BLAMED, as bits. */
 const UNBLAMED = 1 << 0 | 1 << CALL;
-
-/** So few workers are all asked, which costs less than to know whom to ask. */
-const MANY_WORKERS = 64;
-/** Of so many that may have got room, it isn't told who they are. */
-const MAX_FEW = 16;
 
 function likeOf(entry: Item): number {
   return (entry.way.kind === ItemKind.CALL ? CALL : 0) |

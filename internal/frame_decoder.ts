@@ -5,8 +5,8 @@
  * @module
  */
 
-import { ProtocolError } from "./errors.ts";
 import { prepareBulkMemory } from "./bulk_memory.ts";
+import { ProtocolError } from "./errors.ts";
 import { type Aside, findLongString, LONG_BYTES } from "./long_string.ts";
 
 /** The buffer of a connection that is idle or slow, in bytes. */

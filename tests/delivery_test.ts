@@ -897,6 +897,50 @@ Deno.test("Delivery: who is reserved no more gets what was passed over, before w
   assertEquals(reserved.holds.at(-1), "returned");
 });
 
+Deno.test("Delivery: of many busy workers, who has settled an item gets what comes next at once", () => {
+  const scene = new Scene();
+  const { delivery } = scene;
+  const [first, second, third] = range(0, 70).map((id) =>
+    scene.worker(`${id}`, { id, window: 1 })
+  ) as [FakeWorker, FakeWorker, FakeWorker];
+  scene.send(...range(0, 71));
+  delivery.result(first, first.take(), null, 1);
+  delivery.pump(first);
+  assertEquals(first.holds, [70]);
+  // Before they are pumped: that comes when all of a read was looked at.
+  delivery.result(second, second.take(), null, 1);
+  scene.send("after a result");
+  assertEquals(second.holds, ["after a result"]);
+  assert(delivery.hold(third, third.take()), "to be tried again");
+  scene.send("after an error");
+  assertEquals(third.holds, ["after an error"]);
+});
+
+for (const how of ["is cancelled", "stays where it was"]) {
+  Deno.test(`Delivery: among many, who is reserved gets others' items if the blamed one ${how}`, async () => {
+    const scene = new Scene();
+    const { delivery } = scene;
+    const dying = scene.worker("dying", { window: 1 });
+    const [blamed] = scene.send("blamed") as [Item];
+    const holder = scene.worker("holder", { id: 1, window: 3 });
+    scene.lose(dying);
+    assertEquals(holder.holds, ["blamed"]);
+    const reserved = scene.worker("reserved", { id: 2, window: 2 });
+    for (const id of range(3, 73)) scene.worker(`${id}`, { id, window: 3 });
+    scene.send(...range(0, 2 + 70 * 3));
+    scene.suspect(holder);
+    assert(reserved.isReserved, "it holds the fewest");
+    scene.result(reserved);
+    scene.send("new");
+    assertEquals(reserved.holds.length, 1, "it gets nothing new");
+    if (how === "is cancelled") {
+      delivery.discard(blamed);
+      await Promise.resolve(); // the end of this turn
+    } else scene.trust(holder);
+    assertEquals(reserved.holds.at(-1), "new");
+  });
+}
+
 Deno.test("Delivery: a blamed item gets to who is busy, past all who hang", () => {
   const scene = new Scene();
   const dying = scene.worker("dying", { window: 1 });
