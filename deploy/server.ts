@@ -18,7 +18,7 @@ import {
 } from "../examples/args.ts";
 
 const { hostname, port, values } = readArguments("http-port", "dashboard-port");
-const portOf = (name: string, otherwise: string) =>
+const portOf = (name: keyof typeof values, otherwise: string) =>
   wholeNumber(`--${name}`, values[name] ?? otherwise, 65535);
 const secret = Deno.env.get("DISTCHAN_SECRET");
 if (!secret) usageError("DISTCHAN_SECRET isn't set");

@@ -10,13 +10,13 @@ const DEFAULT_PORT = "5678";
 const DRAIN_MS = 10_000;
 
 /** One command line, read. */
-export interface Arguments {
+export interface Arguments<Name extends string> {
   /** Where to listen, or the server to connect to. */
   hostname: string;
   /** Its port. */
   port: number;
   /** The example's own options, by name. */
-  values: Record<string, string | undefined>;
+  values: { [name in Name]?: string };
   /** What stands on the command line without a name. */
   positionals: string[];
 }
@@ -26,7 +26,9 @@ export interface Arguments {
  * with a value. A command line that can't be read ends the process with
  * status 2, as usual for wrong usage.
  */
-export function readArguments(...own: string[]): Arguments {
+export function readArguments<Name extends string = never>(
+  ...own: Name[]
+): Arguments<Name> {
   const options: ParseArgsConfig["options"] = {
     host: { type: "string", default: "127.0.0.1" },
     port: { type: "string", default: DEFAULT_PORT },
@@ -38,11 +40,11 @@ export function readArguments(...own: string[]): Arguments {
       options,
       allowPositionals: true,
     });
-    const { host, port, ...rest } = values as Record<string, string>;
+    const { host, port } = values as { host: string; port: string };
     return {
-      hostname: host!,
-      port: wholeNumber("--port", port!, 65535),
-      values: rest,
+      hostname: host,
+      port: wholeNumber("--port", port, 65535),
+      values: values as { [name in Name]?: string },
       positionals,
     };
   } catch (error) {

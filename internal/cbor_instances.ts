@@ -12,6 +12,7 @@ import {
   AGGREGATE_ERROR,
   ARRAY_BUFFER,
   ERROR_CLASSES,
+  type ErrorDetails,
   Tag,
   TAG_OF_PROTOTYPE,
   type TypedArray,
@@ -216,7 +217,7 @@ function encodeError(
   const type = errorType(value);
   const name = String(value.name);
   // [type, message] or [type, message, { name?, cause?, errors? }]
-  const details: Record<string, unknown> = {};
+  const details: ErrorDetails = {};
   if (name !== type) details.name = name;
   if (Object.hasOwn(value, "cause")) details.cause = value.cause;
   if (type === AGGREGATE_ERROR) {

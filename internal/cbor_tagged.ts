@@ -11,6 +11,7 @@ import {
   AGGREGATE_ERROR,
   ARRAY_BUFFER,
   ERROR_CLASSES,
+  type ErrorDetails,
   LITTLE_ENDIAN,
   Tag,
   TYPED_ARRAY_TAGS,
@@ -371,7 +372,7 @@ function error(
   reader: CborReader,
   type: ErrorConstructor | undefined,
   message: string,
-  details: Record<string, unknown>,
+  details: ErrorDetails,
   at: number,
 ): Error {
   const limit = Error.stackTraceLimit;

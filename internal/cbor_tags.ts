@@ -48,6 +48,13 @@ export const ERROR_CLASSES: ReadonlyMap<string, ErrorConstructor> = new Map([
 /** The name of {@linkcode Tag.OBJECT} for an AggregateError. */
 export const AGGREGATE_ERROR = "AggregateError";
 
+/** What follows an error's message, where there is any of it. */
+export type ErrorDetails = {
+  name?: unknown;
+  cause?: unknown;
+  errors?: unknown;
+};
+
 /** Whether this machine's typed arrays are little-endian. */
 export const LITTLE_ENDIAN: boolean =
   new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;

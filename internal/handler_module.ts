@@ -10,12 +10,22 @@ import type { Handler } from "./work_loop.ts";
 /** How much of a URL is quoted, in UTF-16 units. */
 const MAX_URL = 300;
 
+/** What a handler's module may export beside anything else. */
+export interface HandlerExports {
+  /** The handler. */
+  readonly default?: unknown;
+  /** The connection's codec, where another thread can't be given it. */
+  readonly codec?: unknown;
+  /** The connection's transforms, likewise. */
+  readonly transforms?: unknown;
+}
+
 /** A handler's module. */
 export interface HandlerModule {
   /** Its default export. */
   readonly handler: Handler<never, unknown>;
   /** Everything that it exports. */
-  readonly exports: Readonly<Record<string, unknown>>;
+  readonly exports: HandlerExports;
 }
 
 /**
@@ -27,7 +37,7 @@ export interface HandlerModule {
 export async function importHandler(
   url: string,
 ): Promise<HandlerModule> {
-  let exports: Record<string, unknown>;
+  let exports: HandlerExports;
   try {
     exports = await import(url);
   } catch (error) {

@@ -8,7 +8,7 @@
 import { setImmediate } from "node:timers";
 import { cbor, type Codec } from "../codec.ts";
 import type { CborOptions } from "./cbor_codec.ts";
-import { importHandler } from "./handler_module.ts";
+import { type HandlerExports, importHandler } from "./handler_module.ts";
 import { PayloadCodec } from "./payload.ts";
 import { exitAtOnce, tellUncaught } from "./thread.ts";
 import { fromThrown, type Thrown, toThrown } from "./thrown.ts";
@@ -185,7 +185,7 @@ async function load(
 }
 
 function codecOf(
-  exports: Record<string, unknown>,
+  exports: HandlerExports,
   setup: IsolateSetup,
 ): Codec<unknown> {
   const { url, codec: expected } = setup;

@@ -8,7 +8,7 @@
 import { cbor, type Codec } from "../codec.ts";
 import type { CborOptions } from "./cbor_codec.ts";
 import { INSTANCE } from "./client_handshake.ts";
-import { importHandler } from "./handler_module.ts";
+import { type HandlerExports, importHandler } from "./handler_module.ts";
 import type { ConnectOptions, WorkOptions } from "./options.ts";
 import { exitAtOnce, tellUncaught } from "./thread.ts";
 import { type Thrown, toThrown } from "./thrown.ts";
@@ -93,7 +93,7 @@ export async function serve(setup: LocalSetup): Promise<void> {
 }
 
 function codecOf(
-  exports: Readonly<Record<string, unknown>>,
+  exports: HandlerExports,
   setup: LocalSetup,
 ): Codec<unknown> {
   // Another codec's name is the handshake's matter.
@@ -106,7 +106,7 @@ function codecOf(
 }
 
 function transformsOf(
-  exports: Readonly<Record<string, unknown>>,
+  exports: HandlerExports,
   setup: LocalSetup,
 ): readonly Transform[] {
   const transforms = exports.transforms as readonly Transform[] | undefined;

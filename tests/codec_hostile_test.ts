@@ -297,7 +297,7 @@ Deno.test("cbor() gives no peer a prototype to write to", () => {
   for (const hex of payloads) codec.decode(bytes(hex.replaceAll(" ", "")));
   const details = "d81b83654572726f7260a1 695f5f70726f746f5f5f a1 61 61 01";
   assertThrows(() => codec.decode(bytes(details.replaceAll(" ", ""))));
-  assertEquals(({} as Record<string, unknown>).a, undefined);
+  assertEquals(({} as { a?: 1 }).a, undefined);
   assertEquals((new Error() as unknown as { a?: 1 }).a, undefined);
 });
 

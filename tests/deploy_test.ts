@@ -183,7 +183,7 @@ yamlTest(
     const workerSpec = worker.spec.template.spec;
     const own = readFlags(workerSpec.containers[0].args);
     assertEquals(own["--host"], service.metadata.name);
-    assertEquals(Number(own["--port"]), named.workers);
+    assertEquals(Number(own["--port"]), named["workers"]);
     assert(workerSpec.terminationGracePeriodSeconds >= 300);
     assertEquals(worker.spec.replicas, undefined); // the autoscaler's
 

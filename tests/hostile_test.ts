@@ -273,7 +273,7 @@ Deno.test("hostile: what a HELLO holds beside its fields is never made of it", a
       date: new CborTag(0, "tomorrow"),
     },
   });
-  assertEquals(welcome.signature, "distchan");
+  assertEquals(welcome["signature"], "distchan");
 });
 
 /** A client in `work()` at a server that is a script; its handlers wait. */
