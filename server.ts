@@ -1092,6 +1092,6 @@ export class Server<Item = unknown, Result = unknown>
 function clientUrl(): string {
   // Not imported here. That it could be makes it a part of the program, for
   // `deno cache` and `deno compile`.
-  const _import = () => import("./client.ts");
+  void (() => import("./client.ts"));
   return new URL("./client.ts", import.meta.url).href;
 }
