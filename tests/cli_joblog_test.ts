@@ -62,6 +62,22 @@ Deno.test("Joblog knows what is settled", async () => {
   assertEquals(entries[1]!.error, failure);
 });
 
+Deno.test("Joblog knows what is settled where another tool wrote its entries anew", async () => {
+  await using folder = await Folder.make();
+  const path = `${folder.path}/log`;
+  const lines = (await threeEntries()).split("\n").slice(0, -1);
+  for (const space of [", ", ",\t"]) {
+    const again = lines.map((line) => line.replaceAll('",', `"${space}`));
+    await folder.write("log", again.join("\r\n") + "\n");
+    using log = await Joblog.open(path, RESUME);
+    assertEquals(
+      ["a", "b", "c", "d"].map((text, i) => log.has({ seq: i + 1, text })),
+      [true, true, true, false],
+    );
+    assertEquals(log.failedBefore, 1);
+  }
+});
+
 Deno.test("Joblog takes the last entry of an item", async () => {
   await using folder = await Folder.make();
   await folder.write(
