@@ -110,12 +110,14 @@ async function derive(
     salt: sessionId as BufferSource,
     info: new TextEncoder().encode(`distchan aes-256-gcm ${sender}`),
   };
-  const bits = await crypto.subtle.deriveBits(
-    hkdf,
-    await material(),
-    KEY_BYTES * 8,
-  );
   const usages: KeyUsage[] = ["encrypt", "decrypt"];
+  const from = await material();
+  // The same key either way: a user's own may allow only one of them.
+  if (!from.usages.includes("deriveBits")) {
+    const aes = { name: "AES-GCM", length: KEY_BYTES * 8 };
+    return await crypto.subtle.deriveKey(hkdf, from, aes, false, usages);
+  }
+  const bits = await crypto.subtle.deriveBits(hkdf, from, KEY_BYTES * 8);
   return await crypto.subtle.importKey("raw", bits, "AES-GCM", false, usages);
 }
 
@@ -142,7 +144,8 @@ function keyMaterial(key: Uint8Array | CryptoKey): () => Promise<CryptoKey> {
     );
   }
   const { name, length } = key.algorithm as AesKeyAlgorithm;
-  if (name === "HKDF" && key.usages.includes("deriveBits")) {
+  // HKDF keys have no other usages than the two that derive.
+  if (name === "HKDF") {
     return () => Promise.resolve(key);
   }
   if (name.startsWith("AES-") && length === KEY_BYTES * 8 && key.extractable) {
@@ -153,10 +156,8 @@ function keyMaterial(key: Uint8Array | CryptoKey): () => Promise<CryptoKey> {
     );
   }
   throw new TypeError(
-    `Cannot use key: it is a CryptoKey for ${name}, expected one for HKDF ` +
-      `with the usage "deriveBits", or an extractable AES key of ${
-        KEY_BYTES * 8
-      } bits`,
+    `Cannot use key: it is a CryptoKey for ${name}, expected one for HKDF, ` +
+      `or an extractable AES key of ${KEY_BYTES * 8} bits`,
   );
 }
 
