@@ -6,6 +6,7 @@
 
 import {
   AES_GCM,
+  SEALED_AES_GCM,
   type Transform,
   type TransformContext,
 } from "./transforms.ts";
@@ -14,6 +15,8 @@ import {
 const KEY_BYTES = 32;
 /** Bytes of a nonce: four of them are 0, eight are the frame's number. */
 const NONCE_BYTES = 12;
+/** The nonce under which a sealed key makes material: no frame has one so long. */
+const SEALED_NONCE = "distchan aes-gcm";
 
 /**
  * Encrypts and authenticates every frame with AES-256-GCM, for those who share
@@ -34,7 +37,9 @@ const NONCE_BYTES = 12;
  * stream again, and undo what the first did.
  *
  * @param key 32 random bytes, or a `CryptoKey`: one for HKDF that may derive,
- * or an AES key of 256 bits that is extractable.
+ * or an AES key of 256 bits. One that isn't extractable must be for AES-GCM, may
+ * encrypt, and be used for nothing else; it makes other keys than its bytes
+ * would, so then both ends have one, or the handshake fails and says so.
  * @returns The transform.
  * @throws {TypeError} If the key is neither.
  * @throws {RangeError} If it isn't 32 bytes long.
@@ -55,7 +60,8 @@ const NONCE_BYTES = 12;
  */
 export function aesGcm(key: Uint8Array | CryptoKey): Transform {
   const material = keyMaterial(key);
-  return { name: AES_GCM, open: (context) => open(material, context) };
+  const name = isSealed(key) ? SEALED_AES_GCM : AES_GCM;
+  return { name, open: (context) => open(material, context) };
 }
 
 function open(material: () => Promise<CryptoKey>, context: TransformContext) {
@@ -148,20 +154,39 @@ function keyMaterial(key: Uint8Array | CryptoKey): () => Promise<CryptoKey> {
   if (name === "HKDF") {
     return () => Promise.resolve(key);
   }
+  if (isSealed(key)) return once(async () => importMaterial(await seal(key)));
   if (name.startsWith("AES-") && length === KEY_BYTES * 8 && key.extractable) {
     return once(async () =>
-      await importMaterial(
-        new Uint8Array(await crypto.subtle.exportKey("raw", key)),
-      )
+      importMaterial(await crypto.subtle.exportKey("raw", key))
     );
   }
   throw new TypeError(
     `Cannot use key: it is a CryptoKey for ${name}, expected one for HKDF, ` +
-      `or an extractable AES key of ${KEY_BYTES * 8} bits`,
+      `or an AES key of ${KEY_BYTES * 8} bits that is extractable, ` +
+      `or for AES-GCM and may encrypt`,
   );
 }
 
-function importMaterial(bytes: Uint8Array<ArrayBuffer>): Promise<CryptoKey> {
+/** Whether a key can't be seen, but does encrypt. */
+function isSealed(key: Uint8Array | CryptoKey): boolean {
+  if (!(key instanceof CryptoKey) || key.extractable) return false;
+  const { name, length } = key.algorithm as AesKeyAlgorithm;
+  return name === "AES-GCM" && length === KEY_BYTES * 8 &&
+    key.usages.includes("encrypt");
+}
+
+/** Of a key that can't be seen: what nobody can make without it. */
+async function seal(key: CryptoKey): Promise<ArrayBuffer> {
+  const algorithm = {
+    name: "AES-GCM",
+    iv: new TextEncoder().encode(SEALED_NONCE),
+  };
+  const zeros = new Uint8Array(KEY_BYTES);
+  const sealed = await crypto.subtle.encrypt(algorithm, key, zeros);
+  return sealed.slice(0, KEY_BYTES); // without the tag
+}
+
+function importMaterial(bytes: BufferSource): Promise<CryptoKey> {
   return crypto.subtle.importKey("raw", bytes, "HKDF", false, ["deriveBits"]);
 }
 

@@ -11,7 +11,7 @@ import type { ItemFailure } from "./errors.ts";
 import type { ClientEvent, ServerEvent } from "./events.ts";
 import { MAX_CONCURRENCY, MAX_FRAME_BYTES, MIN_FRAME_BYTES } from "./frame.ts";
 import type { StandardSchemaV1 } from "./schema.ts";
-import { AES_GCM, type Transform } from "./transforms.ts";
+import { AES_GCM, SEALED_AES_GCM, type Transform } from "./transforms.ts";
 
 /** How silence is judged. */
 export interface HeartbeatOptions {
@@ -661,7 +661,9 @@ const COMMON: Record<string, Check> = {
     const wrong = transforms(v);
     if (wrong !== null) return wrong;
     // One key twice makes one key stream twice: plain text again.
-    return (v as Transform[]).filter(({ name }) => name === AES_GCM).length > 1
+    const isAes = ({ name }: Transform): boolean =>
+      name === AES_GCM || name === SEALED_AES_GCM;
+    return (v as Transform[]).filter(isAes).length > 1
       ? `${VALUE}${AES_GCM} at most once`
       : null;
   },

@@ -10,6 +10,8 @@ import { reasonOf } from "./thrown.ts";
 
 /** The name of `aesGcm()`. */
 export const AES_GCM = "aes-256-gcm";
+/** The same, with a key that can't be seen (PROTOCOL.md 4). */
+export const SEALED_AES_GCM = "aes-256-gcm-sealed";
 
 /** What a transform is told when a connection opens. */
 export interface TransformContext {

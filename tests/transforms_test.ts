@@ -313,9 +313,9 @@ Deno.test("aesGcm takes bytes and CryptoKeys, and no others", async () => {
   );
   assertThrows(() => aesGcm(other), TypeError, "HMAC");
   const shut = await crypto.subtle.importKey("raw", bytes, "AES-GCM", false, [
-    "encrypt",
+    "decrypt",
   ]);
-  assertThrows(() => aesGcm(shut), TypeError, "extractable");
+  assertThrows(() => aesGcm(shut), TypeError, "may encrypt");
   const short = await crypto.subtle.importKey(
     "raw",
     bytes.subarray(0, 16),
@@ -324,6 +324,41 @@ Deno.test("aesGcm takes bytes and CryptoKeys, and no others", async () => {
     ["encrypt"],
   );
   assertThrows(() => aesGcm(short), TypeError, "256 bits");
+});
+
+Deno.test("aesGcm takes a key that can't be extracted, if both ends have one", async () => {
+  const bytes = Uint8Array.from({ length: 32 }, (_, i) => i);
+  const sealed = (usages: KeyUsage[]) =>
+    crypto.subtle.importKey("raw", bytes, "AES-GCM", false, usages);
+  const one = aesGcm(await sealed(["encrypt"]));
+  const other = aesGcm(await sealed(["decrypt", "encrypt"]));
+  const protocol = await Deno.readTextFile(
+    new URL("../PROTOCOL.md", import.meta.url),
+  );
+  const material = /`([\da-f]{64})`\.\s+At\s+most\s+one/.exec(protocol)![1]!;
+  const encoded = await chain([one]).encode(utf8.encode("hello"));
+  // The last: as PROTOCOL.md has it.
+  for (const transform of [one, other, aesGcm(Uint8Array.fromHex(material))]) {
+    const open = chain([transform], { role: "client" });
+    assertEquals(await open.decode(encoded), utf8.encode("hello"));
+  }
+
+  await using server = listen<string, string>({ port: 0, transforms: [one] });
+  const { port } = server.addr as Deno.NetAddr;
+  const worker = work<string, string>(
+    { port, transforms: [other] },
+    (word) => word.toUpperCase(),
+  );
+  assertEquals(await server.submit("hello"), "HELLO");
+  await assertRejects(
+    () => connect({ port, transforms: [aesGcm(bytes)] }),
+    HandshakeError,
+    "aes-256-gcm-sealed",
+  );
+  await server.close();
+  await worker;
+  const transforms = [one, aesGcm(bytes)];
+  assertThrows(() => listen({ port: 0, transforms }), RangeError, "once");
 });
 
 Deno.test("fromTransformStream checks its arguments", () => {
