@@ -930,10 +930,16 @@ function missing(of: string, expected: string): TypeError {
   return new TypeError(`Cannot use ${of} options: expected ${expected}`);
 }
 
-function checkPair(of: string, cert: unknown, key: unknown): void {
-  if ((cert === undefined) === (key === undefined)) return;
-  const given = cert === undefined ? "key" : "cert";
-  throw missing(of, `both cert and key, or none, got ${given} alone`);
+function checkPair(of: string, cert?: string, key?: string): void {
+  if ((cert === undefined) !== (key === undefined)) {
+    const given = cert === undefined ? "key" : "cert";
+    throw missing(of, `both cert and key, or none, got ${given} alone`);
+  }
+  for (const [name, pem] of Object.entries({ cert, key })) {
+    if (pem === undefined || pem.includes("-----BEGIN ")) continue;
+    // Not quoted: it may be a secret.
+    throw missing(of, `${name} as PEM, got text without "-----BEGIN", a path?`);
+  }
 }
 
 function show(value: unknown): string {

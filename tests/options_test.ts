@@ -167,7 +167,7 @@ const CASES: Record<string, Case> = {
     good: [
       { port: 0 },
       { port: 65535, hostname: "::1" },
-      { port: 0, cert: "c", key: "k" },
+      { port: 0, cert: "-----BEGIN C", key: "-----BEGIN K" },
       { port: 0, hostname: undefined, cert: undefined, key: undefined },
     ],
     range: [{ port: -1 }, { port: 65536 }, { port: 1.5 }],
@@ -185,6 +185,7 @@ const CASES: Record<string, Case> = {
       { port: 0, cert: "c" },
       { port: 0, key: "k" },
       { port: 0, cert: 1, key: "k" },
+      { port: 0, cert: "c.pem", key: "-----BEGIN K" },
       { port: 0, secret: "s" },
     ],
   },
@@ -528,7 +529,16 @@ Deno.test("validate() asks for a port, and for cert and key together", () => {
       "expected both cert and key",
     );
   }
-  validate({ port: 0, cert: "c", key: "k" }, "listen");
+  const cert = "-----BEGIN C", key = "-----BEGIN K";
+  validate({ port: 0, cert, key }, "listen");
+  for (const path of [{ cert: "c.pem" }, { key: "k.pem" }]) {
+    const error = assertThrows(
+      () => validate({ port: 0, cert, key, ...path }, "listen"),
+      TypeError,
+      `expected ${Object.keys(path)[0]} as PEM`,
+    );
+    assert(!error.message.includes(".pem"), "a key is a secret");
+  }
 });
 
 Deno.test("Options are checked at construction, before anything is opened", async () => {

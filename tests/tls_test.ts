@@ -306,7 +306,7 @@ Deno.test("TLS options are checked", async () => {
   const port = 0;
   assertThrows(() => listen({ port, cert: certificate.cert }), TypeError);
   assertThrows(() => listen({ port, key: certificate.key }), TypeError);
-  assertThrows(() => listen({ port, cert: "no", key: "none" }));
+  assertThrows(() => listen({ port, cert: "no", key: "none" }), TypeError);
   for (
     const tls of ["yes", { caCerts: "text" }, { caCerts: ["text"] }, { ca: [] }]
   ) {
