@@ -19,6 +19,7 @@ import {
 import type { ServerEvent } from "./events.ts";
 import { clip } from "./frame.ts";
 import { METRICS_TYPE, renderMetrics, type ServerStats } from "./metrics.ts";
+import { settledWithin } from "./promises.ts";
 import { toError } from "./thrown.ts";
 
 /** What a dashboard needs of its server. */
@@ -35,10 +36,16 @@ export interface DashboardHost {
   phase(): DashboardPhase;
   /** Starts the HTTP server; on the port that it had, if it had one. */
   serve(
-    handler: (request: Request) => Response,
+    handler: (request: Request, info: Answering) => Response,
     signal: AbortSignal,
     port?: number,
   ): Deno.HttpServer<Deno.NetAddr>;
+}
+
+/** As much of `Deno.ServeHandlerInfo` as is used. */
+export interface Answering {
+  /** The answer has been sent; it rejects if that couldn't be. */
+  readonly completed: Promise<void>;
 }
 
 /** Where a server is in its life. */
@@ -104,8 +111,11 @@ export class Dashboard {
   readonly #failures: DashboardFailure[] = [];
   readonly #streams = new Set<ReadableStreamDefaultController<Uint8Array>>();
   #last: { at: number; count: number };
+  /** Answers under way: each settles once it was sent, or couldn't be. */
+  readonly #answers = new Set<Promise<void>>();
   #closing: Promise<void> | null = null;
-  readonly #stop = new AbortController();
+  /** Of the HTTP server that there is: that of one that is down would throw. */
+  #stop = new AbortController();
 
   /** @param host Its server. */
   constructor(host: DashboardHost) {
@@ -142,13 +152,23 @@ export class Dashboard {
   }
 
   #serve(port?: number): Deno.HttpServer<Deno.NetAddr> {
+    this.#stop = new AbortController();
     const http = this.#host.serve(
-      (request) => this.#handle(request),
+      (request, info) => {
+        this.#follow(info.completed);
+        return this.#handle(request);
+      },
       this.#stop.signal,
       port,
     );
-    http.finished.catch(() => this.#isDown = true);
+    http.finished.catch(() => {}).then(() => this.#isDown = true);
     return http;
+  }
+
+  #follow(completed: Promise<void>): void {
+    const answer = completed.catch(() => {})
+      .then(() => void this.#answers.delete(answer));
+    this.#answers.add(answer);
   }
 
   async #close(): Promise<void> {
@@ -159,11 +179,12 @@ export class Dashboard {
       stream.close();
     }
     this.#streams.clear();
-    // A client that has sent half a request, or doesn't read, isn't waited for.
-    const timer = setTimeout(() => this.#stop.abort(), CLOSE_MS);
-    this.#http.shutdown().catch(() => {});
+    // A client that doesn't read isn't waited for; nor is one that has sent half
+    // a request, as it would be by Deno's shutdown(): once that is called nothing
+    // ends the wait, and the signal throws where nobody can catch it.
+    await settledWithin(Promise.all(this.#answers), CLOSE_MS);
+    if (!this.#isDown) this.#stop.abort();
     await this.#http.finished.catch(() => {});
-    clearTimeout(timer);
   }
 
   #tick(): void {

@@ -395,6 +395,55 @@ Deno.test("a dashboard closes though somebody asks half a question", async () =>
   conn.close();
 });
 
+Deno.test("a dashboard closes though somebody has sent half a body", async () => {
+  const server = open();
+  const { port } = server.dashboardAddr!;
+  const conns: Deno.Conn[] = [];
+  for (const method of ["GET", "POST"]) {
+    const conn = await Deno.connect({ hostname: "127.0.0.1", port });
+    conns.push(conn);
+    await conn.write(
+      new TextEncoder().encode(
+        `${method} /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n` +
+          "Content-Length: 100\r\n\r\nhalf",
+      ),
+    );
+    const bytes = new Uint8Array(1024);
+    assertGreater(await conn.read(bytes), 0, "it is answered");
+  }
+  await within(server.close(), 5000, "the server is closed");
+  for (const conn of conns) conn.close();
+});
+
+Deno.test("a dashboard closes though somebody doesn't read", async () => {
+  // More than sockets keep.
+  const big = "x".repeat(20_000_000);
+  const dashboard = new Dashboard({
+    title: big,
+    token: null,
+    isLoopback: true,
+    phase: () => "finished",
+    stats: () => listening.stats(),
+    serve: (handler, signal) =>
+      Deno.serve({
+        hostname: "127.0.0.1",
+        port: 0,
+        signal,
+        onListen: () => {},
+      }, handler),
+  });
+  const listening = listen({ port: 0 });
+  const { port } = dashboard.addr;
+  const conn = await Deno.connect({ hostname: "127.0.0.1", port });
+  await conn.write(
+    new TextEncoder().encode("GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"),
+  );
+  assertGreater(await conn.read(new Uint8Array(1024)), 0, "it is answered");
+  await within(dashboard.close(), 5000, "the dashboard is closed");
+  conn.close();
+  await listening.close();
+});
+
 Deno.test("/healthz is 503 once the server is aborted", async () => {
   const dashboard = new Dashboard({
     title: "x",
