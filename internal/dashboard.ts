@@ -275,6 +275,8 @@ export class Dashboard {
 
   #events(request: Request): Response {
     if (request.method === "HEAD") return respond("", "text/event-stream");
+    // As long as it is answered, Deno keeps in memory what comes of a body.
+    if (hasBody(request)) return text(400, "a question has no body");
     if (this.#streams.size >= MAX_STREAMS || this.#closing !== null) {
       return text(503, "too many look at it, or it is at its end");
     }
@@ -304,6 +306,11 @@ export class Dashboard {
     return given !== null && given !== undefined &&
       isToken(given, this.#token);
   }
+}
+
+function hasBody({ headers }: Request): boolean {
+  return headers.has("transfer-encoding") ||
+    (headers.get("content-length") ?? "0") !== "0";
 }
 
 /** The secret itself, or its bytes in hex: not every secret is text. */

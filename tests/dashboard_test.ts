@@ -444,6 +444,23 @@ Deno.test("a dashboard closes though somebody doesn't read", async () => {
   await listening.close();
 });
 
+withServer("/events takes no body, which would be kept", async (server) => {
+  const { port } = server.dashboardAddr!;
+  for (const length of ["Content-Length: 4", "Transfer-Encoding: chunked"]) {
+    const conn = await Deno.connect({ hostname: "127.0.0.1", port });
+    await conn.write(
+      new TextEncoder().encode(
+        `GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\n${length}\r\n\r\n`,
+      ),
+    );
+    const bytes = new Uint8Array(1024);
+    const count = await conn.read(bytes);
+    const answer = new TextDecoder().decode(bytes.subarray(0, count!));
+    assertStringIncludes(answer, "HTTP/1.1 400");
+    conn.close();
+  }
+});
+
 Deno.test("/healthz is 503 once the server is aborted", async () => {
   const dashboard = new Dashboard({
     title: "x",
