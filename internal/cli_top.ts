@@ -140,12 +140,14 @@ class Screen {
       Deno.stdin.setRaw(true);
       this.#readKeys(quit);
     }
-    print("\x1b[?1049h\x1b[?25l"); // the other screen, without a cursor
+    // The other screen, without a cursor. A line that is wider than it has
+    // characters, with Chinese names for example, is cut off there, not wrapped.
+    print("\x1b[?1049h\x1b[?25l\x1b[?7l");
     try {
       this.#take(first);
       return await this.#watch();
     } finally {
-      print("\x1b[?25h\x1b[?1049l");
+      print("\x1b[?7h\x1b[?25h\x1b[?1049l");
       if (isRaw) Deno.stdin.setRaw(false);
       if (this.#error !== "") printError(`distchan: ${this.#error}\n`);
     }

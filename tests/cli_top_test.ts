@@ -457,3 +457,24 @@ Deno.test({
     assertEquals(screen.includes("suspect"), false, "the other screen is gone");
   },
 });
+
+Deno.test({
+  name: "top on a terminal wraps no line that is wider than long (needs tmux)",
+  ignore: !hasProgram("tmux"),
+  async fn() {
+    await using folder = await Folder.make();
+    const [worker] = SNAPSHOT.workers;
+    const name = "\u6f22".repeat(30); // two columns each
+    const workers = Array.from({ length: 20 }, () => ({ ...worker, name }));
+    await using server = Deno.serve(
+      { hostname: "127.0.0.1", port: 0, onListen() {} },
+      () => Response.json({ ...SNAPSHOT, workers }),
+    );
+    await using terminal = new Tmux(folder);
+    await terminal.start("top", "-d0.1", `:${server.addr.port}`);
+    const screen = await terminal.shows(/suspect/);
+    assertMatch(screen, /^distchan 127/, "nothing has scrolled");
+    await terminal.tmux("send-keys", "q");
+    await terminal.shows(/^status 0$/m);
+  },
+});
