@@ -119,7 +119,10 @@ export class IsolatePool implements HandlerSource {
   runner(sink: IsolateSink): Runner {
     return this.#runner = new IsolateRunner(this, sink, (running) => {
       this.#runner = null;
-      for (const isolate of running) this.#leftover.add(isolate);
+      for (const isolate of running) {
+        // One that has ended may still be owed an answer.
+        if (isolate.isBusy) this.#leftover.add(isolate);
+      }
     });
   }
 

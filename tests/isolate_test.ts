@@ -640,6 +640,41 @@ Deno.test("isolate: a handler of a lost connection isn't among those of the next
   await server.close();
 });
 
+Deno.test("isolate: one that ended before its connection did isn't left over", async () => {
+  using gates = new Gates();
+  await using pair = new Pair();
+  pair.work("gate", { cancelGraceMs: 10 });
+  const cancel = new AbortController();
+  const { terminate } = Isolate.prototype;
+  const ended = Promise.withResolvers<void>();
+  Isolate.prototype.terminate = function () {
+    terminate.call(this);
+    ended.resolve();
+  };
+  try {
+    const lost = pair.server.submit("deaf", { signal: cancel.signal });
+    lost.catch(() => {});
+    await gates.told("at deaf");
+    cancel.abort();
+    await ended.promise;
+  } finally {
+    Isolate.prototype.terminate = terminate;
+  }
+  // Before another is loaded in its place.
+  await pair.server.abort();
+  const server = listen<unknown, unknown>({ port: pair.port });
+  const results = [server.submit("a"), server.submit("b")];
+  await gates.told("at a");
+  const both = gates.told("at b");
+  await moment(500);
+  assertEquals(await stateOf(both), "pending", "concurrency is 1");
+  gates.open("a");
+  await both;
+  gates.open("b");
+  await Promise.all(results);
+  await server.close();
+});
+
 Deno.test("isolate: a handler that outlasts its connection has its grace and no more", async () => {
   using gates = new Gates();
   await using pair = new Pair();
