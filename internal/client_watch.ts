@@ -103,7 +103,10 @@ export class ClientWatch {
       heartbeat.suspect = false;
       onEvent({ type: "recovered" });
     }
-    const { verdict, reason } = heartbeat.judgePeer(connection, now);
+    // Behind its goodbye it waits for the server's alone: whatever keeps it from
+    // reading that, a schema or a transform, mustn't do so for ever.
+    const isDeaf = connection.isDeaf && this.#options.phase() === "open";
+    const { verdict, reason } = heartbeat.judgePeer(connection, now, isDeaf);
     if (verdict === "drop") {
       connection.end(new ConnectionLostError("timeout", reason));
     } else if (verdict !== "fine") {

@@ -84,16 +84,21 @@ export class Heartbeat {
    * What to do now about the peer of a connection; `reason` is why it is
    * dropped, if so. One that says something, and doesn't read or finish what it
    * has begun, is dropped as late as one that is silent.
+   *
+   * @param connection The connection.
+   * @param now The time, in ms.
+   * @param isDeaf Whether silence means nothing: this end doesn't listen.
    */
   judgePeer(
     connection: Audible,
     now: number,
+    isDeaf: boolean = connection.isDeaf,
   ): { verdict: Verdict; reason: string } {
     const { what, ms } = connection.stall(now);
     if (ms >= this.#options.dropMs) {
       return { verdict: "drop", reason: `${what} for ${Math.round(ms)} ms` };
     }
-    const { heardAt, isDeaf, saidAt } = connection;
+    const { heardAt, saidAt } = connection;
     return {
       verdict: this.judge(isDeaf ? null : heardAt, now, saidAt),
       reason: `nothing was heard for ${Math.round(now - heardAt)} ms`,

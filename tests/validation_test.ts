@@ -475,6 +475,32 @@ both(
 );
 
 both(
+  "itemSchema of a worker, async: one that never settles holds up no goodbye for ever",
+  async (net) => {
+    const never = new Gate();
+    await using kit = new Kit<number, number>(net);
+    const leave = new AbortController();
+    const leaver = await kit.worker((n) => n, {
+      signal: leave.signal,
+      client: {
+        itemSchema: gated(never),
+        heartbeat: { intervalMs: 20, timeoutMs: 50, dropMs: 100 },
+      },
+    });
+    const result = kit.server.submit(1);
+    await until(() => never.passing > 0, "the item is being checked");
+    leave.abort();
+    const error = await assertRejects(
+      () => within(leaver.done, 5000, "it leaves"),
+      ConnectionLostError,
+    );
+    assertEquals(error.code, "timeout");
+    await kit.worker((n) => n + 1);
+    assertEquals(await result, 2);
+  },
+);
+
+both(
   "resultSchema, async: results that came before a death count",
   async (net) => {
     const gate = new Gate();
