@@ -47,6 +47,9 @@ export async function handshakeTls(
   try {
     signal?.throwIfAborted();
     await conn.handshake();
+    // It may have come to its end and been closed in the same turn.
+    if (isLate) throw new Error("it was closed");
+    signal?.throwIfAborted();
     return conn;
   } catch (error) {
     stop();

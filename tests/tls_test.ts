@@ -16,6 +16,7 @@ import {
   type ServerEvent,
   work,
 } from "../mod.ts";
+import { handshakeTls } from "../internal/tls_handshake.ts";
 import { Authority } from "./_support/certificates.ts";
 import { frame, payload, ScriptedPeer, T } from "./_support/scripted_peer.ts";
 import { until, within } from "./_support/within.ts";
@@ -246,6 +247,25 @@ Deno.test("TLS: connect() waits no longer than handshakeTimeoutMs, and its signa
   controller.abort(new Error("never mind"));
   await assertRejects(() => connecting, Error, "never mind");
   for (const conn of accepted) (await conn).close();
+});
+
+Deno.test("TLS: a handshake that is done and closed in the same turn is too late", async () => {
+  const leave = new AbortController();
+  for (const stop of [undefined, new Error("never mind")]) {
+    const done = Promise.withResolvers<Deno.TlsHandshakeInfo>();
+    const conn = {
+      handshake: () => done.promise,
+      close: () => done.resolve({ alpnProtocol: null }),
+    } as Deno.TlsConn;
+    const handshake = handshakeTls(conn, {
+      signal: leave.signal,
+      timeoutMs: stop === undefined ? 1 : 60_000,
+    });
+    if (stop !== undefined) leave.abort(stop);
+    const error = await assertRejects(() => handshake, Error);
+    if (stop !== undefined) assertEquals(error, stop);
+    else assertEquals((error as HandshakeError).code, "timeout");
+  }
 });
 
 Deno.test("TLS: a peer that says nothing doesn't hold up the others", async () => {
