@@ -25,7 +25,12 @@ export interface TransformContext {
 
 /** A transform of one connection. Frames pass in order, one at a time. */
 export interface OpenTransform {
-  /** Changes the body of a frame that is sent. */
+  /**
+   * Changes the body of a frame that is sent. It may become larger, a large one
+   * by 64 bytes and a 256th of the peer's `maxFrameBytes` at most: so much is
+   * kept free for each transform. One that still is too large isn't sent, and
+   * ends the connection.
+   */
   encode(bytes: Uint8Array): Uint8Array | Promise<Uint8Array>;
   /** Changes the body of a frame that came back into what it was. */
   decode(bytes: Uint8Array): Uint8Array | Promise<Uint8Array>;
