@@ -83,7 +83,7 @@ export async function run(
     children.push(child);
     return follow(child, `${peer.name} ${role}`, onMessage);
   };
-  const timer = setTimeout(() => {
+  const end = () => {
     for (const child of children) {
       try {
         child.kill("SIGKILL");
@@ -91,7 +91,8 @@ export async function run(
         // Ended already.
       }
     }
-  }, TIMEOUT_MS);
+  };
+  const timer = setTimeout(end, TIMEOUT_MS);
   const startedAt = performance.now();
   const busyBefore = machineTicks();
   const sample = () => {
@@ -124,13 +125,7 @@ export async function run(
   } finally {
     clearTimeout(timer);
     clearInterval(sampler);
-    for (const child of children) {
-      try {
-        child.kill("SIGKILL");
-      } catch {
-        // Ended already.
-      }
-    }
+    end();
   }
 }
 

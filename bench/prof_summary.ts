@@ -39,14 +39,14 @@ interface Row {
 
 const IDLE = new Set(["(idle)", "(program)", "(root)"]);
 
-/** Options of {@linkcode summarize}. */
+/** Options of {@linkcode printProfiles}. */
 export interface SummaryOptions {
   /** How many functions. @default {25} */
   top?: number;
 }
 
 /** A table of the functions that took the most time of a profile. */
-export function summarize(
+function summarize(
   profile: Profile,
   { top = 25 }: SummaryOptions = {},
 ): string {

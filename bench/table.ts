@@ -106,7 +106,7 @@ function cpuOf(outcomes: readonly Outcome[]): string {
 }
 
 /** The middle one, or the mean of the middle two. */
-export function median(values: readonly number[]): number {
+function median(values: readonly number[]): number {
   const sorted = values.toSorted((a, b) => a - b);
   const middle = sorted.length >> 1;
   return sorted.length % 2 === 1

@@ -113,16 +113,6 @@ export class MemoryConn implements Deno.Conn<Deno.NetAddr> {
     this.remoteAddr = remoteAddr;
   }
 
-  /** Whether this end was closed. */
-  get isClosed(): boolean {
-    return this.#closed;
-  }
-
-  /** Bytes that the other end has written and nobody has read. */
-  get unread(): number {
-    return this.#in.held;
-  }
-
   read(p: Uint8Array): Promise<number | null> {
     if (this.#closed) return Promise.reject(badResource());
     return this.#in.read(p);
@@ -204,10 +194,6 @@ class Pipe {
   constructor(options: MemoryOptions) {
     this.#buffer = new Uint8Array(options.bufferBytes ?? 64 * 1024);
     this.#readBytes = options.readBytes ?? (() => Infinity);
-  }
-
-  get held(): number {
-    return this.#held;
   }
 
   async read(p: Uint8Array): Promise<number | null> {

@@ -62,7 +62,7 @@ export function randomValue(rng: Rng, depth = 4): unknown {
 }
 
 /** Random text, well-formed. */
-export function randomText(rng: Rng): string {
+function randomText(rng: Rng): string {
   const length = rng.pick([0, 1, 5, 23, 24, 36, 63, 64, 65, 255, 256, 300]);
   const alphabet = rng.pick(["abcxyz \0\x7f", "äé߀", "a€🙂", "\ufffd\ufeffa"]);
   const letters = [...alphabet];

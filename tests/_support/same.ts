@@ -17,7 +17,7 @@ export function assertSame(actual: unknown, expected: unknown): void {
 }
 
 /** Where two values differ, or undefined if they don't. */
-export function difference(
+function difference(
   a: unknown,
   b: unknown,
   path: string,

@@ -121,7 +121,8 @@ export class ScriptedPeer implements AsyncDisposable {
   readonly frames: Frame[] = [];
   readonly #decoder = new CborDecoder();
   #buffer: Uint8Array<ArrayBuffer> = new Uint8Array(0);
-  #ended: "no" | "eof" | "reset" = "no";
+  /** Whether the other end has closed, so far as was read. */
+  #hasEnded = false;
   #closed = false;
 
   /** @param conn The connection; it belongs to the peer from now on. */
@@ -176,7 +177,7 @@ export class ScriptedPeer implements AsyncDisposable {
         await this.say(T.PONG, next.fields[0]);
         continue;
       }
-      if (this.#ended !== "no") return null;
+      if (this.#hasEnded) return null;
       await this.#read(deadline - performance.now());
     }
   }
@@ -225,11 +226,6 @@ export class ScriptedPeer implements AsyncDisposable {
       if (next === null) return frames;
       frames.push(next);
     }
-  }
-
-  /** Whether the other end has closed, so far as was read. */
-  get ended(): "no" | "eof" | "reset" {
-    return this.#ended;
   }
 
   // --- As a worker ---
@@ -366,11 +362,11 @@ export class ScriptedPeer implements AsyncDisposable {
           `Nothing came in time; came so far: ${this.#seen(0)}`,
         );
       }
-      if (count === null) this.#ended = "eof";
+      if (count === null) this.#hasEnded = true;
       else this.#buffer = concat([this.#buffer, buffer.subarray(0, count)]);
     } catch (error) {
       if (!isGone(error)) throw error;
-      this.#ended = "reset";
+      this.#hasEnded = true;
     } finally {
       clearTimeout(timer);
     }

@@ -42,11 +42,6 @@ export class TcpProxy implements AsyncDisposable {
     this.#run(this.#accept());
   }
 
-  /** Connections that are open now. */
-  get connections(): number {
-    return this.#pairs.size;
-  }
-
   /** Cuts all connections, or one of them by chance. */
   cut(rng?: Rng): void {
     const pairs = [...this.#pairs];
