@@ -633,7 +633,7 @@ export class Delivery {
     entry.state = SETTLED;
     this.alive--;
     if (entry.holder !== null) {
-      (entry.holder as Worker).cancel(entry.delivery);
+      entry.holder.cancel(entry.delivery);
       for (const { worker, delivery } of entry.copies ?? []) {
         worker.cancel(delivery);
       }
@@ -842,16 +842,16 @@ export class Delivery {
           return false;
         }
         // Whoever picked it may have cancelled the item.
-        if ((entry.state as number) === SETTLED) return true;
+        if (entry.state === SETTLED) return true;
         // False: its bytes don't fit there now, which hasRoom then tells.
         if (!worker.deliver(entry)) continue;
       } catch (error) {
         // Whatever threw may have cancelled the item before.
-        if ((entry.state as number) === SETTLED) return true;
+        if (entry.state === SETTLED) return true;
         this.#refuse(entry, toError(error));
         return true;
       }
-      if ((entry.state as number) === SETTLED) {
+      if (entry.state === SETTLED) {
         // A getter of the item has cancelled it. Its own number may be that of
         // another copy.
         worker.cancel(worker.inFlight.next - 1);

@@ -51,7 +51,7 @@ export function runSchema(
     const result = schema["~standard"].validate(value);
     return isThenable(result)
       ? Promise.resolve(result).then(check).catch(broken)
-      : check(result as SchemaResult<unknown>);
+      : check(result);
   } catch (error) {
     return broken(error);
   }
@@ -160,7 +160,7 @@ function check(result: SchemaResult<unknown>): Checked {
   if (!("value" in Object(result))) {
     throw new TypeError("it returned neither a value nor issues");
   }
-  return { value: (result as { value: unknown }).value, error: null };
+  return { value: result.value, error: null };
 }
 
 function broken(cause: unknown): Checked {

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { type Delivery, isTrusted, type Item } from "./delivery.ts";
+import { type Delivery, isTrusted } from "./delivery.ts";
 import { HandshakeError, ItemTimeoutError } from "./errors.ts";
 import type { ServerEvent, StallReason } from "./events.ts";
 import { Mode } from "./frame.ts";
@@ -182,14 +182,14 @@ export class ServerWatch {
       if (!worker.isWorker) continue;
       for (const entry of worker.inFlight.oldest(worker.concurrency)) {
         // Another worker's time counts, who was given it since.
-        if (worker.isSuspect && isTrusted(entry as Item)) continue;
+        if (worker.isSuspect && isTrusted(entry)) continue;
         if (entry.startedAt === 0) entry.startedAt = now;
         else if (worker.connection.isDeaf) {
           // Its result may be among what waits here. Only this time doesn't
           // count: of a busy worker, something waits here again and again.
           entry.startedAt = Math.min(now, entry.startedAt + sinceMs);
         } else if (now - entry.startedAt >= itemTimeoutMs) {
-          delivery.fail(entry as Item, new ItemTimeoutError(itemTimeoutMs));
+          delivery.fail(entry, new ItemTimeoutError(itemTimeoutMs));
         }
       }
     }

@@ -253,7 +253,7 @@ export class WorkerLink implements Worker {
     const isFull = count >= Math.min(concurrency, this.#window) ||
       this.isAlone || this.isReserved || this.#ended;
     if (count === 0 || !isFull) return null;
-    const executed = inFlight.oldest(concurrency) as Item[];
+    const executed = inFlight.oldest(concurrency);
     return executed.every(({ state }) => state === SETTLED)
       ? executed[0]!
       : null;
@@ -666,7 +666,7 @@ export class WorkerLink implements Worker {
     }
     this.#settledInBatch++;
     this.#full = false;
-    return entry as Item;
+    return entry;
   }
 
   #expectMode(mode: number, frame: string): void {
