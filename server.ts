@@ -712,7 +712,6 @@ export class Server<Item = unknown, Result = unknown>
     const { dispatch, maxDeliveries } = this.#options;
     return new Delivery({
       strategy: strategyOf(dispatch),
-      byItem: typeof dispatch === "object" && !("pick" in dispatch),
       maxDeliveries: maxDeliveries ?? DEFAULTS.maxDeliveries,
       schema,
       tracer: this.#spans,

@@ -115,8 +115,6 @@ export interface ItemTracer {
 export interface DeliveryOptions {
   /** Which worker gets an item. */
   strategy: Strategy<Worker>;
-  /** Whether the strategy's answer depends on the item. */
-  byItem: boolean;
   /** At so many blames an item fails. */
   maxDeliveries: number;
   /** What items must pass before they are sent; null: nothing. */
@@ -150,6 +148,8 @@ export class Delivery {
   /** Whether the worker of the last dispatch had room for another then. */
   hasMore = false;
   readonly #options: DeliveryOptions;
+  /** Whether each item has a worker of its own. */
+  readonly #byItem: boolean;
   readonly #schema: ItemSchema<Item> | null;
   readonly #tracer: ItemTracer | null;
   readonly #workers: Worker[] = [];
@@ -203,6 +203,7 @@ export class Delivery {
 
   constructor(options: DeliveryOptions) {
     this.#options = options;
+    this.#byItem = options.strategy.byItem ?? false;
     this.#schema = options.schema;
     this.#tracer = options.tracer;
   }
@@ -423,7 +424,7 @@ export class Delivery {
       this.pump();
     }
     // A strategy that chooses by the item has chosen for good.
-    if (!this.#options.byItem && this.#reservation.look(now)) this.pump();
+    if (!this.#byItem && this.#reservation.look(now)) this.pump();
   }
 
   /** A worker settled an item with a result. */
@@ -684,7 +685,7 @@ export class Delivery {
   #pumpReturned(): void {
     const passed = this.#passed;
     const { worker: reserved } = this.#reservation;
-    const { byItem } = this.#options;
+    const byItem = this.#byItem;
     const mayAsk = (worker: Worker): boolean =>
       hasAnyRoom(worker) && !this.#unasked.has(worker);
     this.#releaseChosen();
@@ -735,8 +736,8 @@ export class Delivery {
    */
   #reserve(entry: Item): boolean {
     const may = (worker: Worker): boolean => mayReserve(worker, entry);
-    const { byItem, strategy } = this.#options;
-    if (byItem) {
+    const { strategy } = this.#options;
+    if (this.#byItem) {
       try {
         const worker = strategy.pick(this.#candidates(entry), entry.item, may);
         if (worker !== null) {
@@ -791,7 +792,7 @@ export class Delivery {
       if (!this.#dispatch(entry)) {
         idle++;
         // Of a thousand map()s, one asks for all. Nobody takes more than calls.
-        isFull ||= !this.#options.byItem && this.#isReady(entry);
+        isFull ||= !this.#byItem && this.#isReady(entry);
         continue;
       }
       // Whoever was told of a failure may have sent more, and tidied the queue.
@@ -871,7 +872,7 @@ export class Delivery {
   }
 
   #nobodyHasRoom(like: number): void {
-    if (!this.#options.byItem) this.#vacancies.none(like);
+    if (!this.#byItem) this.#vacancies.none(like);
   }
 
   /** Whether it has passed the schema, if there is one. */
@@ -884,7 +885,7 @@ export class Delivery {
    * whether there is room or not, so it sees none that can't take it at all.
    */
   #candidates(entry: Item): readonly Worker[] {
-    if (!this.#options.byItem || entry.way.kind !== ItemKind.CALL) {
+    if (!this.#byItem || entry.way.kind !== ItemKind.CALL) {
       return this.#workers;
     }
     return this.#callable ??= this.#workers.filter((w) =>

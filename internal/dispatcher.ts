@@ -70,6 +70,11 @@ export interface Dispatcher {
 /** Chooses among all workers of a pool; null: nobody has room now. */
 export interface Strategy<Worker> {
   /**
+   * Whether an item has a worker of its own, and waits for that one; left out:
+   * it goes to any that has room.
+   */
+  readonly byItem?: boolean;
+  /**
    * Picks a worker for which `hasRoom` is true.
    *
    * @param few It is known that it can be true for these alone, in the order of
@@ -219,6 +224,7 @@ interface Expected {
  * just come, or the first items would move a moment later.
  */
 export class ByKey<Worker extends Expected> implements Strategy<Worker> {
+  readonly byItem = true;
   readonly #key: (item: never) => string;
 
   /** @param key The key of an item. */

@@ -180,13 +180,11 @@ class Scene {
     {
       maxDeliveries = 3,
       strategy = new RoundRobin<Worker>() as Strategy<Worker>,
-      byItem = false,
       schema = null as ItemSchema<Item> | null,
     } = {},
   ) {
     this.delivery = new Delivery({
       strategy,
-      byItem,
       maxDeliveries,
       schema,
       tracer: null,
@@ -722,6 +720,7 @@ Deno.test("Delivery asks few workers, however many blamed items wait", () => {
 
 /** Items go to the worker that they name. */
 const byName: Strategy<Worker> = {
+  byItem: true,
   pick: (workers, item, hasRoom) =>
     workers.find((w) => w.info.name === (item as string)[0] && hasRoom(w)) ??
       null,
@@ -730,9 +729,10 @@ const byName: Strategy<Worker> = {
 Deno.test("Delivery by key: who waits for none of what goes again isn't offered all of it", () => {
   let asked = 0;
   const counting: Strategy<Worker> = {
+    ...byName,
     pick: (...args) => (asked++, byName.pick(...args)),
   };
-  const scene = new Scene({ strategy: counting, byItem: true });
+  const scene = new Scene({ strategy: counting });
   const options = { window: 1001, concurrency: 0 };
   const first = scene.worker("b", options);
   const a = scene.worker("a", { window: 2 });
@@ -759,7 +759,7 @@ Deno.test("Delivery by key: who waits for none of what goes again isn't offered 
 
 Deno.test("Delivery by key: whether what goes again is a worker's takes no look at all others", () => {
   const strategy = new ByKey<Worker>((item: string) => item);
-  const scene = new Scene({ strategy, byItem: true });
+  const scene = new Scene({ strategy });
   const { delivery } = scene;
   const info = { name: "", state: "active" } as WorkerInfo;
   let looks = 0;
@@ -792,8 +792,8 @@ Deno.test("Delivery by key: whether what goes again is a worker's takes no look 
 Deno.test("Delivery by key: what is another's by now goes to it after a while", () => {
   let name = "b";
   const scene = new Scene({
-    byItem: true,
     strategy: {
+      byItem: true,
       pick: (workers, _item, hasRoom) =>
         workers.find((w) => w.info.name === name && hasRoom(w)) ?? null,
     },
@@ -809,7 +809,7 @@ Deno.test("Delivery by key: what is another's by now goes to it after a while", 
 });
 
 Deno.test("Delivery by key: what comes back is offered to who waited for none of the rest", () => {
-  const scene = new Scene({ strategy: byName, byItem: true });
+  const scene = new Scene({ strategy: byName });
   const lose = [
     scene.worker("a", { concurrency: 0 }),
     scene.worker("b", { concurrency: 0 }),
@@ -822,7 +822,7 @@ Deno.test("Delivery by key: what comes back is offered to who waited for none of
 });
 
 Deno.test("Delivery by key: a way whose worker is full holds up no other", () => {
-  const scene = new Scene({ strategy: byName, byItem: true });
+  const scene = new Scene({ strategy: byName });
   const [a, b] = ["a", "b"].map((name) => scene.worker(name, { window: 1 }));
   for (const [name, worker] of [["a", a!], ["b", b!]] as const) {
     const way = new FakeWay(ItemKind.CALL);
@@ -837,7 +837,7 @@ Deno.test("Delivery by key: a way whose worker is full holds up no other", () =>
 });
 
 Deno.test("Delivery by key reserves the worker of each blamed item", () => {
-  const scene = new Scene({ strategy: byName, byItem: true });
+  const scene = new Scene({ strategy: byName });
   const first = ["a", "b"].map((name) => scene.worker(name));
   scene.send("a1", "b1");
   const [a, b] = ["a", "b"].map((name) => new FakeWorker(name)) as [
@@ -1099,7 +1099,7 @@ Deno.test("Delivery: what a failed item held up goes without another event", asy
     ({ delivery }: Scene, item: Item) => delivery.fail(item, new Error("no")),
   ];
   for (const end of ends) {
-    const scene = new Scene({ strategy: byName, byItem: true });
+    const scene = new Scene({ strategy: byName });
     const [head] = scene.send("a1", "b1");
     const b = scene.worker("b");
     assertEquals(b.holds, [], "its way is in order");
@@ -1358,8 +1358,8 @@ Deno.test("Delivery tells ways that they were served", () => {
 Deno.test("Delivery: an item whose strategy throws fails by itself", () => {
   const robin = new RoundRobin<Worker>();
   const scene = new Scene({
-    byItem: true,
     strategy: {
+      byItem: true,
       pick(workers, item, hasRoom) {
         // deno-lint-ignore no-throw-literal
         if (item === "bad") throw "a text";

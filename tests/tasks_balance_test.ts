@@ -133,7 +133,7 @@ interface Keyed {
 
 function keyed(workers: number): { sim: Sim; pool: SimWorker[] } {
   const strategy = new ByKey<Worker>((item: Keyed) => item.key);
-  const sim = new Sim({ strategy, byItem: true });
+  const sim = new Sim({ strategy });
   const pool = range(workers).map(() => sim.worker({ takes: () => 1 }));
   return { sim, pool };
 }

@@ -191,13 +191,10 @@ export class Sim {
   onStep: () => void = () => {};
   readonly #way: Way;
 
-  constructor(
-    options: { strategy?: Strategy<Worker>; byItem?: boolean } = {},
-  ) {
-    const { strategy = new RoundRobin<Worker>(), byItem = false } = options;
+  constructor(options: { strategy?: Strategy<Worker> } = {}) {
+    const { strategy = new RoundRobin<Worker>() } = options;
     this.delivery = new Delivery({
       strategy,
-      byItem,
       maxDeliveries: 3,
       schema: null,
       tracer: null,
