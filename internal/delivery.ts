@@ -191,15 +191,7 @@ export class Delivery {
   #busy = false;
   #again = false;
   #isPumpDue = false;
-  readonly #fits = (worker: Worker): boolean => {
-    if (!worker.isOpen || !worker.hasRoom || worker.isAlone) return false;
-    if ((this.#like & CALL) !== 0 && worker.mode !== Mode.WORK) return false;
-    if ((this.#like & BLAMED) === 0) {
-      if (worker.isReserved) return false;
-    } else if (worker.inFlight.count > 0) return false;
-    // A worker that holds it while it waits is suspect, and so isn't open.
-    return true;
-  };
+  readonly #fits = (worker: Worker): boolean => fits(worker, this.#like);
 
   constructor(options: DeliveryOptions) {
     this.#options = options;
@@ -340,10 +332,10 @@ export class Delivery {
   /** Whether an item of this way would be dispatched at once. */
   hasRoom(way: Way): boolean {
     if (way.queue.length > 0 || !way.hasPlace()) return false;
-    if (this.#roomy !== null && this.#isRoomy(this.#roomy, way)) return true;
     const like = way.kind === ItemKind.CALL ? CALL : 0;
+    if (this.#roomy !== null && fits(this.#roomy, like)) return true;
     const workers = this.#vacancies.of(like) ?? this.#workers;
-    this.#roomy = workers.find((w) => this.#isRoomy(w, way)) ?? null;
+    this.#roomy = workers.find((worker) => fits(worker, like)) ?? null;
     if (this.#roomy === null) this.#nobodyHasRoom(like);
     return this.#roomy !== null;
   }
@@ -366,12 +358,6 @@ export class Delivery {
   awaitsSchema(way: Way): boolean {
     const first = way.queue.peek();
     return first !== undefined && !this.#isReady(first);
-  }
-
-  #isRoomy(worker: Worker, way: Way): boolean {
-    return worker.isOpen && worker.hasRoom && !worker.isAlone &&
-      !worker.isReserved &&
-      (way.kind !== ItemKind.CALL || worker.mode === Mode.WORK);
   }
 
   /**
@@ -918,7 +904,19 @@ function likeOf(entry: Item): number {
 
 /** Whether a worker may have room for an item. */
 function hasAnyRoom(worker: Worker): boolean {
-  return worker.isOpen && !worker.isAlone && worker.hasRoom;
+  return worker.isOpen && worker.hasRoom && !worker.isAlone;
+}
+
+/**
+ * Whether a worker has room for an item of this like. One that holds it while it
+ * waits is suspect, and so isn't open.
+ */
+function fits(worker: Worker, like: number): boolean {
+  if (!hasAnyRoom(worker)) return false;
+  if ((like & CALL) !== 0 && worker.mode !== Mode.WORK) return false;
+  return (like & BLAMED) === 0
+    ? !worker.isReserved
+    : worker.inFlight.count === 0;
 }
 
 /** Whether a worker may soon be empty, and then take a blamed item. */
