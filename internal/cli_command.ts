@@ -7,6 +7,7 @@
 import type { Handler, WorkContext } from "../mod.ts";
 import { UsageError } from "./cli_arguments.ts";
 import { toJson } from "./cli_output.ts";
+import { concat } from "./concat.ts";
 
 /** How much of a command's standard error its failure quotes, in bytes. */
 const MAX_STDERR = 8 * 1024;
@@ -256,12 +257,7 @@ class Collector {
   }
 
   bytes(): Uint8Array {
-    const bytes = new Uint8Array(this.#size);
-    let at = 0;
-    for (const part of this.#parts) {
-      bytes.set(part, at);
-      at += part.length;
-    }
+    const bytes = concat(this.#parts);
     return this.#keep === "tail" ? bytes.subarray(-this.#max) : bytes;
   }
 

@@ -6,6 +6,7 @@
  */
 
 import { FatalError, UsageError } from "./cli_arguments.ts";
+import { concat } from "./concat.ts";
 import { reasonOf } from "./thrown.ts";
 
 /** How items are read and results written. */
@@ -186,16 +187,7 @@ export class ItemSource implements AsyncIterableIterator<unknown, undefined> {
   }
 
   #takeRest(): Uint8Array {
-    const [first = new Uint8Array(0), ...more] = this.#rest;
-    let bytes = first;
-    if (more.length > 0) {
-      bytes = new Uint8Array(this.#restBytes);
-      let at = 0;
-      for (const part of this.#rest) {
-        bytes.set(part, at);
-        at += part.length;
-      }
-    }
+    const bytes = concat(this.#rest);
     this.#rest = [];
     this.#restBytes = 0;
     return bytes;

@@ -26,6 +26,7 @@ import {
   SEGMENT_BYTES,
 } from "./byte_writer.ts";
 import { CborDecoder } from "./cbor_decoder.ts";
+import { concat } from "./concat.ts";
 import { ConnectionLostError, DecodeError, ProtocolError } from "./errors.ts";
 import { FrameWriter } from "./frame.ts";
 import { FrameDecoder, LONE_BYTES } from "./frame_decoder.ts";
@@ -514,7 +515,7 @@ export class Connection {
       from = segment.at;
     }
     parts.push(bytes.subarray(from, length));
-    const plain = join(parts);
+    const plain = concat(parts);
     const view = new DataView(plain.buffer, plain.byteOffset, plain.byteLength);
     let at = this.#plainBytes;
     this.#plainBytes = 0;
@@ -538,7 +539,7 @@ export class Connection {
         }
       } catch (error) {
         // A transform may have numbered those before it.
-        if (size > 0 && !this.#ended) await this.#writeAll(join(ready));
+        if (size > 0 && !this.#ended) await this.#writeAll(concat(ready));
         throw error;
       }
       const frame = new Uint8Array(4 + body.length);
@@ -548,12 +549,12 @@ export class Connection {
       size += frame.length;
       at = end;
       if (size < HIGH_WATER_BYTES && at < plain.length) continue;
-      await this.#writeAll(join(ready));
+      await this.#writeAll(concat(ready));
       ready = [];
       sent += size;
       size = 0;
     }
-    if (size > 0) await this.#writeAll(join(ready));
+    if (size > 0) await this.#writeAll(concat(ready));
     return sent + size;
   }
 
@@ -684,18 +685,4 @@ function segmentBytes({ bytes, size }: Segment): Uint8Array {
   throw new TypeError(
     `Cannot send value: ${size} of its bytes were transferred away before it was settled`,
   );
-}
-
-/** All of them in one; a single one as it is. */
-function join(parts: readonly Uint8Array[]): Uint8Array {
-  if (parts.length === 1) return parts[0]!;
-  let size = 0;
-  for (const part of parts) size += part.length;
-  const whole = new Uint8Array(size);
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
 }

@@ -9,6 +9,7 @@ import { createHash, createHmac, timingSafeEqual } from "node:crypto";
 import { ByteWriter } from "./byte_writer.ts";
 import { CborEncoder } from "./cbor_encoder.ts";
 import type { CborDecoder } from "./cbor_decoder.ts";
+import { concat } from "./concat.ts";
 import {
   HandshakeError,
   type HandshakeErrorCode,
@@ -279,10 +280,7 @@ export function rejectCode(code: HandshakeErrorCode): number {
 
 /** The session id: the two nonces, the client's first. */
 export function sessionId(client: Uint8Array, server: Uint8Array): Uint8Array {
-  const id = new Uint8Array(client.length + server.length);
-  id.set(client);
-  id.set(server, client.length);
-  return id;
+  return concat([client, server]);
 }
 
 /**

@@ -5,6 +5,7 @@
  */
 
 import { toBytes } from "@std/streams";
+import { concat } from "./concat.ts";
 import { tooLarge, type Transform } from "./transforms.ts";
 
 /** What a frame is passed through: a `TransformStream` of bytes, or its like. */
@@ -144,14 +145,7 @@ async function undo(
   } finally {
     await fed;
   }
-  if (chunks.length === 1) return chunks[0]!;
-  const whole = new Uint8Array(size);
-  let at = 0;
-  for (const chunk of chunks) {
-    whole.set(chunk, at);
-    at += chunk.length;
-  }
-  return whole;
+  return concat(chunks);
 }
 
 /** Writes bytes piece by piece; an error shows at the readable side. */
