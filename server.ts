@@ -25,7 +25,7 @@ import { cbor } from "./codec.ts";
 import { Acceptor } from "./internal/acceptor.ts";
 import { checkBind, checkListener, isLoopback } from "./internal/bind.ts";
 import { Inlet, Outlet } from "./internal/channel.ts";
-import { Dashboard } from "./internal/dashboard.ts";
+import { Dashboard, type ServerPhase } from "./internal/dashboard.ts";
 import { defined } from "./internal/defined.ts";
 import { Delivery, type Item as Entry } from "./internal/delivery.ts";
 import { strategyOf, type WorkerInfo } from "./internal/dispatcher.ts";
@@ -234,7 +234,7 @@ export class Server<Item = unknown, Result = unknown>
   #stopped: Promise<void> | null = null;
   readonly #readiness = new Readiness((count) => this.#hasWorkers(count));
   readonly #watch: ServerWatch;
-  #phase: "open" | "ending" | "finished" | "aborted" = "open";
+  #phase: ServerPhase = "open";
   #abortReason: unknown;
   #nextWorkerId = 0;
   #bytesIn = 0;

@@ -32,8 +32,8 @@ export interface DashboardHost {
   readonly isLoopback: boolean;
   /** The figures. */
   stats(): ServerStats;
-  /** Where the server is in its life. */
-  phase(): DashboardPhase;
+  /** How far the server is. */
+  phase(): ServerPhase;
   /** Starts the HTTP server; on the port that it had, if it had one. */
   serve(
     handler: (request: Request, info: Answering) => Response,
@@ -48,8 +48,16 @@ export interface Answering {
   readonly completed: Promise<void>;
 }
 
-/** Where a server is in its life. */
-export type DashboardPhase = "open" | "ending" | "finished" | "aborted";
+/**
+ * How far a server is.
+ *
+ * ```text
+ *          all is settled: END         all workers have gone
+ *   open ──────────────────────► ending ────────────────────► finished
+ *    └─────────────────────────────┴────────────────────────► aborted
+ * ```
+ */
+export type ServerPhase = "open" | "ending" | "finished" | "aborted";
 
 /** A look at the figures, once a second. */
 export interface DashboardSample {
@@ -103,7 +111,6 @@ export class Dashboard {
   #http: Deno.HttpServer<Deno.NetAddr>;
   /** The HTTP server has ended by itself: no file could be opened, perhaps. */
   #isDown = false;
-  readonly #token: Uint8Array | null;
   readonly #startedAt = Date.now();
   readonly #timer: ReturnType<typeof setInterval>;
   readonly #samples: DashboardSample[] = [];
@@ -120,7 +127,6 @@ export class Dashboard {
   /** @param host Its server. */
   constructor(host: DashboardHost) {
     this.#host = host;
-    this.#token = host.token;
     this.#last = { at: performance.now(), count: 0 };
     this.#http = this.#serve();
     this.#timer = setInterval(() => this.#tick(), SAMPLE_MS);
@@ -246,7 +252,7 @@ export class Dashboard {
     }
     // A page elsewhere whose name is made to point here must not read it.
     if (
-      this.#host.isLoopback && this.#token === null &&
+      this.#host.isLoopback && this.#host.token === null &&
       !isLoopback(url.hostname)
     ) return text(403, `ask for it as ${this.addr.hostname}`);
     if (url.pathname === "/") return page();
@@ -299,12 +305,12 @@ export class Dashboard {
   }
 
   #isAllowed(request: Request, url: URL): boolean {
-    if (this.#token === null) return true;
+    const { token } = this.#host;
+    if (token === null) return true;
     const bearer = request.headers.get("authorization")
       ?.match(/^bearer +(.+)$/i)?.[1];
     const given = bearer ?? url.searchParams.get("token");
-    return given !== null && given !== undefined &&
-      isToken(given, this.#token);
+    return given !== null && isToken(given, token);
   }
 }
 
