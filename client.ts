@@ -575,7 +575,7 @@ export class Client<Item = unknown, Result = unknown>
   }
 
   async #work(source: HandlerSource, options: WorkOptions): Promise<void> {
-    const { concurrency = 1, signal } = options;
+    const { concurrency = DEFAULTS.concurrency, signal } = options;
     const { takesPayloads } = source;
     this.#answers.sendStacks = options.sendStacks ?? false;
     this.#values.takesPayloads = takesPayloads;

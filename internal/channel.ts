@@ -1,6 +1,6 @@
 /**
  * The two faces of each direction: a WHATWG stream to compose with, and
- * `send()` or iteration to be fast. This file makes all the streams there are.
+ * `send()` or iteration to be fast. This file makes all the streams of values.
  *
  * @module
  */

@@ -6,7 +6,7 @@
 
 import { cbor, type Codec } from "../codec.ts";
 import { importHandler } from "./handler_module.ts";
-import { kindOf, type WorkOptions } from "./options.ts";
+import { DEFAULTS, kindOf, type WorkOptions } from "./options.ts";
 import { orAbort } from "./promises.ts";
 import type { HandlerSource, IsolateSink, Runner } from "./runner.ts";
 import { type Handler, WorkLoop } from "./work_loop.ts";
@@ -20,7 +20,7 @@ export class FunctionSource implements HandlerSource {
 
   constructor(handler: Handler<never, unknown>, options: WorkOptions) {
     this.#handler = handler;
-    this.#concurrency = options.concurrency ?? 1;
+    this.#concurrency = options.concurrency ?? DEFAULTS.concurrency;
   }
 
   runner(sink: IsolateSink): Runner {
@@ -48,7 +48,11 @@ export async function openHandler<Item, Result>(
   if (typeof handler === "function") {
     return new FunctionSource(handler as Handler<never, unknown>, options);
   }
-  const { concurrency = 1, cancelGraceMs = 5000, signal } = options;
+  const {
+    concurrency = DEFAULTS.concurrency,
+    cancelGraceMs = DEFAULTS.cancelGraceMs,
+    signal,
+  } = options;
   if (!options.isolate) {
     const loading = importHandler(handler.href);
     const module = await orAbort(loading, signal, () => {});

@@ -7,7 +7,7 @@
 import { CborCodec } from "./cbor_codec.ts";
 import { defined } from "./defined.ts";
 import { LocalPool } from "./local_pool.ts";
-import type { ConnectOptions, SpawnOptions } from "./options.ts";
+import { type ConnectOptions, DEFAULTS, type SpawnOptions } from "./options.ts";
 
 /** Workers of {@linkcode Server.spawn}: threads of this process. */
 export interface LocalWorkers extends AsyncDisposable {
@@ -72,7 +72,7 @@ export class LocalPools {
       url: module.href,
       clientUrl: this.#host.clientUrl(),
       count: options.count ?? navigator.hardwareConcurrency,
-      concurrency: options.concurrency ?? 1,
+      concurrency: options.concurrency ?? DEFAULTS.concurrency,
       cbor: codec === undefined
         ? {}
         : codec instanceof CborCodec

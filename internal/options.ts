@@ -951,7 +951,7 @@ function show(value: unknown): string {
   return typeof value === "bigint" ? `${value}n` : String(value);
 }
 
-/** Defaults that more than one place needs. */
+/** Defaults: tests hold them against what the options above say of themselves. */
 export const DEFAULTS = {
   signature: "distchan",
   codec: "cbor",
@@ -962,9 +962,15 @@ export const DEFAULTS = {
   maxConnections: 1024,
   maxHandshakes: 512,
   maxDeliveries: 3,
+  backoffMs: 100,
   drainMs: 30_000,
   hostname: "127.0.0.1",
+  minDelayMs: 100,
+  maxDelayMs: 10_000,
+  /** Of `prefetch: "auto"`, without `work()`. */
   streamPrefetch: 64,
+  concurrency: 1,
+  cancelGraceMs: 5000,
   /** Items under way in a map. */
   window: 4096,
 };

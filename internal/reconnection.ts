@@ -7,7 +7,7 @@
 
 import { Backoff } from "./backoff.ts";
 import { ConnectionLostError, HandshakeError } from "./errors.ts";
-import type { ReconnectOptions } from "./options.ts";
+import { DEFAULTS, type ReconnectOptions } from "./options.ts";
 import { timerMs } from "./timer.ts";
 
 /** So many failures of authentication in a row are final. */
@@ -34,8 +34,8 @@ export class Reconnection {
   ) {
     this.#lostAt = now;
     const {
-      minDelayMs = 100,
-      maxDelayMs = 10_000,
+      minDelayMs = DEFAULTS.minDelayMs,
+      maxDelayMs = DEFAULTS.maxDelayMs,
       maxAttempts = Infinity,
       maxElapsedMs = Infinity,
     } = options || {};

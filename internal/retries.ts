@@ -7,11 +7,9 @@
 import type { Delivery, Item, Worker } from "./delivery.ts";
 import { SETTLED } from "./in_flight.ts";
 import type { ItemSpans } from "./item_spans.ts";
-import type { RetryOptions } from "./options.ts";
+import { DEFAULTS, type RetryOptions } from "./options.ts";
 import { timerMs } from "./timer.ts";
 
-/** The time before the first retry, in ms. */
-const BACKOFF_MS = 100;
 /** The longest that doubling makes of it, in ms: an hour. */
 const MAX_DELAY_MS = 3_600_000;
 
@@ -51,7 +49,7 @@ export class Retries {
       return;
     }
     if (!delivery.hold(worker, entry)) return;
-    const { backoffMs = BACKOFF_MS } = retry;
+    const { backoffMs = DEFAULTS.backoffMs } = retry;
     const delayMs = Math.min(
       backoffMs * 2 ** (entry.errors - 1),
       Math.max(backoffMs, MAX_DELAY_MS),
