@@ -32,11 +32,7 @@ export class EncodeFailure {
 
   /** Adds the step that led from `holder` to where the failure came from. */
   static at(error: unknown, holder: unknown, step: string): EncodeFailure {
-    const failure = error instanceof EncodeFailure
-      ? error
-      : new EncodeFailure(`can't be encoded: ${reasonOf(error)}`, {
-        cause: error,
-      });
+    const failure = EncodeFailure.#of(error);
     failure.steps.push(step);
     failure.holders.push(holder);
     return failure;
@@ -44,15 +40,19 @@ export class EncodeFailure {
 
   /** The error for the caller. */
   static toError(error: unknown): EncodeError | FrameTooLargeError {
-    const failure = error instanceof EncodeFailure
-      ? error
-      : new EncodeFailure(`can't be encoded: ${reasonOf(error)}`, {
-        cause: error,
-      });
+    const failure = EncodeFailure.#of(error);
     // It isn't where it got too long that matters.
     return failure.cause instanceof FrameTooLargeError
       ? failure.cause
       : failure.#toError();
+  }
+
+  static #of(error: unknown): EncodeFailure {
+    return error instanceof EncodeFailure
+      ? error
+      : new EncodeFailure(`can't be encoded: ${reasonOf(error)}`, {
+        cause: error,
+      });
   }
 
   #toError(): EncodeError {

@@ -72,7 +72,9 @@ export class Intake<Item> {
   #concurrency = 1;
   #takesPayloads = false;
   #isOpen = false;
-  #isDone = false;
+  /** Whether the reader has come to the end. */
+  #isAtEnd = false;
+  /** Whether it ends before that. */
   #isLeaving = false;
   #hasEnd = false;
   #nextDelivery = 0;
@@ -116,7 +118,7 @@ export class Intake<Item> {
 
   /** Whether nothing more is read; what a runner has may not be done yet. */
   get isDone(): boolean {
-    return this.#isDone;
+    return this.#isAtEnd || this.#isLeaving;
   }
 
   /** Whether END came. */
@@ -257,7 +259,6 @@ export class Intake<Item> {
   leave(): void {
     if (this.#isLeaving) return;
     this.#isLeaving = true;
-    this.#isDone = true;
     if (this.#isOpen) {
       this.#handBack(this.#runner!.takeWaiting().map((i) => i.delivery));
     }
@@ -269,7 +270,6 @@ export class Intake<Item> {
     if (this.#isLeaving) return;
     this.settleHanded();
     this.#isLeaving = true;
-    this.#isDone = true;
     const unread = this.outlet.close();
     // Not with the goodbye, for which values may wait. Who has asked for nothing
     // has nothing to hand back.
@@ -315,7 +315,6 @@ export class Intake<Item> {
     // ERROR has answered.
     if (this.#handed > this.#settled) unread.unshift(this.#handed);
     this.#isLeaving = true;
-    this.#isDone = true;
     if (this.#isOpen) this.#handBack(unread);
     this.#options.onDone();
   }
@@ -330,7 +329,7 @@ export class Intake<Item> {
   }
 
   #done(): void {
-    this.#isDone = true;
+    this.#isAtEnd = true;
     this.#options.onDone();
   }
 }

@@ -165,7 +165,7 @@ export class WorkerLink implements Worker {
   #rate = -1;
   #rttMs: number | undefined;
   #ended = false;
-  #results: SchemaQueue | null = null;
+  readonly #results: SchemaQueue | null;
   readonly #grant = new CreditGrant(VALUE_WINDOW, VALUE_WINDOW_BYTES);
   readonly #use = new CreditUse();
   readonly #info: { -readonly [K in keyof WorkerInfo]: WorkerInfo[K] };
@@ -178,9 +178,9 @@ export class WorkerLink implements Worker {
   constructor(duplex: Duplex, addr: Deno.Addr, host: LinkHost) {
     this.addr = addr;
     this.#host = host;
-    if (host.resultSchema !== null) {
-      this.#results = new SchemaQueue(host.resultSchema);
-    }
+    this.#results = host.resultSchema === null
+      ? null
+      : new SchemaQueue(host.resultSchema);
     this.heartbeat = new Heartbeat(host.heartbeat, Math.random());
     this.#info = {
       id: -1,
