@@ -36,7 +36,17 @@ interface Waiter<T> {
   reject(error: unknown): void;
 }
 
-const OPEN = 0, ENDED = 1, FAILED = 2;
+/**
+ * How far an outlet is.
+ *
+ * ```text
+ *          end()            the reader has read the rest
+ *   open ────────► ending ──────────────────────────────► ended
+ *    ├───────────────┼────── the reader wants no more ─────▲
+ *    └───────────────┴──► failed
+ * ```
+ */
+type OutletState = "open" | "ending" | "ended" | "failed";
 
 /** Bytes of payload after which a stream takes no more at a pull. */
 const BURST_BYTES = 64 * 1024;
@@ -56,8 +66,7 @@ export class Outlet<T, From = null> {
   readonly #waiters = new Queue<Waiter<T>>();
   readonly #turns = new Turns(MAX_READS);
   #face: "readable" | "iteration" | "work()" | null = null;
-  #state: number = OPEN;
-  #atEnd = false;
+  #state: OutletState = "open";
   #error: unknown;
   #stream: ReadableStream<T> | null = null;
   #controller: ReadableStreamDefaultController<T> | null = null;
@@ -84,12 +93,16 @@ export class Outlet<T, From = null> {
 
   /** Whether no more values are accepted. */
   get isClosed(): boolean {
-    return this.#state !== OPEN;
+    return this.#state !== "open";
+  }
+
+  get #isOver(): boolean {
+    return this.#state === "ended" || this.#state === "failed";
   }
 
   /** Adds a value. */
   push(value: T, bytes: number, from: From): void {
-    if (this.#state !== OPEN) return;
+    if (this.#state !== "open") return;
     if (this.#unread.length === 0 && this.#waiters.length > 0) {
       this.#turns.begin();
       this.#hand(value, bytes, from);
@@ -107,8 +120,8 @@ export class Outlet<T, From = null> {
 
   /** No more values: the reader gets those that are here, then the end. */
   end(): void {
-    if (this.#state !== OPEN) return;
-    this.#state = ENDED;
+    if (this.#state !== "open") return;
+    this.#state = "ending";
     if (this.#unread.length > 0) return;
     this.#endWaiters();
     if (this.#pulled !== null) this.#refill();
@@ -116,8 +129,8 @@ export class Outlet<T, From = null> {
 
   /** An error at once; what wasn't read is dropped. */
   fail(error: unknown): void {
-    if (this.#state === FAILED || this.#atEnd) return;
-    this.#state = FAILED;
+    if (this.#isOver) return;
+    this.#state = "failed";
     this.#error = error;
     this.#clear();
     for (;;) {
@@ -139,10 +152,10 @@ export class Outlet<T, From = null> {
 
   /** No more values, and what wasn't read is taken back: where it came from. */
   close(): From[] {
-    if (this.#state === FAILED) return [];
+    if (this.#isOver) return [];
     const unread = this.#unread.origins.map(({ from }) => from);
     this.#clear();
-    this.#state = OPEN;
+    this.#state = "open";
     this.end();
     this.#turns.hurry();
     return unread;
@@ -156,7 +169,7 @@ export class Outlet<T, From = null> {
     this.#stream = new ReadableStream<T>({
       start: (controller) => {
         this.#controller = controller;
-        if (this.#state === FAILED) controller.error(this.#error);
+        if (this.#state === "failed") controller.error(this.#error);
       },
       pull: (controller) => this.#pull(controller),
       cancel: (reason) => this.#cancel(reason),
@@ -206,8 +219,8 @@ export class Outlet<T, From = null> {
         }
         this.#turns.next(() => this.#handOut());
       }
-    } else if (this.#state === FAILED) return Promise.reject(this.#error);
-    else if (this.#state === ENDED) {
+    } else if (this.#state === "failed") return Promise.reject(this.#error);
+    else if (this.#state !== "open") {
       this.#reachEnd();
       return Promise.resolve({ value: undefined, done: true });
     }
@@ -223,7 +236,9 @@ export class Outlet<T, From = null> {
       this.bytes -= bytes;
       this.#hand(this.#unread.shift(), bytes, from);
     }
-    if (this.#state === ENDED && this.#unread.length === 0) this.#endWaiters();
+    if (this.#state === "ending" && this.#unread.length === 0) {
+      this.#endWaiters();
+    }
   }
 
   /** Hands a value to whoever waits longest. */
@@ -279,8 +294,8 @@ export class Outlet<T, From = null> {
       this.#source.onRead(bytes, from);
     }
     if (count > 0) return true;
-    if (this.#state === OPEN) return false;
-    if (this.#state === ENDED && !this.#atEnd) {
+    if (this.#state === "open") return false;
+    if (this.#state === "ending") {
       this.#reachEnd();
       controller.close();
     }
@@ -296,15 +311,14 @@ export class Outlet<T, From = null> {
   }
 
   #reachEnd(): void {
-    if (this.#atEnd) return;
-    this.#atEnd = true;
+    if (this.#state === "ended") return;
+    this.#state = "ended";
     this.#source.onReachedEnd?.();
   }
 
   #cancel(reason: unknown): void {
-    if (this.#atEnd || this.#state === FAILED) return;
-    this.#state = ENDED;
-    this.#atEnd = true;
+    if (this.#isOver) return;
+    this.#state = "ended";
     const unread = this.#unread.origins;
     this.#clear();
     for (;;) {

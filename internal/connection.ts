@@ -111,7 +111,6 @@ const WORK_A_TURN = 1024 * 1024, FRAME_WORK = 256;
  */
 const TURNS_A_PAUSE = 16;
 
-const IDLE = 0, SCHEDULED = 1, WRITING = 2;
 const EMPTY = new Uint8Array(0);
 
 /** Output buffers that no connection uses now: idle ones hold none. */
@@ -191,7 +190,7 @@ export class Connection {
   #turns = 0;
   /** What reading waits for. */
   #pause: { forget: () => void; wake: () => void } | null = null;
-  #state: number = IDLE;
+  #state: "idle" | "scheduled" | "writing" = "idle";
   #blocked = false;
   /** Whether the last write was of few values. */
   #isSerial = true;
@@ -323,11 +322,11 @@ export class Connection {
   /** Sees to it that what is in the output gets written soon. */
   schedule(): void {
     this.#values++;
-    if (this.#state === IDLE) {
-      this.#state = SCHEDULED;
+    if (this.#state === "idle") {
+      this.#state = "scheduled";
       if (this.#isSerial) queueMicrotask(this.#kick);
       else setImmediate(this.#kick);
-    } else if (this.#state === SCHEDULED) {
+    } else if (this.#state === "scheduled") {
       const out = this.out;
       if (
         this.#values >= FULL_VALUES ||
@@ -341,16 +340,16 @@ export class Connection {
    * this turn of the event loop: for what can wait for company.
    */
   scheduleLater(): void {
-    if (this.#state === IDLE) {
-      this.#state = SCHEDULED;
+    if (this.#state === "idle") {
+      this.#state = "scheduled";
       setImmediate(this.#kick);
-    } else if (this.#state === WRITING) this.#due = true;
+    } else if (this.#state === "writing") this.#due = true;
   }
 
   /** Writes what is in the output now, unless a value is only half in it. */
   flush(): void {
-    if (this.#state !== SCHEDULED || this.#ended || this.out.busy) return;
-    this.#state = WRITING;
+    if (this.#state !== "scheduled" || this.#ended || this.out.busy) return;
+    this.#state = "writing";
     this.#writing = this.#write();
   }
 
@@ -364,10 +363,10 @@ export class Connection {
     this.#finishing = true;
     this.frames.close();
     this.#linger();
-    if (this.#state === IDLE) {
-      this.#state = WRITING;
+    if (this.#state === "idle") {
+      this.#state = "writing";
       this.#writing = this.#write();
-    } else if (this.#state === SCHEDULED) this.flush();
+    } else if (this.#state === "scheduled") this.flush();
   }
 
   /** Waits for the peer; once again if this end stood still meanwhile. */
@@ -416,7 +415,7 @@ export class Connection {
         this.frames.close();
         const size = out.length + out.segmentBytes;
         if (size === 0) {
-          this.#state = IDLE;
+          this.#state = "idle";
           giveBuffer(out.swap(EMPTY));
           if (this.#finishing) await this.#duplex.closeWrite?.();
           return;
@@ -462,11 +461,11 @@ export class Connection {
         if (this.#finishing) continue;
         if (out.length + out.segmentBytes >= HIGH_WATER_BYTES) continue;
         if (this.#isSerial && out.length === 0 && !this.#due) {
-          this.#state = IDLE;
+          this.#state = "idle";
           giveBuffer(out.swap(EMPTY));
           return;
         }
-        this.#state = SCHEDULED;
+        this.#state = "scheduled";
         setImmediate(this.#kick);
         return;
       }
