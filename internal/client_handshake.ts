@@ -148,7 +148,7 @@ export class ClientHandshake {
     reader.finish();
     if (challenge.length !== NONCE_BYTES) {
       throw new ProtocolError(
-        `Cannot read CHALLENGE: expected ${NONCE_BYTES} bytes as nonce`,
+        `Cannot read CHALLENGE: expected ${NONCE_BYTES} bytes as nonce, got ${challenge.length}`,
       );
     }
     this.#challenge = challenge;

@@ -371,7 +371,11 @@ type Fields = Record<string, unknown>;
 function readMap(reader: CborDecoder, frame: string): Fields {
   const map = reader.readValue();
   if (typeof map !== "object" || map === null || Array.isArray(map)) {
-    throw new ProtocolError(`Cannot read ${frame}: expected a map`);
+    throw new ProtocolError(
+      `Cannot read ${frame}: expected a map, got ${
+        Array.isArray(map) ? "a list" : kindOf(map)
+      }`,
+    );
   }
   return map as Fields;
 }
@@ -382,7 +386,9 @@ function readTerms(map: Fields, frame: string): Terms {
     !Array.isArray(transforms) || transforms.some((t) => typeof t !== "string")
   ) {
     throw new ProtocolError(
-      `Cannot read ${frame}: expected a list of texts as transforms`,
+      `Cannot read ${frame}: expected a list of texts as transforms, got ${
+        Array.isArray(transforms) ? "other elements" : kindOf(transforms)
+      }`,
     );
   }
   return {
@@ -396,7 +402,7 @@ function text(map: Fields, key: string, frame: string): string {
   const value = map[key];
   if (typeof value !== "string") {
     throw new ProtocolError(
-      `Cannot read ${frame}: expected a text as ${key}, got ${typeof value}`,
+      `Cannot read ${frame}: expected a text as ${key}, got ${kindOf(value)}`,
     );
   }
   return value;
@@ -423,7 +429,7 @@ function readFrameLimit(map: Fields, frame: string): number {
   ) {
     throw new ProtocolError(
       `Cannot read ${frame}: expected an integer from ${MIN_FRAME_BYTES} to ${MAX_FRAME_BYTES} as maxFrameBytes, got ${
-        typeof value === "number" ? value : typeof value
+        typeof value === "number" ? value : kindOf(value)
       }`,
     );
   }
@@ -434,7 +440,9 @@ function readNonce(map: Fields, key: string, frame: string): Uint8Array {
   const value = map[key];
   if (!(value instanceof Uint8Array) || value.length !== NONCE_BYTES) {
     throw new ProtocolError(
-      `Cannot read ${frame}: expected ${NONCE_BYTES} bytes as ${key}`,
+      `Cannot read ${frame}: expected ${NONCE_BYTES} bytes as ${key}, got ${
+        value instanceof Uint8Array ? value.length : kindOf(value)
+      }`,
     );
   }
   return value;

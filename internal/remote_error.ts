@@ -7,6 +7,7 @@
 import type { CborDecoder } from "./cbor_decoder.ts";
 import { ProtocolError, RemoteError } from "./errors.ts";
 import { clip, FrameType, type FrameWriter } from "./frame.ts";
+import { kindOf } from "./options.ts";
 import { type Thrown, toThrown } from "./thrown.ts";
 
 /** Longest texts of an error that are sent, in UTF-16 units. */
@@ -85,7 +86,9 @@ export function readError(reader: CborDecoder): RemoteError {
   reader.finish();
   if (stack !== null && typeof stack !== "string") {
     throw new ProtocolError(
-      "Cannot read ERROR: expected null or a text as stack",
+      `Cannot read ERROR: expected null or a text as stack, got ${
+        kindOf(stack)
+      }`,
     );
   }
   return new RemoteError(name, message, {
@@ -111,6 +114,8 @@ function toCause(value: unknown): RemoteError | undefined {
     }
   }
   throw new ProtocolError(
-    "Cannot read ERROR: expected null or [name, message, cause] as cause",
+    `Cannot read ERROR: expected null or [name, message, cause] as cause, got ${
+      Array.isArray(value) ? "another list" : kindOf(value)
+    }`,
   );
 }
