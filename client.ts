@@ -514,7 +514,9 @@ export class Client<Item = unknown, Result = unknown>
    * and what was begun is finished; rejects if the connection is lost, with
    * `isolate` once its isolates have ended, and with a TypeError if the module
    * can't be used, which aborts the client.
-   * @throws {TypeError} If another face was used before.
+   * @throws {TypeError} If another face was used before, or an option is unknown
+   * or of the wrong type.
+   * @throws {RangeError} If an option is out of range.
    */
   async work(
     handler: Handler<Item, Result> | URL,

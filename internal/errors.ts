@@ -92,6 +92,7 @@ export class ProtocolError extends Error {
    * Makes the error.
    *
    * @param message What was expected and what came.
+   * @param options The error behind it.
    */
   constructor(message: string, options?: ErrorOptions) {
     super(message, options);
@@ -135,6 +136,7 @@ export class HandshakeError extends Error {
    *
    * @param code Which part failed.
    * @param message Both sides' values, where they differ.
+   * @param options The error behind it.
    */
   constructor(
     code: HandshakeErrorCode,
@@ -181,6 +183,7 @@ export class ConnectionLostError extends Error {
    *
    * @param code How the connection ended.
    * @param reason What is known of why.
+   * @param options The error behind it.
    */
   constructor(code: string, reason: string, options?: ErrorOptions) {
     super(`Connection lost (${code}): ${reason}`, options);
