@@ -58,7 +58,6 @@ import {
   type ConnectOptions,
   DEFAULTS,
   kindOf,
-  ownOptions,
   resolveHeartbeat,
   secretBytes,
   type WorkOptions,
@@ -71,6 +70,7 @@ import { afterTurn, timerMs } from "./internal/timer.ts";
 import { handshakeTls } from "./internal/tls_handshake.ts";
 import { tracingOfProcess } from "./internal/tracing.ts";
 import { TransformError } from "./internal/transforms.ts";
+import { ownOptions } from "./internal/validate.ts";
 import { ValueSender } from "./internal/value_sender.ts";
 import type { Handler } from "./internal/work_loop.ts";
 import { WorkSpans } from "./internal/work_spans.ts";

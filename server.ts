@@ -46,13 +46,11 @@ import {
   type ListenOptions,
   type MapOptions,
   type MapOutcome,
-  ownOptions,
   resolveHeartbeat,
   secretBytes,
   type ServerOptions,
   type SpawnOptions,
   type SubmitOptions,
-  validate,
 } from "./internal/options.ts";
 import { PayloadCodec } from "./internal/payload.ts";
 import { deferred, settledWithin } from "./internal/promises.ts";
@@ -62,6 +60,7 @@ import { ItemSchema } from "./internal/schema.ts";
 import { ServerWatch } from "./internal/server_watch.ts";
 import { afterTurn } from "./internal/timer.ts";
 import { tracingOfProcess } from "./internal/tracing.ts";
+import { ownOptions, validate } from "./internal/validate.ts";
 import { afterEnd, ChannelWay, SubmitWay } from "./internal/ways.ts";
 import type { LinkHost, WorkerLink } from "./internal/worker_link.ts";
 import { reasonOf } from "./internal/thrown.ts";

@@ -4,9 +4,9 @@
  * @module
  */
 
-import { validate } from "./options.ts";
 import { streamTransform } from "./stream_transform.ts";
 import type { Transform } from "./transforms.ts";
+import { validate } from "./validate.ts";
 
 /** Options of {@linkcode gzip}. */
 export interface GzipOptions {

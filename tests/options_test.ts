@@ -8,7 +8,8 @@ import {
   assertStringIncludes,
   assertThrows,
 } from "@std/assert";
-import { DEFAULTS, secretBytes, validate } from "../internal/options.ts";
+import { DEFAULTS, secretBytes } from "../internal/options.ts";
+import { validate } from "../internal/validate.ts";
 import {
   Client,
   connect,
