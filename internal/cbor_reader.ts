@@ -6,6 +6,7 @@
  */
 
 import { prepareBulkMemory } from "./bulk_memory.ts";
+import type { RegExpLimits } from "./cbor_regexp.ts";
 import { decodeText } from "./cbor_text.ts";
 import { DecodeError } from "./errors.ts";
 import type { Aside } from "./long_string.ts";
@@ -55,23 +56,14 @@ export abstract class CborReader {
   aside: Aside | null = null;
   /** Whether tags become what they stand for. */
   hasTags = true;
-  /** Escapes in the regular expressions so far: see {@linkcode resetLimits}. */
-  escapes = 0;
-  /** What their references to groups by name may stand for. */
-  references = 0;
-  /** What V8 compares when it reads them. */
-  pairs = 0;
-  /** These expressions: V8 knows what it has seen. */
-  patterns: Set<string> | null = null;
+  /** What regular expressions cost so far: see {@linkcode resetLimits}. */
+  regExps: RegExpLimits | null = null;
   /** Where reading began: offsets in errors count from here. */
   protected start = 0;
 
   /** What is limited for several values together is counted from here. */
   resetLimits(): void {
-    this.escapes = 0;
-    this.references = 0;
-    this.pairs = 0;
-    this.patterns = null;
+    this.regExps = null;
   }
 
   /** Starts to read a range of bytes. */

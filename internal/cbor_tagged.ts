@@ -7,6 +7,7 @@
 import { Buffer } from "node:buffer";
 import { CborTag, type CborType } from "@std/cbor";
 import { type CborReader, INDEFINITE } from "./cbor_reader.ts";
+import { isSlow, RegExpLimits } from "./cbor_regexp.ts";
 import {
   AGGREGATE_ERROR,
   ARRAY_BUFFER,
@@ -24,30 +25,6 @@ import { COLLIDING, isLong, KeyBuckets } from "./key_buckets.ts";
 /** RFC 3339, as tag 0 has it. */
 const DATE_TEXT =
   /^(\d{4})-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d+)?(?:Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)$/i;
-
-/**
- * What the regular expressions of a frame may have in all, those of one kind
- * counted once: escapes for many characters, which V8 makes lists of when it
- * reads them. Those for sequences of characters are long.
- */
-const MAX_ESCAPES = 1024, ESCAPES_A_SEQUENCE = 32;
-const ESCAPES = /\\[pPwWdDsS]/g, CLASSES = /\[/g;
-const SEQUENCES = /\\p\{(?:RGI_|Basic_Emoji|Emoji_Keycap)/g;
-
-/**
- * What the references to groups by name of a frame's regular expressions may
- * stand for in all. Many groups may have one name: V8 makes a list of them for
- * each reference, of gigabytes for a hundred thousand bytes.
- */
-const MAX_REFERENCES = 1 << 20;
-const GROUPS = /\(\?<(?![=!])/g, REFERENCES = /\\k</g;
-
-/**
- * How many pairs V8 may compare in all when it reads a frame's regular
- * expressions: of groups, by their names, and with the flag `v` of characters in
- * one class. With `i` as well, so many take a fifth of a second.
- */
-const MAX_PAIRS = 1 << 22;
 
 /** Bignums past this size are refused: no bigint is that large. */
 const MAX_BIGNUM_BYTES = 1 << 27;
@@ -180,70 +157,15 @@ function regExp(
   flags: string,
   at: number,
 ): RegExp {
-  if (/[uv]/.test(flags) || source.includes("(?<")) {
-    countSlow(reader, source, flags, at);
+  if (isSlow(source, flags)) {
+    const reason = (reader.regExps ??= new RegExpLimits()).count(source, flags);
+    if (reason !== null) reader.fail(reason, at);
   }
   try {
     return new RegExp(source, flags);
   } catch (error) {
     return reader.fail("regular expression is not valid", at, error);
   }
-}
-
-function countSlow(
-  reader: CborReader,
-  source: string,
-  flags: string,
-  at: number,
-): void {
-  const patterns = reader.patterns ??= new Set();
-  const pattern = `${flags}/${source}`;
-  if (patterns.has(pattern)) return;
-  patterns.add(pattern);
-  const count = (what: RegExp) => source.match(what)?.length ?? 0;
-  const groups = count(GROUPS);
-  const classes = flags.includes("v") ? count(CLASSES) : 0;
-  reader.references += groups * count(REFERENCES);
-  if (reader.references > MAX_REFERENCES) {
-    reader.fail(
-      `regular expressions have more than ${MAX_REFERENCES} pairs of a named group and a reference to one`,
-      at,
-    );
-  }
-  reader.pairs += groups ** 2 + (classes > 0 ? pairsInClasses(source) : 0);
-  if (reader.pairs > MAX_PAIRS) {
-    reader.fail(
-      `regular expressions have more than ${MAX_PAIRS} pairs of named groups, or of characters with the flag v`,
-      at,
-    );
-  }
-  if (!/[uv]/.test(flags)) return;
-  reader.escapes += count(ESCAPES);
-  if (flags.includes("v")) {
-    reader.escapes += classes + count(SEQUENCES) * ESCAPES_A_SEQUENCE;
-  }
-  if (reader.escapes > MAX_ESCAPES) {
-    reader.fail(
-      `regular expressions with the flags u and v have more than ${MAX_ESCAPES} escapes for classes of characters`,
-      at,
-    );
-  }
-}
-
-/** Pairs of characters in one class; those of classes in it are its own. */
-function pairsInClasses(source: string): number {
-  let pairs = 0, depth = 0, from = 0;
-  for (let i = 0; i < source.length; i++) {
-    const character = source[i];
-    if (character === "\\") i++;
-    else if (character === "[") {
-      if (depth++ === 0) from = i;
-    } else if (character === "]" && depth > 0 && --depth === 0) {
-      pairs += (i + 1 - from) ** 2;
-    }
-  }
-  // V8 reads one without an end, too, before it finds that.
-  return depth > 0 ? pairs + (source.length - from) ** 2 : pairs;
 }
 
 function regExpArray(reader: CborReader, at: number): RegExp {
