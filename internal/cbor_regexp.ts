@@ -34,14 +34,13 @@ export class RegExpLimits {
   #escapes = 0;
   #references = 0;
   #pairs = 0;
-  /** Those that were counted: V8 knows what it has seen. */
+  /** Those that were counted and are right: V8 knows what it has read. */
   readonly #counted = new Set<string>();
 
   /** Counts one, before V8 reads it; returns why it is refused, if it is. */
   count(source: string, flags: string): string | null {
     const pattern = `${flags}/${source}`;
     if (this.#counted.has(pattern)) return null;
-    this.#counted.add(pattern);
     const count = (what: RegExp) => source.match(what)?.length ?? 0;
     const groups = count(GROUPS);
     const classes = flags.includes("v") ? count(CLASSES) : 0;
@@ -53,14 +52,22 @@ export class RegExpLimits {
     if (this.#pairs > MAX_PAIRS) {
       return `regular expressions have more than ${MAX_PAIRS} pairs of named groups, or of characters with the flag v`;
     }
-    if (!/[uv]/.test(flags)) return null;
-    this.#escapes += count(ESCAPES);
-    if (flags.includes("v")) {
-      this.#escapes += classes + count(SEQUENCES) * ESCAPES_A_SEQUENCE;
+    if (/[uv]/.test(flags)) {
+      this.#escapes += count(ESCAPES);
+      if (flags.includes("v")) {
+        this.#escapes += classes + count(SEQUENCES) * ESCAPES_A_SEQUENCE;
+      }
+      if (this.#escapes > MAX_ESCAPES) {
+        return `regular expressions with the flags u and v have more than ${MAX_ESCAPES} escapes for classes of characters`;
+      }
     }
-    return this.#escapes > MAX_ESCAPES
-      ? `regular expressions with the flags u and v have more than ${MAX_ESCAPES} escapes for classes of characters`
-      : null;
+    this.#counted.add(pattern);
+    return null;
+  }
+
+  /** One isn't right: V8 forgets it, and would read it once more. */
+  forget(source: string, flags: string): void {
+    this.#counted.delete(`${flags}/${source}`);
   }
 }
 

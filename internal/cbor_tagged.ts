@@ -164,6 +164,7 @@ function regExp(
   try {
     return new RegExp(source, flags);
   } catch (error) {
+    reader.regExps?.forget(source, flags);
     return reader.fail("regular expression is not valid", at, error);
   }
 }

@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertLess, assertThrows } from "@std/assert";
 import { cbor, CborTag, DecodeError } from "../codec.ts";
+import { CborCodec } from "../internal/cbor_codec.ts";
 import { randomValue } from "./_support/random_value.ts";
 import { type Rng, seeded } from "./_support/rng.ts";
 
@@ -400,6 +401,25 @@ Deno.test("codec: regular expressions of many groups, or with v of long classes,
   for (const list of [[new RegExp(long, "v")], many]) {
     assertEquals(codec.decode(codec.encode(list)), list);
   }
+});
+
+Deno.test("codec: regular expressions that are refused or wrong count again in each payload of a frame", () => {
+  const inFrame = new CborCodec();
+  const refuseNext = (source: string, why: string) => {
+    const payload = codec.encode(new CborTag(21066, [source, "i"]));
+    assertThrows(
+      () => inFrame.decodeFrom(payload, 0, payload.length),
+      DecodeError,
+      why,
+    );
+  };
+  const groups = "(?<a>)|".repeat(1200);
+  refuseNext(`${groups})`, "is not valid");
+  refuseNext(`${groups})`, "is not valid");
+  // Three of them are more than may be.
+  for (let i = 0; i < 2; i++) refuseNext(`${groups})`, "pairs of named groups");
+  inFrame.resetLimits();
+  refuseNext(`${groups})`, "is not valid");
 });
 
 Deno.test("codec: text longer than any string is a DecodeError", () => {
