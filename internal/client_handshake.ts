@@ -26,7 +26,8 @@ import {
   type Welcome,
   writeHello,
 } from "./handshake.ts";
-import { plainLimit, type Transform, TransformChain } from "./transforms.ts";
+import { openLimits, writeBytesFrame, writeFrame } from "./handshake_io.ts";
+import { type Transform, TransformChain } from "./transforms.ts";
 
 /** The same for all connections of this process: see PROTOCOL.md section 3. */
 export const INSTANCE: Uint8Array<ArrayBuffer> = crypto.getRandomValues(
@@ -84,20 +85,18 @@ export class ClientHandshake {
   /** Says HELLO. */
   start(): void {
     const { terms, maxFrameBytes, secret, name, trace } = this.#options;
-    const connection = this.#connection;
-    connection.prepare();
-    writeHello(connection.frames, {
-      ...terms,
-      version: PROTOCOL_VERSION,
-      maxFrameBytes,
-      nonce: this.#nonce,
-      instance: INSTANCE,
-      name,
-      auth: secret !== null,
-      trace,
-    });
-    this.#transcript?.add(connection.out.bytes.slice(4, connection.out.length));
-    connection.schedule();
+    const body = writeFrame(this.#connection, (frames) =>
+      writeHello(frames, {
+        ...terms,
+        version: PROTOCOL_VERSION,
+        maxFrameBytes,
+        nonce: this.#nonce,
+        instance: INSTANCE,
+        name,
+        auth: secret !== null,
+        trace,
+      }));
+    this.#transcript?.add(body);
   }
 
   /** Nothing more is told. */
@@ -158,9 +157,8 @@ export class ClientHandshake {
         "Handshake failed: the server asks for a secret, the client has none",
       );
     }
-    transcript.add(
-      this.#writeBytes(FrameType.PROOF, transcript.proof("client")),
-    );
+    const proof = transcript.proof("client");
+    transcript.add(writeBytesFrame(this.#connection, FrameType.PROOF, proof));
   }
 
   #onWelcome(reader: CborDecoder): void {
@@ -223,7 +221,7 @@ export class ClientHandshake {
       const digest = await chain.encode(this.#transcript!.digest("client"));
       if (this.#isOver) return;
       this.#chain = chain;
-      this.#writeBytes(FrameType.CONFIRM, digest);
+      writeBytesFrame(this.#connection, FrameType.CONFIRM, digest);
     } catch (error) {
       this.#fail(transformsError(error), false);
     }
@@ -254,13 +252,7 @@ export class ClientHandshake {
 
   #done(welcome: Welcome): void {
     this.#isOver = true;
-    const { maxFrameBytes, transforms } = this.#options;
-    const connection = this.#connection;
-    connection.receiveLimit = maxFrameBytes;
-    connection.frames.limit = plainLimit(
-      welcome.maxFrameBytes,
-      transforms.length,
-    );
+    openLimits(this.#connection, this.#options, welcome);
     this.#options.onDone(welcome);
   }
 
@@ -268,19 +260,5 @@ export class ClientHandshake {
     if (this.#isOver) return;
     this.#isOver = true;
     this.#options.onFailed(error, isHeard);
-  }
-
-  /** Writes a frame that has some bytes; returns its body. */
-  #writeBytes(type: number, bytes: Uint8Array): Uint8Array {
-    const connection = this.#connection;
-    const { frames, out } = connection;
-    connection.prepare();
-    frames.close();
-    const start = out.length + 4;
-    frames.begin(type);
-    out.writeBytes(bytes);
-    frames.close();
-    connection.schedule();
-    return out.bytes.slice(start, out.length);
   }
 }

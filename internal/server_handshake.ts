@@ -26,7 +26,8 @@ import {
   transformsError,
   writeWelcome,
 } from "./handshake.ts";
-import { plainLimit, type Transform, TransformChain } from "./transforms.ts";
+import { openLimits, writeBytesFrame, writeFrame } from "./handshake_io.ts";
+import { type Transform, TransformChain } from "./transforms.ts";
 
 /** A client that doesn't have the secret is told so after this time, in ms. */
 const AUTH_DELAY_MS = 100;
@@ -164,11 +165,7 @@ export class ServerHandshake {
       this.#transcript.add(body);
     }
     if (secret === null) return this.#welcome(hello);
-    this.#write(() => {
-      const { frames } = this.#connection;
-      frames.begin(FrameType.CHALLENGE);
-      frames.out.writeBytes(this.#nonce);
-    });
+    this.#writeBytes(FrameType.CHALLENGE, this.#nonce);
     this.#next = FrameType.PROOF;
   }
 
@@ -190,8 +187,8 @@ export class ServerHandshake {
   #welcome(hello: Hello): void {
     const { terms, maxFrameBytes, transforms } = this.#options;
     const { keepsResults, hasTraces } = this.#options;
-    const { frames } = this.#connection;
-    this.#write(() =>
+    const transcript = this.#transcript;
+    const body = writeFrame(this.#connection, (frames) =>
       writeWelcome(frames, {
         version: hello.version,
         ...terms,
@@ -199,14 +196,10 @@ export class ServerHandshake {
         nonce: this.#nonce,
         results: keepsResults,
         trace: hello.trace && hasTraces,
-      })
-    );
-    const transcript = this.#transcript;
+      }));
+    transcript?.add(body);
     if (transcript?.hasSecret) {
-      this.#write(() => {
-        frames.begin(FrameType.PROOF);
-        frames.out.writeBytes(transcript.proof("server"));
-      });
+      this.#writeBytes(FrameType.PROOF, transcript.proof("server"));
     }
     if (transforms.length > 0) this.#next = FrameType.CONFIRM;
     else this.#done(hello);
@@ -236,10 +229,7 @@ export class ServerHandshake {
       }
       const answer = await chain.encode(transcript.digest("server"));
       if (this.#isOver) return;
-      this.#write(() => {
-        connection.frames.begin(FrameType.CONFIRM);
-        connection.frames.out.writeBytes(answer);
-      });
+      this.#writeBytes(FrameType.CONFIRM, answer);
       connection.useTransforms(chain, hello.maxFrameBytes);
       this.#done(hello);
     } catch (error) {
@@ -249,26 +239,13 @@ export class ServerHandshake {
 
   #done(hello: Hello): void {
     this.#isOver = true;
-    const { maxFrameBytes, transforms } = this.#options;
-    const connection = this.#connection;
-    connection.receiveLimit = maxFrameBytes;
-    connection.frames.limit = plainLimit(
-      hello.maxFrameBytes,
-      transforms.length,
-    );
+    openLimits(this.#connection, this.#options, hello);
     this.#events.onDone(hello);
   }
 
-  /** Writes a frame, and adds it to what is proven. */
-  #write(write: () => void): void {
-    const connection = this.#connection;
-    const { frames, out } = connection;
-    connection.prepare();
-    frames.close();
-    const start = out.length + 4;
-    write();
-    frames.close();
-    this.#transcript?.add(out.bytes.slice(start, out.length));
-    connection.schedule();
+  /** Writes a frame that has some bytes, and adds it to what is proven. */
+  #writeBytes(type: number, bytes: Uint8Array): void {
+    const body = writeBytesFrame(this.#connection, type, bytes);
+    this.#transcript?.add(body);
   }
 }
