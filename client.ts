@@ -349,85 +349,24 @@ export class Client<Item = unknown, Result = unknown>
       );
     }
     this.#options = options;
-    const codec = options.codec ?? cbor();
-    this.#payloads = new PayloadCodec(codec);
-    const { itemSchema, resultSchema } = options;
+    this.#payloads = new PayloadCodec(options.codec ?? cbor());
     tuneSocket(conn);
     this.#isTls = "handshake" in conn;
-    this.#connection = new Connection(conn as Duplex, {
-      limit: MAX_HANDSHAKE_BYTES,
-      events: {
-        onFrame: (type, reader) => this.#onFrame(type, reader),
-        onBatch: () => this.#onBatch(),
-        onFlush: () => this.#control.onFlush(),
-        onDrain: () => this.#onRoom(),
-        onViolation: (error) => this.#onViolation(error),
-        onUntransformed: (error) => this.#onUntransformed(error),
-        onEnd: (error) => this.#onEnd(error),
-      },
-    });
+    this.#connection = this.#makeConnection(conn as Duplex);
     this.#control = new ClientControl(this.#connection);
     const tracing = tracingOfProcess();
     this.#spans = tracing === null ? null : new WorkSpans(tracing);
-    const transforms = options.transforms ?? [];
-    this.#handshake = new ClientHandshake(this.#connection, {
-      terms: termsOf(options),
-      transforms,
-      secret: secretBytes(options.secret),
-      maxFrameBytes: options.maxFrameBytes ?? DEFAULTS.maxFrameBytes,
-      name: options.name ?? "",
-      trace: this.#spans !== null,
-      onDone: (welcome) => this.#onWelcome(welcome),
-      onFailed: (error, isHeard) => this.#onRefused(error, isHeard),
-    });
-    this.#values = new ValueSender(this.#connection, {
-      payloads: this.#payloads,
-      schema: resultSchema ?? null,
-      onFailed: (error) => this.#emit({ type: "failed", id: undefined, error }),
-      // Many asks of a turn share an acknowledgement, until nothing is here.
-      onAck: (delivery) =>
-        this.#control.ack(delivery, this.#intake.outlet.length > 0),
-      onEmpty: () => this.#finishSoon(),
-    });
-    this.#answers = new Answers(this.#connection, {
-      payloads: this.#payloads,
-      schema: resultSchema ?? null,
-      spans: this.#spans,
-      onFailed: (id, error) => this.#emit({ type: "failed", id, error }),
-      onAnswered: () => this.#intake.answered(),
-      onChecked: () => {
-        this.#intake.runner?.goOn();
-        this.#finishSoon();
-      },
-    });
-    this.#intake = new Intake<Item>(this.#connection, {
-      payloads: this.#payloads,
-      schema: itemSchema,
-      prefetch: options.prefetch ?? "auto",
-      control: this.#control,
-      answers: this.#answers,
-      onSettled: (delivery) => this.#values.ack(delivery),
-      onDone: () => this.#finishSoon(),
-    });
+    this.#handshake = this.#makeHandshake();
+    this.#values = this.#makeValues();
+    this.#answers = this.#makeAnswers();
+    this.#intake = this.#makeIntake();
     this.#inlet = new Inlet<Result>({
       send: (value) => this.#refusal() ?? this.#values.send(value),
       write: (value) => this.#write(value),
       end: () => this.#endValues(),
       onAbort: (reason) => void this.abort(reason),
     }, "client.writable");
-    this.#watch = new ClientWatch({
-      connection: this.#connection,
-      control: this.#control,
-      handshakeTimeoutMs: options.handshakeTimeoutMs ??
-        DEFAULTS.handshakeTimeoutMs,
-      heartbeat: resolveHeartbeat(options.heartbeat),
-      phase: () => this.#phase,
-      onTimeout: (error) => {
-        this.#lose(error);
-        this.#connection.end();
-      },
-      onEvent: (event) => this.#emit(event),
-    });
+    this.#watch = this.#makeWatch();
     this.#watch.start();
     this.#handshake.start();
     this.#connection.start();
@@ -678,6 +617,91 @@ export class Client<Item = unknown, Result = unknown>
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#phase === "lost") await this.#ended.promise;
     else await this.close();
+  }
+
+  // --- What it is made of ---
+
+  #makeConnection(conn: Duplex): Connection {
+    return new Connection(conn, {
+      limit: MAX_HANDSHAKE_BYTES,
+      events: {
+        onFrame: (type, reader) => this.#onFrame(type, reader),
+        onBatch: () => this.#onBatch(),
+        onFlush: () => this.#control.onFlush(),
+        onDrain: () => this.#onRoom(),
+        onViolation: (error) => this.#onViolation(error),
+        onUntransformed: (error) => this.#onUntransformed(error),
+        onEnd: (error) => this.#onEnd(error),
+      },
+    });
+  }
+
+  #makeHandshake(): ClientHandshake {
+    const options = this.#options;
+    return new ClientHandshake(this.#connection, {
+      terms: termsOf(options),
+      transforms: options.transforms ?? [],
+      secret: secretBytes(options.secret),
+      maxFrameBytes: options.maxFrameBytes ?? DEFAULTS.maxFrameBytes,
+      name: options.name ?? "",
+      trace: this.#spans !== null,
+      onDone: (welcome) => this.#onWelcome(welcome),
+      onFailed: (error, isHeard) => this.#onRefused(error, isHeard),
+    });
+  }
+
+  #makeValues(): ValueSender {
+    return new ValueSender(this.#connection, {
+      payloads: this.#payloads,
+      schema: this.#options.resultSchema ?? null,
+      onFailed: (error) => this.#emit({ type: "failed", id: undefined, error }),
+      // Many asks of a turn share an acknowledgement, until nothing is here.
+      onAck: (delivery) =>
+        this.#control.ack(delivery, this.#intake.outlet.length > 0),
+      onEmpty: () => this.#finishSoon(),
+    });
+  }
+
+  #makeAnswers(): Answers {
+    return new Answers(this.#connection, {
+      payloads: this.#payloads,
+      schema: this.#options.resultSchema ?? null,
+      spans: this.#spans,
+      onFailed: (id, error) => this.#emit({ type: "failed", id, error }),
+      onAnswered: () => this.#intake.answered(),
+      onChecked: () => {
+        this.#intake.runner?.goOn();
+        this.#finishSoon();
+      },
+    });
+  }
+
+  #makeIntake(): Intake<Item> {
+    return new Intake(this.#connection, {
+      payloads: this.#payloads,
+      schema: this.#options.itemSchema,
+      prefetch: this.#options.prefetch ?? "auto",
+      control: this.#control,
+      answers: this.#answers,
+      onSettled: (delivery) => this.#values.ack(delivery),
+      onDone: () => this.#finishSoon(),
+    });
+  }
+
+  #makeWatch(): ClientWatch {
+    const { handshakeTimeoutMs, heartbeat } = this.#options;
+    return new ClientWatch({
+      connection: this.#connection,
+      control: this.#control,
+      handshakeTimeoutMs: handshakeTimeoutMs ?? DEFAULTS.handshakeTimeoutMs,
+      heartbeat: resolveHeartbeat(heartbeat),
+      phase: () => this.#phase,
+      onTimeout: (error) => {
+        this.#lose(error);
+        this.#connection.end();
+      },
+      onEvent: (event) => this.#emit(event),
+    });
   }
 
   // --- The handshake ---
