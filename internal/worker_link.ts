@@ -7,14 +7,7 @@
 import type { CborDecoder } from "./cbor_decoder.ts";
 import { Connection, type Duplex } from "./connection.ts";
 import { Control } from "./control.ts";
-import {
-  AdaptiveWindow,
-  CreditGrant,
-  CreditUse,
-  placesFor,
-  shareOf,
-  usefulShareOf,
-} from "./credit.ts";
+import { CreditGrant, CreditUse } from "./credit.ts";
 import type { Delivery, Item, Worker } from "./delivery.ts";
 import type { WorkerInfo } from "./dispatcher.ts";
 import {
@@ -41,6 +34,7 @@ import { type Hello, overflowOf } from "./handshake.ts";
 import { Heartbeat } from "./heartbeat.ts";
 import { InFlight, SETTLED } from "./in_flight.ts";
 import type { ItemSpans } from "./item_spans.ts";
+import { ItemWindow } from "./item_window.ts";
 import type { HeartbeatOptions } from "./options.ts";
 import type { PayloadCodec } from "./payload.ts";
 import { readError } from "./remote_error.ts";
@@ -143,18 +137,8 @@ export class WorkerLink implements Worker {
   #spans: ItemSpans | null = null;
   #isWorker = false;
   #granted = false;
-  /** The items that it asked for. */
-  #credit = 0;
   /** The items that it may hold. */
-  #window = 0;
-  /** Once the window was full, there is room again when it holds so few. */
-  #refillAt = 0;
-  #adaptive: AdaptiveWindow | null = null;
-  /** Its window was full, and isn't yet to be refilled. */
-  #isSated = false;
-  /** The next item's bytes didn't fit. */
-  #full = false;
-  #settledInBatch = 0;
+  readonly #window: ItemWindow;
   /** What it holds on to, and since when; see {@linkcode getsStuck}. */
   #stuck: { item: Item; at: number } | null = null;
   #isStuck = false;
@@ -163,7 +147,6 @@ export class WorkerLink implements Worker {
   #sampled = 0;
   #sampledAt = 0;
   #rate = -1;
-  #rttMs: number | undefined;
   #ended = false;
   readonly #results: SchemaQueue | null;
   readonly #grant = new CreditGrant(VALUE_WINDOW, VALUE_WINDOW_BYTES);
@@ -181,6 +164,7 @@ export class WorkerLink implements Worker {
     this.#results = host.resultSchema === null
       ? null
       : new SchemaQueue(host.resultSchema);
+    this.#window = new ItemWindow(host.maxInFlightBytes);
     this.heartbeat = new Heartbeat(host.heartbeat, Math.random());
     this.#info = {
       id: -1,
@@ -250,7 +234,7 @@ export class WorkerLink implements Worker {
    */
   get #obstacle(): Item | null {
     const { concurrency, inFlight } = this, { count } = inFlight;
-    const isFull = count >= Math.min(concurrency, this.#window) ||
+    const isFull = count >= Math.min(concurrency, this.#window.size) ||
       this.isAlone || this.isReserved || this.#ended;
     if (count === 0 || !isFull) return null;
     const executed = inFlight.oldest(concurrency);
@@ -265,11 +249,8 @@ export class WorkerLink implements Worker {
   }
 
   get hasRoom(): boolean {
-    const { count } = this.inFlight;
     // Also for an idle one: who answers what it never read gets no more.
-    if (this.connection.busy) return false;
-    return count === 0 ||
-      (count < this.#window && !this.#isSated && !this.#full);
+    return !this.connection.busy && this.#window.hasRoom(this.inFlight.count);
   }
 
   /** What others may know of it; the same object every time. */
@@ -283,7 +264,7 @@ export class WorkerLink implements Worker {
     info.ratePerSecond = this.#rate >= 0
       ? this.#rate
       : this.#rateSince(performance.now());
-    info.rttMs = this.#rttMs;
+    info.rttMs = this.#window.rttMs;
     info.state = this.isSuspect
       ? "suspect"
       : this.isLeaving
@@ -302,9 +283,8 @@ export class WorkerLink implements Worker {
   sample(now: number): void {
     if (now - this.#sampledAt < SAMPLE_MS) return;
     this.#rate = this.#rateSince(now);
-    if (this.#rate > 0 && this.#adaptive?.isFar && !this.heartbeat.isAsking) {
-      this.ping(now);
-    }
+    const isFar = this.#window.adaptive?.isFar;
+    if (this.#rate > 0 && isFar && !this.heartbeat.isAsking) this.ping(now);
     this.#sampled = this.#settled + this.#failed;
     this.#sampledAt = now;
   }
@@ -326,6 +306,7 @@ export class WorkerLink implements Worker {
   deliver(entry: Item): boolean {
     const { connection, inFlight } = this;
     const { frames } = connection;
+    const window = this.#window;
     connection.prepare();
     const { payloads, itemSchema } = this.#host;
     const bytes = payloads.write(
@@ -335,19 +316,18 @@ export class WorkerLink implements Worker {
       entry,
     );
     if (inFlight.count === 0) {
-      this.#adaptive?.busy(performance.now());
-    } else if (inFlight.bytes + bytes > this.#host.maxInFlightBytes) {
+      window.adaptive?.busy(performance.now());
+    } else if (!window.fits(inFlight.bytes + bytes)) {
       frames.restore(this.#outLength, this.#outSegments);
-      this.#full = true;
       return false;
     }
     // A copy counts as the first does, which is taken off by the same number.
     if (!entry.isHeld) entry.bytes = bytes;
     entry.hold(this, inFlight.next);
     inFlight.add(entry);
-    if (inFlight.count >= this.#window) this.#isSated = true;
+    window.sent(inFlight.count);
     connection.schedule();
-    this.hasMore = !this.#isSated && !connection.busy;
+    this.hasMore = !window.isSated && !connection.busy;
     return true;
   }
 
@@ -528,14 +508,15 @@ export class WorkerLink implements Worker {
         `Cannot take ACK: it names delivery ${upTo}, ${inFlight.next} were sent`,
       );
     }
+    let count = 0;
     for (;;) {
       const entry = inFlight.takeUpTo(upTo);
       if (entry === null) break;
-      this.#settledInBatch++;
+      count++;
       this.#settled++;
       this.#host.delivery.done(this, entry);
     }
-    this.#full = false;
+    this.#window.settled(count);
   }
 
   #onValue(reader: CborDecoder): void {
@@ -589,30 +570,12 @@ export class WorkerLink implements Worker {
     }
     this.mode = mode;
     this.concurrency = concurrency;
-    this.#adaptive = adaptive === 1
-      ? new AdaptiveWindow(concurrency, window)
-      : null;
-    // The first PONG mostly came before.
-    if (this.#rttMs !== undefined) this.#adaptive?.measured(this.#rttMs);
-    this.#credit = window;
-    this.#setWindow();
-    this.#isSated = this.isExpected = false;
+    this.#window.grant(
+      { concurrency, limit: window, isAdaptive: adaptive === 1 },
+      this.#host.delivery.workers.length,
+    );
+    this.isExpected = false;
     this.#granted = true;
-  }
-
-  #setWindow(): void {
-    if (this.#adaptive !== null) {
-      this.#window = this.#adaptive.size;
-      this.#refillAt = this.#adaptive.refillAt;
-      return;
-    }
-    // Whatever it asks for: with all places at it, others would get nothing.
-    const { length } = this.#host.delivery.workers;
-    const most = length > 1
-      ? Math.max(shareOf(length), this.concurrency + 1)
-      : placesFor(1);
-    this.#window = Math.min(this.#credit, most);
-    this.#refillAt = this.#window - 1;
   }
 
   #onLeave(reader: CborDecoder): void {
@@ -633,9 +596,7 @@ export class WorkerLink implements Worker {
     const now = performance.now();
     const rtt = this.heartbeat.pong(reader.readUint(), now);
     reader.finish();
-    if (rtt === undefined) return;
-    this.#rttMs = rtt;
-    this.#adaptive?.measured(rtt);
+    if (rtt !== undefined) this.#window.measured(rtt);
   }
 
   #onGoodbye(reader: CborDecoder): void {
@@ -664,8 +625,7 @@ export class WorkerLink implements Worker {
         `Cannot settle delivery ${number}: it is not in flight here`,
       );
     }
-    this.#settledInBatch++;
-    this.#full = false;
+    this.#window.settled(1);
     return entry;
   }
 
@@ -683,23 +643,13 @@ export class WorkerLink implements Worker {
       return;
     }
     if (this.isSuspect) this.#heard();
-    if (this.#settledInBatch > 0) {
-      if (this.#adaptive !== null) {
-        this.#adaptive.settled(
-          this.#settledInBatch,
-          this.inFlight.count,
-          this.connection.heardAt,
-          usefulShareOf(
-            this.#host.delivery.workers.length,
-            this.#adaptive.rttMs,
-          ),
-        );
-      }
-      this.#setWindow();
-      if (this.inFlight.count <= this.#refillAt) this.#isSated = false;
-      this.#settledInBatch = 0;
-    }
-    this.#host.delivery.pump(this);
+    const { delivery } = this.#host;
+    this.#window.endBatch(
+      this.inFlight.count,
+      this.connection.heardAt,
+      delivery.workers.length,
+    );
+    delivery.pump(this);
   }
 
   #heard(): void {

@@ -5,7 +5,6 @@
  * @module
  */
 
-import { AdaptiveWindow, shareOf } from "../../internal/credit.ts";
 import {
   Delivery,
   type DeliveryOptions,
@@ -20,6 +19,7 @@ import {
 } from "../../internal/dispatcher.ts";
 import { ItemKind, Mode } from "../../internal/frame.ts";
 import { InFlight } from "../../internal/in_flight.ts";
+import { ItemWindow } from "../../internal/item_window.ts";
 import { Queue } from "../../internal/queue.ts";
 
 /** A clock that jumps from one event to the next. */
@@ -78,7 +78,7 @@ export class SimWorker implements Worker {
   isAlone = false;
   isReserved = false;
   /** The window under test. */
-  readonly window: AdaptiveWindow;
+  readonly window: ItemWindow = new ItemWindow(Infinity);
   /** What was executed here, in order. */
   readonly executed: unknown[] = [];
   /** The time that was spent idle, since the first item came, in ms. */
@@ -91,8 +91,6 @@ export class SimWorker implements Worker {
   readonly #options: SimWorkerOptions;
   readonly #waiting: { delivery: number; item: unknown }[] = [];
   #running = 0;
-  /** As in a `WorkerLink`: it was full, and isn't yet to be refilled. */
-  #isSated = false;
 
   constructor(sim: Sim, id: number, options: SimWorkerOptions) {
     this.#sim = sim;
@@ -100,8 +98,9 @@ export class SimWorker implements Worker {
     this.id = id;
     this.instance = `instance ${id}`;
     this.concurrency = options.concurrency ?? 1;
-    this.window = new AdaptiveWindow(this.concurrency, 4096);
-    this.window.rttMs = 2 * (options.latencyMs ?? 0);
+    this.window.measured(2 * (options.latencyMs ?? 0));
+    const { concurrency } = this, { length } = sim.delivery.workers;
+    this.window.grant({ concurrency, limit: 4096, isAdaptive: true }, length);
     this.idleSince = sim.clock.now;
   }
 
@@ -120,8 +119,7 @@ export class SimWorker implements Worker {
   }
 
   get hasRoom(): boolean {
-    const { count } = this.inFlight;
-    return count === 0 || (count < this.window.size && !this.#isSated);
+    return this.window.hasRoom(this.inFlight.count);
   }
 
   /** Items that are here and not begun. */
@@ -131,12 +129,12 @@ export class SimWorker implements Worker {
 
   deliver(entry: Item): boolean {
     const { clock } = this.#sim;
-    if (this.inFlight.count === 0) this.window.busy(clock.now);
+    if (this.inFlight.count === 0) this.window.adaptive!.busy(clock.now);
     const delivery = this.inFlight.next;
     entry.bytes = 1;
     entry.hold(this, delivery);
     this.inFlight.add(entry);
-    if (this.inFlight.count >= this.window.size) this.#isSated = true;
+    this.window.sent(this.inFlight.count);
     clock.after(this.#options.latencyMs ?? 0, () => {
       this.#waiting.push({ delivery, item: entry.item });
       this.#run();
@@ -170,10 +168,13 @@ export class SimWorker implements Worker {
   #settled(delivery: number): void {
     const { clock, delivery: queues } = this.#sim;
     const entry = this.inFlight.take(delivery) as Item;
+    this.window.settled(1);
     queues.result(this, entry, entry.item, 0);
-    const { count } = this.inFlight;
-    this.window.settled(1, count, clock.now, shareOf(queues.workers.length));
-    if (count <= this.window.refillAt) this.#isSated = false;
+    this.window.endBatch(
+      this.inFlight.count,
+      clock.now,
+      queues.workers.length,
+    );
     queues.pump();
   }
 }
