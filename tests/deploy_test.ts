@@ -117,6 +117,68 @@ Deno.test("deploy/server.ts answers by its workers, and both end in order at SIG
   await success(second); // the server's end is its own
 });
 
+Deno.test("deploy/server.ts answers all that was asked whole at SIGTERM, and waits for no half", async () => {
+  await using server = start("server.ts", NO_PORTS);
+  const { workers, http } = await portsOf(server);
+  const HEAD = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n";
+  using half = await Raw.connect(http);
+  await half.write(`${HEAD}half`);
+  using late = await Raw.connect(http);
+  await late.write(`${HEAD}hello`);
+  using unread = await Raw.connect(http); // answered, but it has half a body
+  await unread.write(`${HEAD.replace("POST", "PUT")}half`);
+  assertStringIncludes(await unread.read(), " 405 ");
+  using gone = await Raw.connect(http);
+  await gone.write(`${HEAD}gone`);
+  gone[Symbol.dispose]();
+  using whole = await Raw.connect(http);
+  await whole.write(`${HEAD}helloworld`);
+  server.signal("SIGTERM");
+  await late.write("world");
+
+  await using worker = start("worker.ts", [`--port=${workers}`]);
+  for (const client of [whole, late]) {
+    assertMatch(await client.read(), / 200 [^]*HELLOWORLD$/);
+  }
+  assertStringIncludes(await half.read(), " 400 ");
+  await success(server);
+  await success(worker);
+  // A client that goes away is no error: only ports and Deno's own line.
+  const { stderr } = await server.exit;
+  const rest = stderr.split("\n").filter((line) => !/ on |^$/.test(line));
+  assertEquals(rest, []);
+});
+
+/** A client that sends what it is told. */
+class Raw implements Disposable {
+  readonly #conn: Deno.TcpConn;
+  #open = true;
+
+  static async connect(port: string): Promise<Raw> {
+    return new Raw(await Deno.connect({ port: Number(port) }));
+  }
+
+  constructor(conn: Deno.TcpConn) {
+    this.#conn = conn;
+  }
+
+  async write(text: string): Promise<void> {
+    await this.#conn.write(new TextEncoder().encode(text));
+  }
+
+  /** What comes first, or nothing at the end. */
+  async read(): Promise<string> {
+    const bytes = new Uint8Array(4096);
+    const count = await this.#conn.read(bytes) ?? 0;
+    return new TextDecoder().decode(bytes.subarray(0, count));
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#open) this.#conn.close();
+    this.#open = false;
+  }
+}
+
 Deno.test("deploy's programs want a secret", async () => {
   for (const script of ["server.ts", "worker.ts"]) {
     await using none = startDeno([...FLAGS, DEPLOY + script], {
