@@ -108,6 +108,7 @@ export function drainOnSignal(
   signal.addEventListener("abort", () => {
     if (server.stats().workers.length === 0) Deno.exit(130); // nobody is there
     console.error("stopping: waiting for the results that are under way");
+    Deno.exitCode = 130; // what comes of it isn't all that was asked for
     // Ctrl-C reaches the workers of this terminal too, and they hand back what
     // they have not begun: with the last of them gone nobody would finish it.
     const look = () => {

@@ -118,7 +118,9 @@ Deno.test("capitalizer's server drains on SIGTERM, with its input still open", a
   await server.write("one\ntwo\n");
   await server.stdout.line(/^TWO$/);
   server.signal("SIGTERM");
-  assertEquals(sortedLines(await success(server)), ["ONE", "TWO"]);
+  const { code, stdout } = await server.exit;
+  assertEquals(sortedLines(stdout), ["ONE", "TWO"]);
+  assertEquals(code, 130); // so that nobody takes it for all
   await success(worker);
 });
 

@@ -48,5 +48,4 @@ try {
   await Deno.writeFile(path, await new Response(picture).bytes());
 } catch (error) {
   if (!stopped.aborted) throw error;
-  Deno.exitCode = 130;
 }
