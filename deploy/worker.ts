@@ -4,10 +4,10 @@
  *     DISTCHAN_SECRET=… deno run --allow-net=SERVER:5678 --allow-env=DISTCHAN_SECRET deploy/worker.ts --host SERVER
  *
  * It connects to `--port` [5678], again and again, and executes `--concurrency`
- * [1] items at once. On SIGTERM it finishes what it has begun, hands back the
- * rest, and ends.
+ * [1] items at once; stderr says when it is connected, and why it isn't. On
+ * SIGTERM it finishes what it has begun, hands back the rest, and ends.
  */
-import { work } from "../mod.ts"; // yours: "jsr:@distchan/distchan"
+import { type ClientEvent, work } from "../mod.ts"; // yours: "jsr:@distchan/distchan"
 import {
   readArguments,
   stopSignal,
@@ -21,7 +21,19 @@ const { concurrency = "1", name = `worker ${Deno.pid}` } = values;
 const secret = Deno.env.get("DISTCHAN_SECRET");
 if (!secret) usageError("DISTCHAN_SECRET isn't set");
 
-await work<string, string>({ hostname, port, secret, name }, handler, {
-  concurrency: wholeNumber("--concurrency", concurrency, 4096),
-  signal: stopSignal(),
-});
+await work<string, string>(
+  { hostname, port, secret, name, onEvent: log },
+  handler,
+  {
+    concurrency: wholeNumber("--concurrency", concurrency, 4096),
+    signal: stopSignal(),
+  },
+);
+
+/** What an operator wants to know of a worker that does nothing. */
+function log(event: ClientEvent): void {
+  if (event.type === "connected") console.error("connected");
+  if (event.type === "reconnecting") {
+    console.error(`reconnecting: ${event.error.message}`);
+  }
+}

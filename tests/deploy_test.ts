@@ -6,7 +6,7 @@ import {
 } from "@std/assert";
 import { stdArgs } from "../tools/std.ts";
 import { Process, ROOT, startDeno } from "./_support/process.ts";
-import { success } from "./_support/examples.ts";
+import { freePort, success } from "./_support/examples.ts";
 
 const SECRET = "deploy s3cret";
 const DEPLOY = `${ROOT}deploy/`;
@@ -178,6 +178,13 @@ class Raw implements Disposable {
     this.#open = false;
   }
 }
+
+Deno.test("deploy/worker.ts says why it does nothing", async () => {
+  await using worker = start("worker.ts", [`--port=${freePort()}`]);
+  await worker.stderr.line(/^reconnecting: .*refused/i);
+  worker.signal("SIGTERM");
+  await success(worker);
+});
 
 Deno.test("deploy's programs want a secret", async () => {
   for (const script of ["server.ts", "worker.ts"]) {
