@@ -40,6 +40,8 @@ export function readArguments<Name extends string = never>(
       options,
       allowPositionals: true,
     });
+    // Of two folders one would be left out, and the status be 0.
+    if (positionals.length > 1) throw new Error("one argument at a time");
     const { host, port } = values as { host: string; port: string };
     return {
       hostname: host,

@@ -49,6 +49,13 @@ Deno.test("every example ends with status 2 on wrong arguments", async () => {
     const { code, stdout, stderr } = await wrong.exit;
     assertEquals({ code, stdout }, { code: 2, stdout: "" }, stderr);
     assertStringIncludes(stderr, "--nonsense");
+
+    // The first of two folders alone would pass for both.
+    await using two = await startExample(script, {
+      dir: ROOT,
+      args: [ROOT, ROOT],
+    });
+    assertEquals((await two.exit).code, 2, script);
   }
 });
 
