@@ -268,13 +268,18 @@ class MapCommand implements Disposable {
         this.#pool !== null && this.#pool.has(name) && this.#pool.isStuck
       );
       // Nobody is left who could finish anything.
-      if (isOver) void this.#server.abort(new Stopped());
+      if (isOver) this.#abort();
     }, DRAIN_TICK_MS);
   }
 
   /** The second. */
   #stop(): void {
     this.#pool?.end();
+    this.#abort();
+  }
+
+  #abort(): void {
+    this.#isClosing = true; // whoever is cut off in a handshake was no stranger
     void this.#server.abort(new Stopped());
   }
 

@@ -5,6 +5,7 @@ import {
   assertMatch,
   assertStringIncludes,
 } from "@std/assert";
+import { parseAddress } from "../internal/cli_arguments.ts";
 import { formatResult, printable } from "../internal/cli_output.ts";
 import { stdArgs } from "../tools/std.ts";
 import {
@@ -292,6 +293,16 @@ Deno.test("map ends with 143 at SIGTERM, and at once without workers", async () 
   const { code, stderr } = await map.exit;
   assertEquals(code, 143);
   assertMatch(stderr, /^stopped: 0 items are settled, (1|others) are not/m);
+});
+
+Deno.test("map tells of no connection that its own end has refused", async () => {
+  await using map = startCli(["map", "--listen=:0"], { stdin: "a\n" });
+  const { hostname, port } = parseAddress(await addressOf(map), "--listen");
+  using _conn = await Deno.connect({ hostname, port });
+  map.signal("SIGTERM");
+  const { code, stderr } = await map.exit;
+  assertEquals(code, 143);
+  assertMatch(stderr, /^stopping: .*\nstopped: .*$/m);
 });
 
 Deno.test("map ends with 141 when nobody reads its output", async () => {
