@@ -72,6 +72,12 @@ _distchan_files() { # names may have spaces in them
 _distchan() {
   local word="\${COMP_WORDS[COMP_CWORD]}" before="\${COMP_WORDS[COMP_CWORD-1]}"
   local i
+  # bash takes --input=FILE apart at the "=".
+  if [[ "$word" == "=" ]]; then
+    word=""
+  elif [[ "$before" == "=" ]]; then
+    before="\${COMP_WORDS[COMP_CWORD-2]}"
+  fi
   COMPREPLY=()
   if ((COMP_CWORD == 1)); then
     COMPREPLY=($(compgen -W "${NAMES} ${
@@ -103,11 +109,13 @@ function zsh(): string {
       : isFile
       ? "_files"
       : " ";
-    return flags(option).map((flag) =>
-      `'${flag}[${quote(help).replaceAll("\\'", "'\\''")}]${
-        value === undefined ? "" : `:${quote(value)}:${action}`
-      }'`
-    ).join(" ");
+    const text = quote(help).replaceAll("\\'", "'\\''");
+    return flags(option).map((flag) => {
+      if (value === undefined) return `'${flag}[${text}]'`;
+      // A value may stand in the same word, too: --format=jsonl, -fjsonl.
+      const joint = flag.startsWith("--") ? "=" : "+";
+      return `'${flag}${joint}[${text}]:${quote(value)}:${action}'`;
+    }).join(" ");
   };
   const cases = COMMANDS.map((spec) => {
     const words = operandWords(spec);

@@ -161,6 +161,14 @@ Deno.test({
       "lines",
       "null",
     ]);
+    // As bash takes --format= and --format=j apart.
+    assertEquals(await bashOffers("map", "--format", "="), [
+      "jsonl",
+      "lines",
+      "null",
+    ]);
+    assertEquals(await bashOffers("map", "--format", "=", "j"), ["jsonl"]);
+    assertEquals(await bashOffers("work", "--name", "=", "mod"), [""]);
     assertEquals(await bashOffers("work", "mod"), ["module.ts"]);
     assertEquals(await bashOffers("completions", "f"), ["fish"]);
     assertEquals(await bashOffers("map", "--", "mod"), ["module.ts"]);
