@@ -171,32 +171,30 @@ async function readNamedFile(
   }
 }
 
+/** What a file of PEM has to have; Deno knows no keys with a passphrase. */
+const PEM = {
+  "certificate": /-----BEGIN CERTIFICATE-----/,
+  "private key": /-----BEGIN (RSA |EC )?PRIVATE KEY-----/,
+} as const;
+
 /**
  * Reads a file of PEM, in which only what is ASCII counts.
  *
- * @throws {UsageError} If it can't be read.
+ * @throws {UsageError} If it can't be read, or has none of what is wanted.
  */
 export async function readPem(
   args: Arguments,
   name: string,
+  what: keyof typeof PEM,
 ): Promise<string | undefined> {
   const bytes = await readNamedFile(args, name);
-  return bytes === undefined ? undefined : new TextDecoder().decode(bytes);
-}
-
-/**
- * The certificate authorities of `--ca`, as PEM.
- *
- * @throws {UsageError} If the file can't be read, or has none.
- */
-export async function readAuthorities(
-  args: Arguments,
-): Promise<string | undefined> {
-  const text = await readPem(args, "ca");
-  // What isn't PEM would be passed over in silence.
-  if (text?.includes("-----BEGIN CERTIFICATE-----") === false) {
+  if (bytes === undefined) return undefined;
+  const text = new TextDecoder().decode(bytes);
+  // What isn't PEM would be passed over in silence, or nobody told where it is.
+  if (!PEM[what].test(text)) {
+    const how = what === "certificate" ? "PEM" : "PEM without a passphrase";
     throw new UsageError(
-      `--ca ${args.text("ca")} has no certificate, expected PEM`,
+      `--${name} ${args.text(name)} has no ${what}, expected ${how}`,
     );
   }
   return text;

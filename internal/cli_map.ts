@@ -347,8 +347,8 @@ async function readSettings(args: Arguments): Promise<Settings> {
       "--isolate is for workers on this machine of MODULE.ts",
     );
   }
-  const cert = await readPem(args, "cert");
-  const key = await readPem(args, "key");
+  const cert = await readPem(args, "cert", "certificate");
+  const key = await readPem(args, "key", "private key");
   if ((cert === undefined) !== (key === undefined)) {
     throw new UsageError("--cert and --key: expected both, or none");
   }
@@ -423,7 +423,9 @@ function openServer(
   } catch (error) {
     if (error instanceof InsecureBindError) {
       // A dashboard needs more than TLS: there, nobody else asks for a secret.
-      const tls = options.cert === undefined ? ", --cert and --key" : "";
+      const isEnough = options.cert === undefined &&
+        (dashboardAt === null || isLoopback(dashboardAt.hostname));
+      const tls = isEnough ? ", --cert and --key" : "";
       throw new UsageError(
         `${error.hostname} is open to other machines: set a secret (--secret-file or DISTCHAN_SECRET)${tls}, or --insecure`,
       );

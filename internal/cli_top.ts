@@ -11,7 +11,7 @@ import {
   FatalError,
   formatAddress,
   parseAddress,
-  readAuthorities,
+  readPem,
   readSecret,
   UsageError,
 } from "./cli_arguments.ts";
@@ -52,7 +52,7 @@ export async function top(args: Arguments): Promise<number> {
   if (more.length > 0) {
     throw new UsageError(`${1 + more.length} servers, expected one`);
   }
-  const ca = await readAuthorities(args);
+  const ca = await readPem(args, "ca", "certificate");
   const place = parsePlace(where, ca !== undefined);
   const intervalMs = args.ms("interval") ?? 1000;
   const secret = await readSecret(args);

@@ -16,7 +16,7 @@ import {
   FatalError,
   formatAddress,
   parseAddress,
-  readAuthorities,
+  readPem,
   readSecret,
   UsageError,
 } from "./cli_arguments.ts";
@@ -40,7 +40,7 @@ export async function work(args: Arguments): Promise<number> {
   const address = parseAddress(connect, "--connect", { minPort: 1 });
   const jobs = args.count("jobs", 1, MAX_CONCURRENCY);
   const giveUpMs = args.ms("give-up", true) ?? GIVE_UP_MS;
-  const ca = await readAuthorities(args);
+  const ca = await readPem(args, "ca", "certificate");
   const secret = await readSecret(args);
   const runnable = await readRunnable(args);
   if (runnable === null) {

@@ -499,11 +499,14 @@ Deno.test("map --dashboard has TLS where other machines can see it", async () =>
 });
 
 Deno.test("map refuses command lines that make no sense", async () => {
+  await using folder = await Folder.make();
+  const authority = await Authority.create("A test's authority");
+  const cert = await folder.write("cert.pem", authority.cert);
   for (
     const [args, reason] of [
       [[], "who is to do the work?"],
       [["--listen=0.0.0.0:0"], "open to other machines"],
-      [["--dashboard=0.0.0.0:0", UPPER], "open to other machines"],
+      [["--dashboard=0.0.0.0:0", UPPER], "DISTCHAN_SECRET), or --insecure"],
       [["--listen=nowhere"], "expected HOST:PORT"],
       [["--local=2"], "--local needs"],
       [["--local=x", UPPER], "expected a whole number"],
@@ -530,7 +533,9 @@ Deno.test("map refuses command lines that make no sense", async () => {
       [["--input=.", UPPER], "can't read --input .: it is a directory"],
       [["--secret-file=/no/such/file", UPPER], "can't read --secret-file"],
       [["--cert=/no/such/file", UPPER], "can't read --cert"],
-      [[`--cert=${UPPER}`, UPPER], "expected both, or none"],
+      [[`--cert=${UPPER}`, UPPER], "upper.ts has no certificate, expected PEM"],
+      [[`--key=${UPPER}`, UPPER], "upper.ts has no private key, expected PEM"],
+      [[`--cert=${cert}`, UPPER], "expected both, or none"],
     ] as const
   ) {
     const { code, stderr } = await runHere(["map", ...args]);
