@@ -41,9 +41,12 @@ export interface JoblogOptions {
 const LINE_FEED = 0x0a;
 /** How much of an item an entry quotes. */
 const QUOTE = 200;
-/** An entry as it is written here: what resuming needs of it. */
+/**
+ * An entry as it is written here: what resuming needs of it. After a power cut
+ * there may be a hole of zeros in it, and JSON has no control characters.
+ */
 const ENTRY =
-  /^\{"seq":(\d{1,15}),"at":"[^"]*","ok":(true|false),"hash":"([\da-f]{8})",.*\}$/;
+  /^\{"seq":(\d{1,15}),"at":"[^"]*","ok":(true|false),"hash":"([\da-f]{8})",[ -\uffff]*\}$/;
 
 /** An open joblog; no other process has the same one open. */
 export class Joblog implements Disposable {

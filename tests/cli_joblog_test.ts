@@ -78,6 +78,16 @@ Deno.test("Joblog knows what is settled where another tool wrote its entries ane
   }
 });
 
+Deno.test("Joblog cuts off a last line that has a hole in it", async () => {
+  await using folder = await Folder.make();
+  const whole = await threeEntries();
+  const entry = formatEntry({ seq: 4, text: "d" }, { result: "x".repeat(99) });
+  await folder.write("log", whole + entry.replace(/x{9}/, "\0".repeat(9)));
+  using log = await Joblog.open(`${folder.path}/log`, RESUME);
+  assertEquals(log.has({ seq: 4, text: "d" }), false);
+  assertEquals(await Deno.readTextFile(`${folder.path}/log`), whole);
+});
+
 Deno.test("Joblog takes the last entry of an item", async () => {
   await using folder = await Folder.make();
   await folder.write(
