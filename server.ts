@@ -283,6 +283,7 @@ export class Server<Item = unknown, Result = unknown>
         ? null
         : this.#outlet as Outlet<unknown, unknown>,
       maxBufferedBytes: options.maxBufferedBytes ?? DEFAULTS.maxBufferedBytes,
+      isMute: () => this.#isMute,
     });
     this.#submits = new SubmitWay(host);
     this.#delivery.addWay(this.#channel);
@@ -826,15 +827,17 @@ export class Server<Item = unknown, Result = unknown>
 
   #whatHoldsUp(): string {
     const { alive, workers } = this.#delivery;
+    const isMute = this.#outlet.length > 0 && this.#isMute;
     if (alive === 0) {
       if (this.#maps.size > 0) return "nobody reads the results of a map()";
+      if (isMute) return "nobody reads the results";
       const names = [...this.#links]
         .filter((link) => link.isWorker && !link.isSuspect)
         .map(({ label }) => label);
       if (names.length > 10) names.splice(10, Infinity, "and others");
       return names.length > 0 ? `no goodbye from ${names.join(", ")}` : "";
     }
-    if (this.#channel.isUnread) return "nobody reads the results";
+    if (isMute || this.#channel.isUnread) return "nobody reads the results";
     return workers.length === 0 ? "there are no workers" : "";
   }
 
@@ -995,6 +998,12 @@ export class Server<Item = unknown, Result = unknown>
 
   get #wantsValues(): boolean {
     return this.#options.results !== "discard" && !this.#outlet.isClosed;
+  }
+
+  /** Whether no worker may send a value before others are read. */
+  get #isMute(): boolean {
+    const workers = [...this.#links].filter((link) => link.isWorker);
+    return workers.length > 0 && workers.every((link) => link.isMute);
   }
 
   #onValue(link: WorkerLink, value: unknown, bytes: number): void {

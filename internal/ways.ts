@@ -49,6 +49,8 @@ export interface ChannelWayOptions {
   outlet: Outlet<unknown, unknown> | null;
   /** Bytes of unread results above which nothing is dispatched. */
   maxBufferedBytes: number;
+  /** Whether no worker may send a value before others are read. */
+  isMute(): boolean;
 }
 
 /** `send()` and `writable`: items whose results come out of the other side. */
@@ -60,7 +62,8 @@ export class ChannelWay implements Way {
   /** Items whose result may still come, or isn't read. */
   #places = 0;
   #starved = false;
-  #starvedAt = 0;
+  /** Since when somebody waits for a reader who never came, in ms. */
+  #unreadAt = Infinity;
   #room: PromiseWithResolvers<void> | null = null;
   #write: { entry: Item; left: PromiseWithResolvers<void> } | null = null;
   #end: PromiseWithResolvers<void> | null = null;
@@ -79,8 +82,11 @@ export class ChannelWay implements Way {
 
   /** Whether items, or whoever sends them, wait for a reader of results. */
   get isUnread(): boolean {
-    return (this.queue.length > 0 || this.#room !== null) && !this.#isFree &&
-      this.#options.outlet!.length > 0;
+    const { outlet, isMute } = this.#options;
+    if (outlet === null || outlet.length === 0) return false;
+    // Values take no places: whoever may send none settles nothing, and is full.
+    return (this.queue.length > 0 || this.#room !== null) &&
+      (!this.#isFree || isMute());
   }
 
   get #isFree(): boolean {
@@ -98,10 +104,7 @@ export class ChannelWay implements Way {
       this.#starved = false;
       return true;
     }
-    if (!this.#starved) {
-      this.#starved = true;
-      this.#starvedAt = performance.now();
-    }
+    this.#starved = true;
     return false;
   }
 
@@ -213,13 +216,19 @@ export class ChannelWay implements Way {
    */
   checkReader(now: number): void {
     const { outlet } = this.#options;
+    if (outlet === null || outlet.isTaken || !this.isUnread) {
+      this.#unreadAt = Infinity;
+      return;
+    }
+    this.#unreadAt = Math.min(this.#unreadAt, now);
     if (
-      !this.#starved || outlet === null || outlet.isTaken ||
-      now - this.#starvedAt < NO_READER_MS ||
+      now - this.#unreadAt < NO_READER_MS ||
       (this.#room === null && this.#write === null)
     ) return;
+    const { length } = outlet;
+    const wait = length === 1 ? "1 result waits" : `${length} results wait`;
     const error = new Error(
-      `Cannot write: ${this.#places} results wait and nobody reads them: ` +
+      `Cannot write: ${wait} and nobody reads them: ` +
         'take server.readable (or iterate over the server), or set results: "discard"',
     );
     const write = this.#write;

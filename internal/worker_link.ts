@@ -210,6 +210,11 @@ export class WorkerLink implements Worker {
     return this.heartbeat.suspect || this.#isStuck;
   }
 
+  /** Whether it may send no value before others are read. */
+  get isMute(): boolean {
+    return !this.#use.open;
+  }
+
   /**
    * Whether it begins to be stuck: it has held on to items that nobody needs
    * for so long, and what is behind them would never be begun.

@@ -1,6 +1,6 @@
 /** Memory is bounded: design section 3, "Back pressure". */
 import { assert, assertEquals, assertLess, assertRejects } from "@std/assert";
-import { Client, ConnectionLostError } from "../mod.ts";
+import { Client, ConnectionLostError, DrainTimeoutError } from "../mod.ts";
 import { both, Kit, type Net, QUIET, range } from "./_support/channel_kit.ts";
 import { payload, ScriptedPeer, T } from "./_support/scripted_peer.ts";
 import {
@@ -437,11 +437,47 @@ async function unreadAndAlone(net: Net): Promise<void> {
   assertEquals((await kit.event("stalled")).reason, "results-unread");
 }
 
+/** The same, where it is values that nobody reads: their sender is full. */
+async function unreadValues(
+  net: Net,
+  face: "writable" | "send()",
+): Promise<void> {
+  await using kit = new Kit<number, Uint8Array>(net);
+  const { server } = kit;
+  const client = await kit.client({ prefetch: 1 });
+  (async () => {
+    for await (const _ of client) await client.send(new Uint8Array(1 << 20));
+  })().catch(() => {});
+  const writer = face === "writable" ? server.writable.getWriter() : null;
+  writer?.closed.catch(() => {});
+  const writing = (async () => {
+    for (const n of range(5)) {
+      await (writer === null ? server.send(n) : writer.write(n));
+    }
+  })();
+  const error = await assertRejects(() => within(writing, 10_000, "told"));
+  assert(error instanceof Error);
+  assert(error.message.includes("readable"), error.message);
+  assert(error.message.includes("1 result waits"), error.message);
+  assertEquals((await kit.event("stalled")).reason, "results-unread");
+  const late = await assertRejects(
+    () => server.close({ drainMs: 100 }),
+    DrainTimeoutError,
+  );
+  assert(late.message.includes("nobody reads the results"), late.message);
+}
+
 /** A write that waits for a worker, or for a reader who is only slow. */
 async function patient(net: Net): Promise<void> {
   await using idle = new Kit<number, number>(net);
   const waiting = idle.server.writable.getWriter().write(1);
   waiting.catch(() => {});
+  await using full = new Kit<number, number>(net);
+  await full.worker(forever, { client: { prefetch: 4096 } });
+  const filling = (async () => {
+    for (const n of range(5000)) await full.server.send(n);
+  })();
+  filling.catch(() => {});
   await using slow = new Kit<number, number>(net, { maxBufferedBytes: 1 });
   await slow.worker((n) => n);
   const results = slow.server[Symbol.asyncIterator]();
@@ -452,6 +488,8 @@ async function patient(net: Net): Promise<void> {
   })();
   await moment(5600);
   assertEquals(await stateOf(waiting), "pending");
+  assertEquals(full.server.stats().inFlight, 4096, "it has all places");
+  assertEquals(await stateOf(filling), "pending", "there are no results");
   assertEquals(await stateOf(writing), "pending");
   assertEquals((await Array.fromAsync(results)).length, 20);
   await writing;
@@ -462,6 +500,7 @@ Deno.test("Who waits 5 s for a reader who never came is told so, and nobody else
   for (const net of ["memory", "tcp"] as const) {
     cases.push(unread(net, "writable"), unread(net, "send()"), patient(net));
     cases.push(unreadAndAlone(net));
+    cases.push(unreadValues(net, "writable"), unreadValues(net, "send()"));
   }
   for (const result of await Promise.allSettled(cases)) {
     if (result.status === "rejected") throw result.reason;

@@ -1539,7 +1539,7 @@ Deno.test("ChannelWay.send() waits for a place, however much room a worker has",
     maxQueued: Infinity,
     onChannelFailure: () => {},
     onBroken: () => {},
-  }, { outlet, maxBufferedBytes: Infinity });
+  }, { outlet, maxBufferedBytes: Infinity, isMute: () => false });
   delivery.addWay(way);
   delivery.places = 2;
   assertEquals(way.send("one"), undefined);
@@ -1618,7 +1618,7 @@ Deno.test("ChannelWay.send() goes on when another way's item begins to wait", as
     maxQueued: Infinity,
     onChannelFailure: () => {},
     onBroken: () => {},
-  }, { outlet: null, maxBufferedBytes: Infinity });
+  }, { outlet: null, maxBufferedBytes: Infinity, isMute: () => false });
   delivery.addWay(way);
   const calls = new FakeWay(ItemKind.CALL);
   delivery.addWay(calls);
