@@ -100,6 +100,14 @@ export class Outlet<T, From = null> {
     return this.#state === "ended" || this.#state === "failed";
   }
 
+  /**
+   * Whether a value that was handed to the stream is still in it: whoever had
+   * asked for it has let go of the stream.
+   */
+  get isLeftOver(): boolean {
+    return (this.#controller?.desiredSize ?? 0) < 0;
+  }
+
   /** Adds a value. */
   push(value: T, bytes: number, from: From): void {
     if (this.#state !== "open") return;

@@ -268,9 +268,10 @@ export class Intake<Item> {
   /** A reader ends early: what it was handed is settled, the rest goes back. */
   close(): void {
     if (this.#isLeaving) return;
-    this.settleHanded();
+    if (!this.outlet.isLeftOver) this.settleHanded();
     this.#isLeaving = true;
     const unread = this.outlet.close();
+    if (this.#handed > this.#settled) unread.unshift(this.#handed);
     // Not with the goodbye, for which values may wait. Who has asked for nothing
     // has nothing to hand back.
     if (this.#isOpen && this.#window > 0) this.#handBack(unread);

@@ -2,7 +2,7 @@
  * Nothing is lost with a worker, and what a plain reader has settled: design
  * section 3, "Items" and "Nothing is lost with a worker".
  */
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertRejects } from "@std/assert";
 import { Client } from "../mod.ts";
 import { both, Kit, range } from "./_support/channel_kit.ts";
 import { payload, ScriptedPeer, T } from "./_support/scripted_peer.ts";
@@ -267,6 +267,27 @@ both("Client.close() settles what readable gave out too", async (net) => {
   await client.close();
   assertEquals(server.stats().settled, 2);
   assertEquals((await reader.read()).done, true);
+});
+
+both("Client.close() hands back what waits in readable", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const { server } = kit;
+  const client = await kit.client();
+  const reader = client.readable.getReader();
+  server.send(0);
+  await reader.read();
+  const asked = reader.read();
+  await until(() => server.stats().settled === 1, "the first is settled");
+  reader.releaseLock(); // tired of waiting
+  await assertRejects(() => asked, TypeError);
+  server.send(1);
+  server.send(2);
+  await moment(50);
+  await client.close();
+  assertEquals(server.stats().settled, 1);
+  const others = (await kit.client())[Symbol.asyncIterator]();
+  assertEquals((await others.next()).value, 1);
+  assertEquals((await others.next()).value, 2);
 });
 
 both(
