@@ -18,6 +18,9 @@ import {
   wholeNumber,
 } from "../examples/args.ts";
 
+/** The default of `maxFrameBytes`: what is larger fails anyway. */
+const MAX_BYTES = 4 * 1024 * 1024;
+
 const { hostname, port, values } = readArguments("http-port", "dashboard-port");
 const portOf = (name: keyof typeof values, otherwise: string) =>
   wholeNumber(`--${name}`, values[name] ?? otherwise, 65535);
@@ -48,9 +51,11 @@ async function answer(request: Request): Promise<Response> {
   if (request.method !== "POST") return respond(405, "POST an item\n");
   let item: string;
   try {
-    item = await during(reading, request.text());
-  } catch {
-    return respond(400, "that was no whole item\n");
+    item = await during(reading, read(request));
+  } catch (error) {
+    return error instanceof RangeError
+      ? respond(413, `${error.message}\n`)
+      : respond(400, "that was no whole item\n");
   }
   try {
     // Whoever has gone away needs no result.
@@ -61,6 +66,20 @@ async function answer(request: Request): Promise<Response> {
     if (!(error instanceof ItemFailure)) throw error;
     return respond(500, `${error.message}\n`);
   }
+}
+
+/** Reads an item, and no more of it than a worker would take. */
+async function read(request: Request): Promise<string> {
+  const decoder = new TextDecoder();
+  let item = "", size = 0;
+  for await (const bytes of request.body ?? []) {
+    size += bytes.length;
+    if (size > MAX_BYTES) {
+      throw new RangeError(`an item has at most ${MAX_BYTES} bytes`);
+    }
+    item += decoder.decode(bytes, { stream: true });
+  }
+  return item + decoder.decode();
 }
 
 function respond(status: number, text: string): Response {

@@ -82,7 +82,7 @@ async function portsOf(server: Process): Promise<Ports> {
   };
 }
 
-async function post(port: string, body: string): Promise<string> {
+async function post(port: string, body: BodyInit): Promise<string> {
   const url = `http://127.0.0.1:${port}/`;
   return await (await fetch(url, { method: "POST", body })).text();
 }
@@ -106,6 +106,9 @@ Deno.test("deploy/server.ts answers by its workers, and both end in order at SIG
   const autoscaler = await read("kubernetes/autoscaler.yaml");
   const [, metric] = autoscaler.match(/name: (distchan_\w+)/)!;
   assertMatch(await metrics.text(), new RegExp(`^${metric} \\d+$`, "m"));
+
+  const large = new Uint8Array(4 * 1024 * 1024 + 1);
+  assertMatch(await post(ports.http, large), /^an item has at most 4194304/);
 
   first.signal("SIGTERM");
   await success(first);
