@@ -28,7 +28,7 @@ import {
 import { CborDecoder } from "./cbor_decoder.ts";
 import { concat } from "./concat.ts";
 import { ConnectionLostError, DecodeError, ProtocolError } from "./errors.ts";
-import { FrameWriter } from "./frame.ts";
+import { frameName, FrameWriter } from "./frame.ts";
 import { FrameDecoder, LONE_BYTES } from "./frame_decoder.ts";
 import { settledWithin } from "./promises.ts";
 import { afterTurn } from "./timer.ts";
@@ -60,7 +60,10 @@ export function tuneSocket(conn: Deno.Conn): void {
 
 /** What a connection tells its owner. */
 export interface ConnectionEvents {
-  /** A frame came; the reader stands behind its type. May throw ProtocolError. */
+  /**
+   * A frame came; the reader stands behind its type. May throw ProtocolError or
+   * DecodeError.
+   */
   onFrame(type: number, reader: CborDecoder): void;
   /** All frames of one read were told. */
   onBatch(): void;
@@ -599,7 +602,7 @@ export class Connection {
             reader.set(plain, 0, plain.length);
             this.#work += plain.length;
           }
-          this.#events.onFrame(reader.readUint(), reader);
+          this.#tell(reader);
           if (this.#held !== null) {
             const held = this.#held;
             this.#held = null;
@@ -627,15 +630,27 @@ export class Connection {
         );
       }
     } catch (error) {
-      if (
-        !this.ended &&
-        (error instanceof ProtocolError || error instanceof DecodeError)
-      ) {
+      if (!this.ended && error instanceof ProtocolError) {
         this.#events.onViolation(error);
         if (!this.#ended) await this.#read(); // until the peer has closed
         return;
       }
       this.#lost(error);
+    }
+  }
+
+  /** Tells of a frame; what can't be decoded in it breaks R5, R6, R7 or R20. */
+  #tell(reader: CborDecoder): void {
+    let type: number | null = null;
+    try {
+      type = reader.readUint();
+      this.#events.onFrame(type, reader);
+    } catch (error) {
+      if (!(error instanceof DecodeError)) throw error;
+      const frame = type === null ? "frame" : frameName(type);
+      throw new ProtocolError(`Cannot read ${frame}: ${error.message}`, {
+        cause: error,
+      });
     }
   }
 

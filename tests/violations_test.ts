@@ -18,6 +18,7 @@ import {
   DecodeError,
   HandshakeError,
   ItemFailure,
+  ProtocolError,
   Server,
   type ServerEvent,
   type ServerOptions,
@@ -358,14 +359,14 @@ const attacks: Attack[] = [
     name: `R6 a ${type} cut short`,
     as: "work",
     act: (peer) => peer.say(T[type], ...fields),
-    told: dropped(/ends too early/),
+    told: dropped(new RegExp(`^Cannot read ${type}: .* ends too early`)),
   })),
   // R7
   {
     name: "R7 bytes behind HELLO",
     as: "raw",
     act: (peer) => peer.say(T.HELLO, "distchan", 1, peer.hello(), 0),
-    told: rejected(PROTOCOL, /1 bytes follow/),
+    told: rejected(PROTOCOL, /^Cannot read HELLO: .* 1 bytes follow/),
   },
   {
     name: "R7 bytes behind PROOF",
@@ -387,7 +388,7 @@ const attacks: Attack[] = [
     name: `R7 bytes behind ${type}`,
     as: "work",
     act: (peer) => peer.say(T[type], ...fields),
-    told: dropped(/1 bytes follow/),
+    told: dropped(new RegExp(`^Cannot read ${type}: .* 1 bytes follow`)),
   })),
   {
     name: "R7 bytes behind ACK",
@@ -662,7 +663,7 @@ const attacks: Attack[] = [
     name: "R20 a VALUE that isn't one",
     as: "idle",
     act: (peer) => peer.say(T.VALUE, GARBAGE),
-    told: dropped(/Cannot decode value/),
+    told: dropped(/^Cannot read VALUE: Cannot decode value/),
   },
   {
     name: "R20 a nested bomb as a VALUE",
@@ -944,7 +945,7 @@ const ambushes: Ambush[] = [
     name: `R6 ${type} cut short after ${fields.length} fields`,
     as: "work",
     act: (peer) => peer.say(T[type], ...fields),
-    error: lost(/ends too early/),
+    error: lost(new RegExp(`Cannot read ${type}: .* ends too early`)),
   })),
   {
     name: "R6 a CHALLENGE of 15 bytes",
@@ -1246,6 +1247,7 @@ async function spring(ambush: Ambush, net: Net): Promise<void> {
     assertInstanceOf(error, type);
     assertEquals(error.code, code);
     assertMatch(error.message, reason);
+    if (isTold) assertInstanceOf(error.cause, ProtocolError);
   }
   for (const signal of signals) assert(signal.aborted, "handlers are told");
   if (isTold) {
