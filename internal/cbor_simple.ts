@@ -27,7 +27,7 @@ export class CborSimple {
    * Makes a simple value.
    *
    * @param value The simple value's number: 0 to 19, or 32 to 255. RFC 8949
-   * reserves 24 to 31, but 24 is in the test vectors and so is taken too.
+   * reserves 24 to 31, but 24 is in RFC 7049's test vectors and so is taken too.
    * @throws {RangeError} If it is any other number.
    */
   constructor(value: number) {
