@@ -370,10 +370,17 @@ type Fields = Record<string, unknown>;
 
 function readMap(reader: CborDecoder, frame: string): Fields {
   const map = reader.readValue();
-  if (typeof map !== "object" || map === null || Array.isArray(map)) {
+  // A Map has keys that aren't texts.
+  const isMap = typeof map === "object" && map !== null &&
+    Object.getPrototypeOf(map) === Object.prototype;
+  if (!isMap) {
     throw new ProtocolError(
-      `Cannot read ${frame}: expected a map, got ${
-        Array.isArray(map) ? "a list" : kindOf(map)
+      `Cannot read ${frame}: expected a map with texts as keys, got ${
+        Array.isArray(map)
+          ? "a list"
+          : map instanceof Map
+          ? "other keys"
+          : kindOf(map)
       }`,
     );
   }

@@ -457,15 +457,23 @@ const attacks: Attack[] = [
     told: rejected(PROTOCOL, reason),
   })),
   ...([
-    ["an array", []],
-    ["null", null],
-    ["a map with numbers as keys", new Map([[1, 2]])],
-    ["a date", new Date(0)],
-  ] as const).map(([what, map]): Attack => ({
+    ["an array", "80", "a list"],
+    ["null", "f6", "null"],
+    ["a map with a number as key", "a10102", "other keys"],
+    ["a date", "c100", "object"],
+  ] as const).map(([what, map, got]): Attack => ({
     name: `R10 HELLO with ${what} in place of the map`,
     as: "raw",
-    act: (peer) => peer.say(T.HELLO, "distchan", 1, map),
-    told: rejected(PROTOCOL, /Cannot read HELLO: expected/),
+    act: (peer) =>
+      peer.send(
+        framed(
+          concat([sequence(T.HELLO, "distchan", 1), Uint8Array.fromHex(map)]),
+        ),
+      ),
+    told: rejected(
+      PROTOCOL,
+      new RegExp(`expected a map with texts as keys, got ${got}$`),
+    ),
   })),
   // R11
   {
