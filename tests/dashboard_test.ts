@@ -11,7 +11,11 @@ import {
   assertStringIncludes,
   assertThrows,
 } from "@std/assert";
-import { Dashboard, latency } from "../internal/dashboard.ts";
+import {
+  Dashboard,
+  type DashboardHost,
+  latency,
+} from "../internal/dashboard.ts";
 import {
   InsecureBindError,
   listen,
@@ -136,6 +140,25 @@ withServer("/ is one page with nothing from elsewhere", async (server) => {
     throw new Error(`the policy forbids it: ${attribute}`);
   }
 });
+
+/** A dashboard without a server of its own. */
+function onItsOwn(
+  host: Pick<DashboardHost, "phase" | "stats"> & Partial<DashboardHost>,
+): Dashboard {
+  return new Dashboard({
+    title: "x",
+    token: null,
+    isLoopback: true,
+    serve: (handler, signal) =>
+      Deno.serve({
+        hostname: "127.0.0.1",
+        port: 0,
+        signal,
+        onListen: () => {},
+      }, handler),
+    ...host,
+  });
+}
 
 /** Fifty failures of 2 MB each, and how much of them is kept, in MiB. */
 const FAILURES = `
@@ -418,19 +441,10 @@ Deno.test("a dashboard closes though somebody has sent half a body", async () =>
 Deno.test("a dashboard closes though somebody doesn't read", async () => {
   // More than sockets keep.
   const big = "x".repeat(20_000_000);
-  const dashboard = new Dashboard({
+  const dashboard = onItsOwn({
     title: big,
-    token: null,
-    isLoopback: true,
     phase: () => "finished",
     stats: () => listening.stats(),
-    serve: (handler, signal) =>
-      Deno.serve({
-        hostname: "127.0.0.1",
-        port: 0,
-        signal,
-        onListen: () => {},
-      }, handler),
   });
   const listening = listen({ port: 0 });
   const { port } = dashboard.addr;
@@ -462,21 +476,11 @@ withServer("/events takes no body, which would be kept", async (server) => {
 });
 
 Deno.test("/healthz is 503 once the server is aborted", async () => {
-  const dashboard = new Dashboard({
-    title: "x",
-    token: null,
-    isLoopback: true,
+  const dashboard = onItsOwn({
     phase: () => "aborted",
     stats: () => {
       throw new Error("nobody asks");
     },
-    serve: (handler, signal) =>
-      Deno.serve({
-        hostname: "127.0.0.1",
-        port: 0,
-        signal,
-        onListen: () => {},
-      }, handler),
   });
   const { port } = dashboard.addr;
   const response = await fetch(`http://127.0.0.1:${port}/healthz`);
@@ -509,10 +513,7 @@ Deno.test("a dashboard whose HTTP server ends by itself comes back, on its port"
   let isDown = false;
   const ports: (number | undefined)[] = [];
   const fails = Promise.withResolvers<void>();
-  const dashboard = new Dashboard({
-    title: "x",
-    token: null,
-    isLoopback: true,
+  const dashboard = onItsOwn({
     phase: () => "open",
     stats: () => listening.stats(),
     serve: (handler, signal, port) => {
