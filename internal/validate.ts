@@ -12,9 +12,7 @@ import {
   DEFAULTS,
   kindOf,
   type ListenOptions,
-  type LocalOptions,
   resolveHeartbeat,
-  type RetryOptions,
   type ServerOptions,
 } from "./options.ts";
 import type { StandardSchemaV1 } from "./schema.ts";
@@ -92,12 +90,28 @@ function arrayOf(is: (value: unknown) => boolean, expected: string): Check {
   };
 }
 
-function record(checks: Record<string, Check>, name: string): Check {
+/**
+ * Options inside of options.
+ *
+ * @param checks What they are.
+ * @param name Whose they are, for messages.
+ * @param needed The one that can't be left out, and what it is.
+ */
+function record(
+  checks: Record<string, Check>,
+  name: string,
+  needed?: readonly [key: string, what: string],
+): Check {
   return (v) => {
     if (typeof v !== "object" || v === null || Array.isArray(v)) {
       return "an object";
     }
     checkOptions(v, checks, name);
+    if (needed === undefined) return null;
+    const [key, what] = needed;
+    if ((v as Record<string, unknown>)[key] === undefined) {
+      throw missing(name, what);
+    }
     return null;
   };
 }
@@ -170,11 +184,10 @@ const ADDRESS: Record<string, Check> = {
 };
 
 const dashboard: Check = (v) => {
-  const wrong = record(ADDRESS, "dashboard")(v);
-  if (wrong !== null) return wrong;
-  const { port, cert, key } = v as DashboardOptions;
   // Its port is no choice of ours.
-  if (port === undefined) throw missing("dashboard", "a port");
+  const wrong = record(ADDRESS, "dashboard", ["port", "a port"])(v);
+  if (wrong !== null) return wrong;
+  const { cert, key } = v as DashboardOptions;
   checkPair("dashboard", cert, key);
   return null;
 };
@@ -199,15 +212,8 @@ const SERVER: Record<string, Check> = {
   maxHandshakes: integer(1, Number.MAX_SAFE_INTEGER, true),
   maxDeliveries: integer(2, Number.MAX_SAFE_INTEGER, true),
   itemTimeoutMs: ms,
-  retry: (v) => {
-    const wrong = record(RETRY, "retry")(v);
-    if (wrong !== null) return wrong;
-    // Left out it would be no limit at all.
-    if ((v as RetryOptions).attempts === undefined) {
-      throw missing("retry", "a number of attempts");
-    }
-    return null;
-  },
+  // Left out they would be no limit at all.
+  retry: record(RETRY, "retry", ["attempts", "a number of attempts"]),
   onFailure: callback,
   onEvent: callback,
   insecure: boolean,
@@ -245,14 +251,7 @@ const LOCAL: Record<string, Check> = { ...SPAWN, module: moduleUrl };
 const LISTEN: Record<string, Check> = {
   ...SERVER,
   ...ADDRESS,
-  local: (v) => {
-    const wrong = record(LOCAL, "local")(v);
-    if (wrong !== null) return wrong;
-    if ((v as LocalOptions).module === undefined) {
-      throw missing("local", "a module, as a URL");
-    }
-    return null;
-  },
+  local: record(LOCAL, "local", ["module", "a module, as a URL"]),
 };
 
 const RECONNECT: Record<string, Check> = {
