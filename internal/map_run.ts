@@ -15,7 +15,13 @@ import {
   type MapOutcome,
 } from "./options.ts";
 import { settledWithin } from "./promises.ts";
-import { Queue, SizedQueue } from "./queue.ts";
+import { Queue } from "./queue.ts";
+import {
+  ArrivalWindow,
+  EMPTY,
+  ReorderWindow,
+  type ResultWindow,
+} from "./reorder_window.ts";
 import { Turns } from "./turns.ts";
 
 /** What a run needs of its server. */
@@ -33,11 +39,9 @@ export interface MapHost {
 type Source = Iterable<unknown> | AsyncIterable<unknown>;
 type Result = IteratorResult<unknown, undefined>;
 
-/** What is in a slot that has no result yet. */
-const EMPTY = Symbol("empty");
-/** What is in a slot whose item failed, and was told: it is passed over. */
+/** In place of the result of an item that failed, and was told: passed over. */
 const SKIP = Symbol("skip");
-/** What is in a slot whose item failed: the iterator throws when it gets here. */
+/** In place of one that failed: the iterator throws when it gets here. */
 class Thrown {
   readonly error: unknown;
   constructor(error: unknown) {
@@ -45,8 +49,6 @@ class Thrown {
   }
 }
 
-/** Slots that there are at first, for results in order. */
-const MIN_SLOTS = 16;
 /** Items of the source, and results, before the clock is looked at. */
 const MAX_STEPS = 8, MAX_READS = 64;
 /** Items that may wait for their turn beside other ways' items. */
@@ -64,13 +66,8 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
   readonly #source: Source;
   readonly #options: MapOptions;
   readonly #window: number;
-  readonly #ordered: boolean;
-  /** Ordered: results by index, from the next to be yielded on, in a ring. */
-  #slots: unknown[] = [EMPTY];
-  /** Their sizes in bytes. */
-  #sizes: number[] = [0];
-  /** Unordered: results as they came, and their sizes. */
-  readonly #ready = new SizedQueue<unknown, null>();
+  /** Results that weren't yielded. */
+  readonly #results: ResultWindow;
   readonly #waiters = new Queue<PromiseWithResolvers<Result>>();
   #iterator: Iterator<unknown> | AsyncIterator<unknown> | null = null;
   /** Items taken from the source. */
@@ -79,7 +76,6 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
   #settled = 0;
   /** Results yielded or passed over: the window counts from here. */
   #yielded = 0;
-  #bytes = 0;
   /** Items wait until some of them are read. */
   #starved = false;
   /** Nothing more is taken from the source. */
@@ -101,7 +97,9 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
     this.#options = options;
     this.#host = host;
     this.#window = options.window ?? DEFAULTS.window;
-    this.#ordered = options.ordered ?? true;
+    this.#results = options.ordered ?? true
+      ? new ReorderWindow()
+      : new ArrivalWindow();
     const { signal } = options;
     if (signal?.aborted) this.stop(signal.reason);
     else signal?.addEventListener("abort", this.#onAbort);
@@ -118,7 +116,7 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
   }
 
   hasPlace(): boolean {
-    this.#starved = this.#bytes > this.#host.maxBufferedBytes;
+    this.#starved = this.#results.bytes > this.#host.maxBufferedBytes;
     return !this.#starved;
   }
 
@@ -287,11 +285,6 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
           this.#endSource(null);
           break;
         }
-        if (
-          this.#ordered && this.#taken - this.#yielded === this.#slots.length
-        ) {
-          this.#grow();
-        }
         const entry = delivery.offer(step.value, this, this.#taken++);
         if (this.isOver) delivery.discard(entry); // a getter of the item did it
       }
@@ -301,18 +294,6 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
       if (this.#running) this.#endSource({ reason: error });
     }
     this.#advance();
-  }
-
-  /** Another item has no slot: most maps are shorter than their window. */
-  #grow(): void {
-    const slots = this.#slots, sizes = this.#sizes, mask = slots.length - 1;
-    const length = Math.max(MIN_SLOTS, slots.length * 2);
-    this.#slots = new Array(length).fill(EMPTY);
-    this.#sizes = new Array(length).fill(0);
-    for (let i = this.#yielded; i < this.#taken; i++) {
-      this.#slots[i & (length - 1)] = slots[i & mask];
-      this.#sizes[i & (length - 1)] = sizes[i & mask]!;
-    }
   }
 
   get #running(): boolean {
@@ -331,32 +312,14 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
   #settle(entry: Item, value: unknown, bytes: number): void {
     this.#settled++;
     if (this.#state === "over") return;
-    this.#bytes += bytes;
-    if (this.#ordered) {
-      const i = entry.index & (this.#slots.length - 1);
-      this.#slots[i] = value;
-      this.#sizes[i] = bytes;
-    } else {
-      this.#ready.push(value, bytes, null);
-    }
+    this.#results.put(entry.index, value, bytes);
     if (this.#waiters.length > 0) this.#advance();
   }
 
   /** The next result to be yielded; EMPTY if it isn't here. */
   #shift(): unknown {
     for (;;) {
-      let value: unknown = EMPTY;
-      if (this.#ordered) {
-        const i = this.#yielded & (this.#slots.length - 1);
-        value = this.#slots[i];
-        if (value !== EMPTY) {
-          this.#slots[i] = EMPTY;
-          this.#bytes -= this.#sizes[i]!;
-        }
-      } else if (this.#ready.length > 0) {
-        this.#bytes -= this.#ready.bytes;
-        value = this.#ready.shift();
-      }
+      const value = this.#results.take();
       if (value === EMPTY) break;
       if (value instanceof Thrown) {
         // It comes before whatever has ended the source.
@@ -387,7 +350,7 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
 
   /** Lets the feeder go on, not for every single place. */
   #wake(isAsked: boolean = this.#waiters.length > 0): void {
-    if (this.#starved && this.#bytes <= this.#host.maxBufferedBytes) {
+    if (this.#starved && this.#results.bytes <= this.#host.maxBufferedBytes) {
       this.#starved = false;
       this.#host.delivery.pump();
     }
@@ -431,9 +394,7 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
   async #close(): Promise<void> {
     if (this.#state === "over") return;
     this.#endSource(null);
-    this.#slots.fill(EMPTY);
-    this.#ready.clear();
-    this.#bytes = 0;
+    this.#results.clear();
     const { delivery } = this.#host;
     const alive = this.#settled === this.#taken
       ? []
