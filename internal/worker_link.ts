@@ -95,6 +95,17 @@ const VALUE_WINDOW_BYTES = 1024 * 1024;
 /** The rate of a worker is measured over so long, in ms. */
 const SAMPLE_MS = 1000;
 
+/**
+ * What a worker takes. It stays what it was when the connection ends.
+ *
+ * ```text
+ *         CREDIT             LEAVE, or GOODBYE(normal)
+ *   idle ────────► active ─────────────────────────────► leaving
+ *     └────────────── GOODBYE(normal) ──────────────────────▲
+ * ```
+ */
+type Stage = "idle" | "active" | "leaving";
+
 /** The server's end of one connection. */
 export class WorkerLink implements Worker {
   /** Unique on the server, in the order of the handshakes; -1 before. */
@@ -117,8 +128,6 @@ export class WorkerLink implements Worker {
   readonly heartbeat: Heartbeat;
   /** The worker's name. */
   name = "";
-  /** Whether it takes no more items. */
-  isLeaving = false;
   readonly #host: LinkHost;
   readonly #control: Control;
   readonly #handshake: ServerHandshake;
@@ -136,7 +145,9 @@ export class WorkerLink implements Worker {
   /** Where the traces are that the worker has asked for. */
   #spans: ItemSpans | null = null;
   #isWorker = false;
-  #granted = false;
+  #stage: Stage = "idle";
+  /** Whether it was told that no more items come. */
+  #hasEnd = false;
   /** The items that it may hold. */
   readonly #window: ItemWindow;
   /** What it holds on to, and since when; see {@linkcode getsStuck}. */
@@ -147,7 +158,6 @@ export class WorkerLink implements Worker {
   #sampled = 0;
   #sampledAt = 0;
   #rate = -1;
-  #ended = false;
   readonly #results: SchemaQueue | null;
   readonly #grant = new CreditGrant(VALUE_WINDOW, VALUE_WINDOW_BYTES);
   readonly #use = new CreditUse();
@@ -206,6 +216,11 @@ export class WorkerLink implements Worker {
     return this.#handshake.isRunning;
   }
 
+  /** Whether it takes no more items, of its own accord. */
+  get isLeaving(): boolean {
+    return this.#stage === "leaving";
+  }
+
   get isSuspect(): boolean {
     return this.heartbeat.suspect || this.#isStuck;
   }
@@ -240,7 +255,7 @@ export class WorkerLink implements Worker {
   get #obstacle(): Item | null {
     const { concurrency, inFlight } = this, { count } = inFlight;
     const isFull = count >= Math.min(concurrency, this.#window.size) ||
-      this.isAlone || this.isReserved || this.#ended;
+      this.isAlone || this.isReserved || this.#hasEnd;
     if (count === 0 || !isFull) return null;
     const executed = inFlight.oldest(concurrency);
     return executed.every(({ state }) => state === SETTLED)
@@ -249,8 +264,8 @@ export class WorkerLink implements Worker {
   }
 
   get isOpen(): boolean {
-    return this.#isWorker && this.#granted && !this.isLeaving &&
-      !this.isSuspect && !this.#ended && !this.connection.ended;
+    return this.#isWorker && this.#stage === "active" && !this.isSuspect &&
+      !this.#hasEnd && !this.connection.ended;
   }
 
   get hasRoom(): boolean {
@@ -270,13 +285,7 @@ export class WorkerLink implements Worker {
       ? this.#rate
       : this.#rateSince(performance.now());
     info.rttMs = this.#window.rttMs;
-    info.state = this.isSuspect
-      ? "suspect"
-      : this.isLeaving
-      ? "leaving"
-      : this.#granted
-      ? "active"
-      : "idle";
+    info.state = this.isSuspect ? "suspect" : this.#stage;
     return info;
   }
 
@@ -348,8 +357,8 @@ export class WorkerLink implements Worker {
 
   /** Tells it that no more items come. */
   end(): void {
-    if (this.#ended || !this.#isWorker) return;
-    this.#ended = true;
+    if (this.#hasEnd || !this.#isWorker) return;
+    this.#hasEnd = true;
     this.#control.uints(FrameType.END, []);
   }
 
@@ -567,7 +576,7 @@ export class WorkerLink implements Worker {
       concurrency > MAX_CONCURRENCY ||
       (mode === Mode.STREAM && concurrency !== 1) ||
       window < 1 || window > 0xffff_ffff ||
-      (this.#granted && mode !== this.mode)
+      (this.#stage !== "idle" && mode !== this.mode)
     ) {
       throw new ProtocolError(
         `Cannot take CREDIT: mode ${mode}, concurrency ${concurrency}, window ${window}, adaptive ${adaptive}`,
@@ -580,11 +589,11 @@ export class WorkerLink implements Worker {
       this.#host.delivery.workers.length,
     );
     this.isExpected = false;
-    this.#granted = true;
+    if (this.#stage === "idle") this.#stage = "active";
   }
 
   #onLeave(reader: CborDecoder): void {
-    if (!this.#granted) {
+    if (this.#stage === "idle") {
       throw new ProtocolError("Cannot take LEAVE: no CREDIT came before it");
     }
     const entries: Item[] = [];
@@ -592,7 +601,7 @@ export class WorkerLink implements Worker {
       while (!reader.done) entries.push(this.#take(reader.readUint()));
     } finally {
       // Also if one of the numbers was wrong: what was taken isn't lost.
-      this.isLeaving = true;
+      this.#stage = "leaving";
       this.#host.delivery.handBack(this, entries);
     }
   }
@@ -613,7 +622,7 @@ export class WorkerLink implements Worker {
       for (const [delivery] of [...this.inFlight.entries()]) {
         held.push(this.inFlight.take(delivery)!);
       }
-      this.isLeaving = true;
+      this.#stage = "leaving";
       this.#host.delivery.handBack(this, held);
       this.goodbye("normal", "");
       return;
@@ -635,7 +644,7 @@ export class WorkerLink implements Worker {
   }
 
   #expectMode(mode: number, frame: string): void {
-    if (this.#granted && this.mode === mode) return;
+    if (this.#stage !== "idle" && this.mode === mode) return;
     throw new ProtocolError(
       `Cannot take ${frame}: the worker is not in mode ${mode}`,
     );
