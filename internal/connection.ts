@@ -2,38 +2,28 @@
  * One framed duplex: bytes become frames and frames become bytes, many of them
  * to a write. It knows the shape of frames and nothing of what they mean.
  *
- * ```text
- *            schedule()      microtask, or          written, more came
- *   IDLE ───────────────► SCHEDULED ─────► WRITING ───────────────────┐
- *    ▲                        ▲  setImmediate │ written, nothing came │
- *    ├────────────────────────┼───────────────┘                       │
- *    │                        └── setImmediate ◄──────────────────────┘
- * ```
- *
- * The first value of an idle connection leaves at the end of the microtask, so
- * that serial traffic is fast; under load, which is when the last write was of
- * more than a few, the values of one turn of the event loop share a write, up to
- * a thousand of them or 64 KiB: both ends work at the same time then.
- *
  * @module
  */
 
 import { setImmediate } from "node:timers";
-import {
-  ByteWriter,
-  enlarge,
-  type Segment,
-  SEGMENT_BYTES,
-} from "./byte_writer.ts";
+import { ByteWriter, type Segment } from "./byte_writer.ts";
 import { CborDecoder } from "./cbor_decoder.ts";
 import { concat } from "./concat.ts";
 import { ConnectionLostError, DecodeError, ProtocolError } from "./errors.ts";
 import { frameName, FrameWriter } from "./frame.ts";
 import { FrameDecoder, LONE_BYTES } from "./frame_decoder.ts";
+import {
+  enlargeBuffer,
+  giveBuffer,
+  HIGH_WATER_BYTES,
+  needsLarge,
+  takeBuffer,
+} from "./output_buffers.ts";
 import { settledWithin } from "./promises.ts";
-import { afterTurn } from "./timer.ts";
-import { type TransformChain, TransformError } from "./transforms.ts";
+import { FRAME_BYTES, ReadBudget } from "./read_budget.ts";
 import { reasonOf } from "./thrown.ts";
+import { TransformedFrames } from "./transformed_frames.ts";
+import { type TransformChain, TransformError } from "./transforms.ts";
 
 /** What a connection needs of a socket: a `Deno.Conn`, or two ends in memory. */
 export interface Duplex {
@@ -82,14 +72,6 @@ export interface ConnectionEvents {
   onEnd(error: ConnectionLostError): void;
 }
 
-/** Output above this many bytes is written at once, and pushes back. */
-const HIGH_WATER_BYTES = 64 * 1024;
-/** The size of an output buffer that little is written to at a time. */
-const SMALL_BUFFER_BYTES = 8 * 1024;
-/** The size of one that much is: past the high-water mark with a value more. */
-const LARGE_BUFFER_BYTES = HIGH_WATER_BYTES + SEGMENT_BYTES;
-/** How many bytes of each size are kept for connections that will need them. */
-const SPARE_BYTES = 16 * 1024 * 1024;
 /** How long an ended connection waits for the peer to close, in ms. */
 const LINGER_MS = 1000;
 /** A timer that comes so much later tells that this end stood still, in ms. */
@@ -101,60 +83,46 @@ const FULL_VALUES = 1024;
 /** So many values in a write are serial traffic, not load. */
 const SERIAL_VALUES = 2;
 
-/**
- * After reading so many bytes, a frame counting as some more, the event loop
- * goes round: bytes that wait are read at once otherwise, and next to a peer
- * that sends without end nobody else has a turn.
- */
-const WORK_A_TURN = 1024 * 1024, FRAME_WORK = 256;
-/**
- * After so many turns it waits for a timer, if there are others. An event loop
- * that always has something to do looks at other sockets rarely (with tokio,
- * each 61st time).
- */
-const TURNS_A_PAUSE = 16;
-
 const EMPTY = new Uint8Array(0);
 
-/** Output buffers that no connection uses now: idle ones hold none. */
-const smallBuffers: Uint8Array<ArrayBuffer>[] = [];
-const largeBuffers: Uint8Array<ArrayBuffer>[] = [];
+/**
+ * How far a connection is.
+ *
+ * ```text
+ *            finish()              written, and the peer has closed
+ *   open ──────────────► finishing ────────────────────────────────► ended
+ *    │ a write failed                              its input ended     ▲
+ *    ├──────────────────► broken ──────────────────────────────────────┤
+ *    └───── its input ended, or end(), which also those two come to ───┘
+ * ```
+ *
+ * What the peer of a broken one has sent before may be its goodbye, so that is
+ * still read.
+ */
+type Life = "open" | "finishing" | "broken" | "ended";
 
-function takeBuffer(isLarge: boolean): Uint8Array<ArrayBuffer> {
-  return isLarge
-    ? largeBuffers.pop() ?? new Uint8Array(LARGE_BUFFER_BYTES)
-    : smallBuffers.pop() ?? new Uint8Array(SMALL_BUFFER_BYTES);
-}
-
-function giveBuffer(buffer: Uint8Array<ArrayBuffer>): void {
-  const { length } = buffer;
-  const spare = length === SMALL_BUFFER_BYTES
-    ? smallBuffers
-    : length === LARGE_BUFFER_BYTES
-    ? largeBuffers
-    : null; // It grew, or there was none.
-  if (spare !== null && spare.length * length < SPARE_BYTES) spare.push(buffer);
-}
-
-/** A small buffer that is full makes place for a large one. */
-function larger(
-  bytes: Uint8Array<ArrayBuffer>,
-  used: number,
-  needed: number,
-): Uint8Array<ArrayBuffer> {
-  if (needed > LARGE_BUFFER_BYTES || bytes.length >= LARGE_BUFFER_BYTES) {
-    return enlarge(bytes, used, needed);
-  }
-  const large = takeBuffer(true);
-  large.set(bytes.subarray(0, used));
-  giveBuffer(bytes);
-  return large;
-}
+/**
+ * What becomes of the output.
+ *
+ * ```text
+ *            schedule()      microtask, or          written, more came
+ *   idle ───────────────► scheduled ─────► writing ───────────────────┐
+ *    ▲                        ▲  setImmediate │ written, nothing came │
+ *    ├────────────────────────┼───────────────┘                       │
+ *    │                        └── setImmediate ◄──────────────────────┘
+ * ```
+ *
+ * The first value of an idle connection leaves at the end of the microtask, so
+ * that serial traffic is fast; under load, which is when the last write was of
+ * more than a few, the values of one turn of the event loop share a write, up to
+ * a thousand of them or 64 KiB: both ends work at the same time then.
+ */
+type Output = "idle" | "scheduled" | "writing";
 
 /** One framed duplex. */
 export class Connection {
   /** What is to be written. Call {@linkcode schedule} after writing to it. */
-  readonly out: ByteWriter = new ByteWriter(0, larger);
+  readonly out: ByteWriter = new ByteWriter(0, enlargeBuffer);
   /** Writes frames to {@linkcode out}. */
   readonly frames: FrameWriter = new FrameWriter(this.out);
   /** When the peer was last heard, by `performance.now()`. */
@@ -176,24 +144,20 @@ export class Connection {
   bytesOut = 0;
   readonly #duplex: Duplex;
   readonly #events: ConnectionEvents;
-  readonly #isCrowded: () => boolean;
+  readonly #budget: ReadBudget;
   readonly #decoder: FrameDecoder;
   /** No tags: whoever is there may not even know the secret. */
   readonly #reader = new CborDecoder({ hasTags: false });
   readonly #kick = () => this.flush();
-  #transforms: TransformChain | null = null;
-  #plainBytes = 0;
-  /** The largest frame that the peer receives, transformed, in bytes. */
-  #wireLimit = 0;
+  #transforms: TransformedFrames | null = null;
   #held: Promise<void> | null = null;
   /** Who waits for the output to be written. */
   #room: PromiseWithResolvers<void> | null = null;
-  /** What was read in this turn, and the turns since the last pause. */
-  #work = 0;
-  #turns = 0;
-  /** What reading waits for. */
-  #pause: { forget: () => void; wake: () => void } | null = null;
-  #state: "idle" | "scheduled" | "writing" = "idle";
+  #life: Life = "open";
+  /** Why nothing can be written any more. */
+  #loss: ConnectionLostError | undefined;
+  #output: Output = "idle";
+  /** Whether somebody was told that there is no room in the output. */
   #blocked = false;
   /** Whether the last write was of few values. */
   #isSerial = true;
@@ -203,19 +167,12 @@ export class Connection {
   #values = 0;
   /** Something came up since the flush, perhaps only due at the next one. */
   #due = false;
-  #finishing = false;
-  /**
-   * Why nothing can be written any more. What the peer has sent before may be
-   * its goodbye, so that is still read.
-   */
-  #broken: ConnectionLostError | null = null;
   /** Whether the peer has done its handshake. */
   #isKnown = false;
   /** Bytes read since. */
   #dropped = 0;
   #reading: Promise<void> | null = null;
   #writing: Promise<void> | null = null;
-  #ended = false;
   #lingerTimer: ReturnType<typeof setTimeout> | undefined;
 
   /**
@@ -233,7 +190,7 @@ export class Connection {
     },
   ) {
     this.#duplex = duplex;
-    this.#isCrowded = options.isCrowded ?? (() => false);
+    this.#budget = new ReadBudget(options.isCrowded ?? (() => false));
     this.#events = options.events;
     this.#decoder = options.isCrowded === undefined
       ? new FrameDecoder(options.limit, LONE_BYTES)
@@ -247,14 +204,31 @@ export class Connection {
 
   /** Whether the connection has ended or is about to: nothing is sent. */
   get ended(): boolean {
-    return this.#ended || this.#finishing || this.#broken !== null;
+    return this.#life !== "open";
+  }
+
+  get #isFinishing(): boolean {
+    return this.#life === "finishing";
+  }
+
+  get #isOver(): boolean {
+    return this.#life === "ended";
+  }
+
+  /** Whether its owner is told what comes. */
+  get #isTelling(): boolean {
+    return this.#life === "open" || this.#life === "broken";
   }
 
   /** Whether so much output waits for the peer that no more should be made. */
   get busy(): boolean {
-    const out = this.out;
+    const { out } = this;
     if (out.length + out.segmentBytes < HIGH_WATER_BYTES) return false;
     return this.#blocked = true;
+  }
+
+  get #outputBytes(): number {
+    return this.out.length + this.out.segmentBytes;
   }
 
   /** What has waited for the peer longest, in words, and how long, in ms. */
@@ -292,9 +266,11 @@ export class Connection {
    */
   useTransforms(transforms: TransformChain, wireLimit: number): void {
     this.frames.close();
-    this.#plainBytes = this.out.length;
-    this.#transforms = transforms;
-    this.#wireLimit = wireLimit;
+    this.#transforms = new TransformedFrames(transforms, {
+      limit: wireLimit,
+      plainBytes: this.out.length,
+      write: (bytes) => this.#writeAll(bytes),
+    });
   }
 
   /**
@@ -325,15 +301,13 @@ export class Connection {
   /** Sees to it that what is in the output gets written soon. */
   schedule(): void {
     this.#values++;
-    if (this.#state === "idle") {
-      this.#state = "scheduled";
+    if (this.#output === "idle") {
+      this.#output = "scheduled";
       if (this.#isSerial) queueMicrotask(this.#kick);
       else setImmediate(this.#kick);
-    } else if (this.#state === "scheduled") {
-      const out = this.out;
+    } else if (this.#output === "scheduled") {
       if (
-        this.#values >= FULL_VALUES ||
-        out.length + out.segmentBytes >= HIGH_WATER_BYTES
+        this.#values >= FULL_VALUES || this.#outputBytes >= HIGH_WATER_BYTES
       ) this.flush();
     } else this.#due = true;
   }
@@ -343,16 +317,16 @@ export class Connection {
    * this turn of the event loop: for what can wait for company.
    */
   scheduleLater(): void {
-    if (this.#state === "idle") {
-      this.#state = "scheduled";
+    if (this.#output === "idle") {
+      this.#output = "scheduled";
       setImmediate(this.#kick);
-    } else if (this.#state === "writing") this.#due = true;
+    } else if (this.#output === "writing") this.#due = true;
   }
 
   /** Writes what is in the output now, unless a value is only half in it. */
   flush(): void {
-    if (this.#state !== "scheduled" || this.#ended || this.out.busy) return;
-    this.#state = "writing";
+    if (this.#output !== "scheduled" || this.#isOver || this.out.busy) return;
+    this.#output = "writing";
     this.#writing = this.#write();
   }
 
@@ -361,15 +335,15 @@ export class Connection {
    * moment for it to close, and ends; at once if nothing can be written.
    */
   finish(): void {
-    if (this.#ended || this.#finishing) return;
-    if (this.#broken !== null) return this.end(this.#broken);
-    this.#finishing = true;
+    if (this.#life === "broken") return this.end(this.#loss);
+    if (this.#life !== "open") return;
+    this.#life = "finishing";
     this.frames.close();
     this.#linger();
-    if (this.#state === "idle") {
-      this.#state = "writing";
+    if (this.#output === "idle") {
+      this.#output = "writing";
       this.#writing = this.#write();
-    } else if (this.#state === "scheduled") this.flush();
+    } else if (this.#output === "scheduled") this.flush();
   }
 
   /** Waits for the peer; once again if this end stood still meanwhile. */
@@ -378,20 +352,17 @@ export class Connection {
     this.#lingerTimer = setTimeout(() => {
       const isLate = performance.now() - due > LATE_MS;
       if (isLate && !isAgain) this.#linger(true);
-      else this.end(this.#broken ?? undefined);
+      else this.end(this.#loss);
     }, LINGER_MS);
   }
 
   /** Ends now. */
   end(error?: ConnectionLostError): void {
-    if (this.#ended) return;
-    this.#ended = true;
+    if (this.#life === "ended") return;
+    this.#life = "ended";
     clearTimeout(this.#lingerTimer);
     this.#room?.resolve();
-    if (this.#pause !== null) {
-      this.#pause.forget();
-      this.#pause.wake();
-    }
+    this.#budget.hurry();
     try {
       this.#duplex.close();
     } catch {
@@ -413,167 +384,129 @@ export class Connection {
     try {
       for (;;) {
         this.#due = false;
-        if (!this.#finishing) this.#events.onFlush();
-        const { out } = this;
+        if (!this.#isFinishing) this.#events.onFlush();
         this.frames.close();
-        const size = out.length + out.segmentBytes;
-        if (size === 0) {
-          this.#state = "idle";
-          giveBuffer(out.swap(EMPTY));
-          if (this.#finishing) await this.#duplex.closeWrite?.();
+        if (this.#outputBytes === 0) {
+          this.#rest();
+          if (this.#isFinishing) await this.#duplex.closeWrite?.();
           return;
         }
-        const { length, segments } = out;
         this.#isSerial = this.#values <= SERIAL_VALUES;
         this.#values = 0;
-        const bytes = out.swap(EMPTY);
-        this.#isLarge = length > SMALL_BUFFER_BYTES / 2;
-        if (this.#blocked) {
-          this.#blocked = false;
-          // Not here: whoever is told may be the one who called flush().
-          queueMicrotask(() => {
-            this.#room?.resolve();
-            this.#room = null;
-            if (!this.ended) this.#events.onDrain();
-          });
-        }
-        let sent = size;
-        if (this.#transforms !== null) {
-          sent = await this.#writeTransformed(bytes, length, segments);
-        } else if (segments.length === 0) {
+        const { length, segments } = this.out;
+        this.#isLarge = needsLarge(length);
+        const bytes = this.#takeOutput();
+        if (this.#transforms === null && segments.length === 0) {
+          // Most writes, with no promise but the socket's.
           this.writingSince = performance.now();
-          let done = 0;
-          while (done < length) {
-            done += await this.#duplex.write(bytes.subarray(done, length));
-            if (done < length) this.writingSince = performance.now();
-          }
+          const done = await this.#duplex.write(bytes.subarray(0, length));
+          this.saidAt = this.writingSince;
+          this.writingSince = 0;
+          if (done < length) await this.#writeAll(bytes.subarray(done, length));
+          this.bytesOut += length;
         } else {
-          let from = 0;
-          for (const segment of segments) {
-            await this.#writeAll(bytes.subarray(from, segment.at));
-            await this.#writeAll(segmentBytes(segment));
-            from = segment.at;
-          }
-          await this.#writeAll(bytes.subarray(from, length));
+          const parts = partsOf(bytes.subarray(0, length), segments);
+          this.bytesOut += await this.#writeParts(parts);
         }
-        this.saidAt = this.writingSince;
-        this.writingSince = 0;
-        this.bytesOut += sent;
         giveBuffer(bytes);
-        if (this.#ended) return;
-        if (this.#finishing) continue;
-        if (out.length + out.segmentBytes >= HIGH_WATER_BYTES) continue;
-        if (this.#isSerial && out.length === 0 && !this.#due) {
-          this.#state = "idle";
-          giveBuffer(out.swap(EMPTY));
+        if (this.#isOver) return;
+        if (this.#isFinishing) continue;
+        if (this.#outputBytes >= HIGH_WATER_BYTES) continue;
+        if (this.#isSerial && this.#outputBytes === 0 && !this.#due) {
+          this.#rest();
           return;
         }
-        this.#state = "scheduled";
+        this.#output = "scheduled";
         setImmediate(this.#kick);
         return;
       }
     } catch (error) {
       const isTransforms = error instanceof TransformError;
-      if (isTransforms && !this.ended) {
-        const { onUntransformed } = this.#events;
-        if (onUntransformed === undefined) return this.#lost(error);
-        // What was written meanwhile: an ACK or DONE may tell of what is lost.
-        this.frames.restore(0, 0);
-        onUntransformed(error);
-        // The goodbye; if it fails too, that's all.
-        if (!this.#ended) await this.#write();
-        return;
+      if (isTransforms && !this.ended) await this.#untransformed(error);
+      else if (isTransforms || error instanceof TypeError || this.ended) {
+        this.#lost(error);
+      } else {
+        this.writingSince = 0;
+        this.#room?.resolve();
+        this.#loss = lossOf(error);
+        this.#life = "broken";
+        this.#linger();
       }
-      const isOwn = isTransforms || error instanceof TypeError;
-      if (isOwn || this.ended) return this.#lost(error);
-      this.writingSince = 0;
-      this.#room?.resolve();
-      this.#broken = lossOf(error);
-      this.#linger();
     }
+  }
+
+  /** There is nothing to write. */
+  #rest(): void {
+    this.#output = "idle";
+    giveBuffer(this.out.swap(EMPTY));
+  }
+
+  /** Takes the buffer with what is there now; what comes up gets another. */
+  #takeOutput(): Uint8Array<ArrayBuffer> {
+    const bytes = this.out.swap(EMPTY);
+    if (this.#blocked) {
+      this.#blocked = false;
+      // Not here: whoever is told may be the one who called flush().
+      queueMicrotask(() => this.#hasRoom());
+    }
+    return bytes;
+  }
+
+  /** Writes what goes through transforms, or is sent from where it is. */
+  async #writeParts(parts: Iterable<Uint8Array>): Promise<number> {
+    if (this.#transforms !== null) {
+      return await this.#transforms.write(concat([...parts]));
+    }
+    let sent = 0;
+    for (const part of parts) {
+      await this.#writeAll(part);
+      sent += part.length;
+    }
+    return sent;
+  }
+
+  #hasRoom(): void {
+    this.#room?.resolve();
+    this.#room = null;
+    if (!this.ended) this.#events.onDrain();
   }
 
   async #writeAll(bytes: Uint8Array): Promise<void> {
-    this.writingSince = performance.now();
-    let done = 0;
-    while (done < bytes.length) {
+    for (let done = 0; done < bytes.length;) {
+      this.writingSince = performance.now();
       done += await this.#duplex.write(
         done === 0 ? bytes : bytes.subarray(done),
       );
-      this.writingSince = performance.now();
     }
+    this.saidAt = this.writingSince;
+    this.writingSince = 0;
   }
 
-  /** The slow way: every frame is taken out and passed through transforms. */
-  async #writeTransformed(
-    bytes: Uint8Array,
-    length: number,
-    segments: readonly Segment[],
-  ): Promise<number> {
-    const parts: Uint8Array[] = [];
-    let from = 0;
-    for (const segment of segments) {
-      parts.push(bytes.subarray(from, segment.at), segmentBytes(segment));
-      from = segment.at;
-    }
-    parts.push(bytes.subarray(from, length));
-    const plain = concat(parts);
-    const view = new DataView(plain.buffer, plain.byteOffset, plain.byteLength);
-    let at = this.#plainBytes;
-    this.#plainBytes = 0;
-    let ready = at > 0 ? [plain.subarray(0, at)] : [];
-    let size = at, sent = 0;
-    while (at < plain.length) {
-      const end = at + 4 + view.getUint32(at);
-      this.writingSince = 0; // it isn't the peer that takes its time
-      // Copies: a transform may keep what it is handed, and use the buffer of
-      // what it returns again.
-      let body;
-      try {
-        body = await this.#transforms!.encode(plain.slice(at + 4, end));
-        if (body.length === 0) throw nothingLeft("send");
-        if (body.length > this.#wireLimit) {
-          throw new TransformError(
-            `Cannot send frame: transforms made ${body.length} bytes of ${
-              end - at - 4
-            }, limit is ${this.#wireLimit}`,
-          );
-        }
-      } catch (error) {
-        // A transform may have numbered those before it.
-        if (size > 0 && !this.#ended) await this.#writeAll(concat(ready));
-        throw error;
-      }
-      const frame = new Uint8Array(4 + body.length);
-      new DataView(frame.buffer).setUint32(0, body.length);
-      frame.set(body, 4);
-      ready.push(frame);
-      size += frame.length;
-      at = end;
-      if (size < HIGH_WATER_BYTES && at < plain.length) continue;
-      await this.#writeAll(concat(ready));
-      ready = [];
-      sent += size;
-      size = 0;
-    }
-    if (size > 0) await this.#writeAll(concat(ready));
-    return sent + size;
+  /** A transform can't make a frame: nothing behind it can be sent either. */
+  async #untransformed(error: TransformError): Promise<void> {
+    const { onUntransformed } = this.#events;
+    if (onUntransformed === undefined) return this.#lost(error);
+    // What was written meanwhile: an ACK or DONE may tell of what is lost.
+    this.frames.restore(0, 0);
+    onUntransformed(error);
+    // The goodbye; if it fails too, that's all.
+    if (!this.#isOver) await this.#write();
   }
 
   async #read(): Promise<void> {
     const decoder = this.#decoder, reader = this.#reader;
     try {
       for (;;) {
-        if (this.#work >= WORK_A_TURN) {
-          await this.#nextTurn();
-          if (this.#ended) return;
+        if (this.#budget.isSpent) {
+          await this.#budget.nextTurn();
+          if (this.#isOver) return;
         }
         const count = await this.#duplex.read(decoder.space());
-        if (this.#ended) return;
+        if (this.#isOver) return;
         if (count === null) break;
         this.heardAt = performance.now();
-        this.#work += count;
-        if (this.#finishing) {
+        this.#budget.spend(count);
+        if (this.#isFinishing) {
           this.#dropped += count;
           if (this.#isKnown || this.#dropped <= LINGER_BYTES) continue;
           break;
@@ -583,24 +516,17 @@ export class Connection {
         while (decoder.next()) {
           this.partialSince = 0;
           // What a transform makes of one frame may be worth a turn by itself.
-          if (this.#work >= WORK_A_TURN) {
-            await this.#nextTurn();
-            if (this.#ended || this.#finishing) break;
+          if (this.#budget.isSpent) {
+            await this.#budget.nextTurn();
+            if (!this.#isTelling) break;
           }
-          this.#work += FRAME_WORK;
+          this.#budget.spend(FRAME_BYTES);
           if (this.#transforms === null) {
             reader.set(decoder.bytes, decoder.start, decoder.end);
             reader.aside = decoder.aside;
           } else {
-            const plain = await this.#deafUntil(
-              this.#transforms.decode(
-                decoder.bytes.slice(decoder.start, decoder.end),
-              ),
-            );
-            if (this.#ended || this.#finishing) break;
-            if (plain.length === 0) throw nothingLeft("take");
-            reader.set(plain, 0, plain.length);
-            this.#work += plain.length;
+            await this.#readTransformed(this.#transforms);
+            if (!this.#isTelling) break;
           }
           this.#tell(reader);
           if (this.#held !== null) {
@@ -608,35 +534,47 @@ export class Connection {
             this.#held = null;
             await this.#deafUntil(held);
           }
-          if (this.#ended || this.#finishing) break;
+          if (!this.#isTelling) break;
         }
         // What was read isn't kept in memory until more comes.
         reader.aside = null;
-        if (this.#ended) return;
+        if (this.#isOver) return;
         if (!decoder.partial) this.partialSince = 0;
         else if (this.partialSince === 0) this.partialSince = this.heardAt;
-        if (!this.#finishing) this.#events.onBatch();
+        if (!this.#isFinishing) this.#events.onBatch();
       }
-      if (this.#finishing) {
-        await this.#writing; // the peer may have closed its own side alone
-        this.end();
-      } else {
-        const what = decoder.partial
-          ? "in the middle of a frame"
-          : "without a goodbye";
-        this.end(
-          this.#broken ??
-            new ConnectionLostError("eof", `the peer's output ended ${what}`),
-        );
-      }
+      // The peer may have closed its own side alone.
+      if (this.#isFinishing) await this.#writing;
+      this.#endOfInput();
     } catch (error) {
       if (!this.ended && error instanceof ProtocolError) {
         this.#events.onViolation(error);
-        if (!this.#ended) await this.#read(); // until the peer has closed
+        if (!this.#isOver) await this.#read(); // until the peer has closed
         return;
       }
       this.#lost(error);
     }
+  }
+
+  #endOfInput(): void {
+    if (this.#isFinishing) return this.end();
+    const what = this.#decoder.partial
+      ? "in the middle of a frame"
+      : "without a goodbye";
+    this.end(
+      this.#loss ??
+        new ConnectionLostError("eof", `the peer's output ended ${what}`),
+    );
+  }
+
+  /** Undoes the transforms of the frame that is here, and hands it on. */
+  async #readTransformed(transforms: TransformedFrames): Promise<void> {
+    const { bytes, start, end } = this.#decoder;
+    const plain = await this.#deafUntil(
+      transforms.decode(bytes.slice(start, end)),
+    );
+    this.#reader.set(plain, 0, plain.length);
+    this.#budget.spend(plain.length);
   }
 
   /** Tells of a frame; what can't be decoded in it breaks R5, R6, R7 or R20. */
@@ -664,20 +602,8 @@ export class Connection {
     }
   }
 
-  async #nextTurn(): Promise<void> {
-    this.#turns += Math.floor(this.#work / WORK_A_TURN);
-    this.#work = 0;
-    const isPause = this.#turns >= TURNS_A_PAUSE && this.#isCrowded();
-    if (this.#turns >= TURNS_A_PAUSE) this.#turns = 0;
-    await new Promise<void>((wake) => {
-      if (isPause) this.#pause = { forget: afterTurn(wake), wake };
-      else setImmediate(wake);
-    });
-    this.#pause = null;
-  }
-
   #lost(error: unknown): void {
-    if (!this.#ended) this.end(this.#broken ?? lossOf(error));
+    if (!this.#isOver) this.end(this.#loss ?? lossOf(error));
   }
 }
 
@@ -686,11 +612,18 @@ function lossOf(error: unknown): ConnectionLostError {
   return new ConnectionLostError(code, reasonOf(error), { cause: error });
 }
 
-/** A frame has at least its type (PROTOCOL.md R1). */
-function nothingLeft(step: string): TransformError {
-  return new TransformError(
-    `Cannot ${step} frame: no bytes come out of its transforms`,
-  );
+/** What was written, in order: long byte strings from where they are. */
+function* partsOf(
+  bytes: Uint8Array,
+  segments: readonly Segment[],
+): IterableIterator<Uint8Array> {
+  let from = 0;
+  for (const segment of segments) {
+    yield bytes.subarray(from, segment.at);
+    yield segmentBytes(segment);
+    from = segment.at;
+  }
+  yield from === 0 ? bytes : bytes.subarray(from);
 }
 
 /** A buffer that was transferred away is empty now: its frame can't be sent. */

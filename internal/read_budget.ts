@@ -1,0 +1,67 @@
+/**
+ * How much a connection reads before the event loop goes round: bytes that wait
+ * are read at once otherwise, and next to a peer that sends without end nobody
+ * else has a turn.
+ *
+ * @module
+ */
+
+import { setImmediate } from "node:timers";
+import { afterTurn } from "./timer.ts";
+
+/** So many bytes may be read in a turn. */
+const BYTES_A_TURN = 1024 * 1024;
+/**
+ * After so many turns it waits for a timer, if there are others. An event loop
+ * that always has something to do looks at other sockets rarely (with tokio,
+ * each 61st time).
+ */
+const TURNS_A_PAUSE = 16;
+
+/** A frame costs as much as so many bytes. */
+export const FRAME_BYTES = 256;
+
+/** What one connection may read. */
+export class ReadBudget {
+  readonly #isCrowded: () => boolean;
+  /** What was read in this turn, in bytes. */
+  #spent = 0;
+  /** The turns since the last pause. */
+  #turns = 0;
+  /** What reading waits for. */
+  #pause: { forget: () => void; wake: () => void } | null = null;
+
+  /** @param isCrowded Whether there are others that turns must be left to. */
+  constructor(isCrowded: () => boolean) {
+    this.#isCrowded = isCrowded;
+  }
+
+  /** Something was read, in bytes. */
+  spend(bytes: number): void {
+    this.#spent += bytes;
+  }
+
+  /** Whether others are to have a turn. */
+  get isSpent(): boolean {
+    return this.#spent >= BYTES_A_TURN;
+  }
+
+  /** Lets others have it. */
+  async nextTurn(): Promise<void> {
+    this.#turns += Math.floor(this.#spent / BYTES_A_TURN);
+    this.#spent = 0;
+    const isPause = this.#turns >= TURNS_A_PAUSE && this.#isCrowded();
+    if (this.#turns >= TURNS_A_PAUSE) this.#turns = 0;
+    await new Promise<void>((wake) => {
+      if (isPause) this.#pause = { forget: afterTurn(wake), wake };
+      else setImmediate(wake);
+    });
+    this.#pause = null;
+  }
+
+  /** The connection is over: nobody waits for a timer any more. */
+  hurry(): void {
+    this.#pause?.forget();
+    this.#pause?.wake();
+  }
+}
