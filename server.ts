@@ -1038,9 +1038,11 @@ export class Server<Item = unknown, Result = unknown>
           worker: link.label,
           at: Date.now(),
           reason,
-          // The same item would break the same transform again, though the
-          // process has not died.
-          instance: code === "transforms" ? null : link.instance,
+          // Of what broke a transform or the protocol the process has not died,
+          // and the same item would do it again.
+          instance: code === "transforms" || code === "protocol"
+            ? null
+            : link.instance,
         }
         : null,
     );

@@ -18,6 +18,7 @@ import {
   DecodeError,
   HandshakeError,
   ItemFailure,
+  PoisonItemError,
   ProtocolError,
   Server,
   type ServerEvent,
@@ -37,7 +38,7 @@ import {
   sequence,
   T,
 } from "./_support/scripted_peer.ts";
-import { moment, until } from "./_support/within.ts";
+import { moment, until, within } from "./_support/within.ts";
 
 /** The codes of REJECT, by name. */
 const REJECT = {
@@ -1369,6 +1370,30 @@ Deno.test("Client: a flood of PINGs whose PONGs nobody reads costs no memory", a
   assertLess(pongs, 10_000);
   peer.close();
   await client.closed.catch(() => {});
+});
+
+Deno.test("Server: an item over which the same worker breaks the protocol is poison in the end", async () => {
+  const listener = new MemoryListener();
+  await using server = new Server<number, number>(listener);
+  const instance = new Uint8Array(16).fill(7);
+  const ways: [string, (peer: ScriptedPeer) => Promise<unknown>][] = [
+    ["it does", (peer) => peer.say(T.RESULT, "not a number")],
+    ["it says that the server does", (peer) => peer.say(T.GOODBYE, 2, "no!")],
+  ];
+  for (const [what, answer] of ways) {
+    const failure = server.submit(1).catch((error) => error);
+    for (let i = 0; i < 3; i++) {
+      await using peer = new ScriptedPeer(listener.connect());
+      await peer.join("work", { fields: { instance } });
+      await peer.until(T.ITEM);
+      await answer(peer);
+      await peer.rest();
+    }
+    const error = await within(failure, 10_000, what);
+    assertInstanceOf(error, ItemFailure, what);
+    assertInstanceOf(error.error, PoisonItemError, what);
+    assertEquals(error.error.attempts.length, 3, what);
+  }
 });
 
 Deno.test("Server: a worker that settles what it never read is given no more", async () => {
