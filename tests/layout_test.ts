@@ -7,7 +7,8 @@ import { assert, assertEquals } from "@std/assert";
 const ROOT = new URL("../", import.meta.url);
 const PUBLIC = ["mod.ts", "server.ts", "client.ts", "codec.ts", "cli.ts"];
 const INTERNAL = [...Deno.readDirSync(new URL("internal/", ROOT))]
-  .map(({ name }) => `internal/${name}`);
+  .map(({ name }) => `internal/${name}`)
+  .filter((path) => path.endsWith(".ts"));
 /** Source files by their paths, comments left out. */
 const FILES = new Map(
   [...PUBLIC, ...INTERNAL].map((path) => [path, codeOf(path)]),
@@ -44,6 +45,23 @@ Deno.test("Layout: imports make no circle", () => {
   };
   for (const path of FILES.keys()) visit(path, []);
   assertEquals(done.size, FILES.size);
+});
+
+Deno.test("Layout: internal/README.md has every file, and imports go down its layers", () => {
+  const page = Deno.readTextFileSync(new URL("internal/README.md", ROOT));
+  const layers = page.split("\n## ").slice(1).map((layer) =>
+    [...layer.matchAll(/^\| `(\w+)` /gm)].map(([, name]) =>
+      `internal/${name}.ts`
+    )
+  );
+  assertEquals(layers.flat().sort(), [...INTERNAL].sort());
+  layers.forEach((layer, depth) => {
+    const above = layers.slice(0, depth).flat();
+    for (const path of layer) {
+      const wrong = importsOf(path).filter((other) => above.includes(other));
+      assertEquals(wrong, [], `${path} imports from above`);
+    }
+  });
 });
 
 Deno.test("Layout: internal/ imports neither server.ts nor client.ts", () => {
