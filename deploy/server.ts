@@ -23,7 +23,7 @@ const MAX_BYTES = 4 * 1024 * 1024;
 
 const { hostname, port, values } = readArguments("http-port", "dashboard-port");
 const portOf = (name: keyof typeof values, otherwise: string) =>
-  wholeNumber(`--${name}`, values[name] ?? otherwise, 65535);
+  wholeNumber(`--${name}`, values[name] ?? otherwise, { max: 65535 });
 const secret = Deno.env.get("DISTCHAN_SECRET");
 if (!secret) usageError("DISTCHAN_SECRET isn't set");
 const stopped = stopSignal(); // before anybody is told that it is there

@@ -25,7 +25,10 @@ await work<string, string>(
   { hostname, port, secret, name, onEvent: log },
   handler,
   {
-    concurrency: wholeNumber("--concurrency", concurrency, 4096),
+    concurrency: wholeNumber("--concurrency", concurrency, {
+      min: 1,
+      max: 4096,
+    }),
     signal: stopSignal(),
   },
 );

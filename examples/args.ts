@@ -45,7 +45,7 @@ export function readArguments<Name extends string = never>(
     const { host, port } = values as { host: string; port: string };
     return {
       hostname: host,
-      port: wholeNumber("--port", port, 65535),
+      port: wholeNumber("--port", port, { max: 65535 }),
       values: values as { [name in Name]?: string },
       positionals,
     };
@@ -54,15 +54,17 @@ export function readArguments<Name extends string = never>(
   }
 }
 
-/** Reads a whole number from 0 to `max`; anything else is a usage error. */
+/** Reads a whole number from `min` to `max`; anything else is a usage error. */
 export function wholeNumber(
   name: string,
   text: string,
-  max: number = Number.MAX_SAFE_INTEGER,
+  { min = 0, max = Number.MAX_SAFE_INTEGER } = {},
 ): number {
   const value = Number(text);
-  if (/^\d+$/.test(text) && value <= max) return value;
-  usageError(`${name} takes a whole number from 0 to ${max}, not "${text}"`);
+  if (/^\d+$/.test(text) && value >= min && value <= max) return value;
+  usageError(
+    `${name} takes a whole number from ${min} to ${max}, not "${text}"`,
+  );
 }
 
 /** Says what is wrong with the command line, and ends the process with status 2. */

@@ -64,6 +64,8 @@ Deno.test("examples end with status 2 on numbers that are none", async () => {
     ["adder/server.ts", "--port", "70000"],
     ["adder/server.ts", "--count", "many"],
     ["mandelbrot/server.ts", "--width", "1.5"],
+    ["mandelbrot/server.ts", "--width", "0"],
+    ["wordcount/server.ts", "--reducers", "0"],
     ["wordcount/server.ts", "--reduce-port", "99999"],
   ];
   for (const [script, name, value] of wrong) {
@@ -75,7 +77,7 @@ Deno.test("examples end with status 2 on numbers that are none", async () => {
     assertEquals({ code, stdout }, { code: 2, stdout: "" }, stderr);
     assertMatch(
       stderr,
-      /^error: --\S+ takes a whole number from 0 to \d+, not/,
+      /^error: --\S+ takes a whole number from [01] to \d+, not/,
     );
   }
 });

@@ -19,7 +19,10 @@ import { png } from "./png.ts";
 import type { Pixels, Row } from "./types.ts";
 
 const { hostname, port, values, positionals } = readArguments("width");
-const width = wholeNumber("--width", values.width ?? "3000", 60_000);
+const width = wholeNumber("--width", values.width ?? "3000", {
+  min: 1,
+  max: 60_000,
+});
 const height = Math.ceil(width * 2 / 3);
 const [path] = positionals;
 if (path === undefined) usageError("which file is the picture to go into?");

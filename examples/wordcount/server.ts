@@ -25,9 +25,11 @@ const { hostname, port, values } = readArguments(
 const reducePort = wholeNumber(
   "--reduce-port",
   values["reduce-port"] ?? "5679",
-  65535,
+  { max: 65535 },
 );
-const reducerCount = wholeNumber("--reducers", values.reducers ?? "1");
+const reducerCount = wholeNumber("--reducers", values.reducers ?? "1", {
+  min: 1,
+});
 
 await using mappers = listen<Lines, Count>({ hostname, port });
 await using reducers = listen<Count, Count>({
