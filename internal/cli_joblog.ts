@@ -23,10 +23,54 @@ export type Settled =
     };
   };
 
-/** What is known of an earlier run. */
-interface Known {
-  readonly hash: string;
+/** What an entry says of its item. */
+interface Entry {
+  readonly seq: number;
+  readonly hash: number;
   readonly ok: boolean;
+}
+
+/** Items a page of {@linkcode Known}. */
+const PAGE = 2 ** 16;
+const OK = 1, FAILED = 2;
+
+/** What is known of earlier runs, in five bytes an item. */
+class Known {
+  /** How many items there are. */
+  size = 0;
+  /** How many of them failed. */
+  failed = 0;
+  readonly #pages = new Map<
+    number,
+    { hashes: Uint32Array<ArrayBuffer>; states: Uint8Array<ArrayBuffer> }
+  >();
+
+  /** Adds an item, or what became of it when it was done again. */
+  set({ seq, hash, ok }: Entry): void {
+    const number = Math.floor(seq / PAGE), i = seq % PAGE;
+    let page = this.#pages.get(number);
+    if (page === undefined) {
+      page = {
+        hashes: new Uint32Array(PAGE),
+        states: new Uint8Array(PAGE),
+      };
+      this.#pages.set(number, page);
+    }
+    const before = page.states[i]!;
+    if (before === 0) this.size++;
+    if (before === FAILED) this.failed--;
+    if (!ok) this.failed++;
+    page.hashes[i] = hash;
+    page.states[i] = ok ? OK : FAILED;
+  }
+
+  /** What became of an item; undefined: it wasn't settled. */
+  get(seq: number): Entry | undefined {
+    const page = this.#pages.get(Math.floor(seq / PAGE)), i = seq % PAGE;
+    const state = page?.states[i];
+    if (!state) return undefined;
+    return { seq, hash: page!.hashes[i]!, ok: state === OK };
+  }
 }
 
 /** Options of {@linkcode Joblog.open}. */
@@ -48,28 +92,29 @@ const QUOTE = 200;
 const ENTRY =
   /^\{"seq":(\d{1,15}),"at":"[^"]*","ok":(true|false),"hash":"([\da-f]{8})",[ -\uffff]*\}$/;
 
+/** A hash, in an entry. */
+const HASH = /^[\da-f]{8}$/;
+
 /** An open joblog; no other process has the same one open. */
 export class Joblog implements Disposable {
   /** Of the items of earlier runs, those that failed and stay so. */
   readonly failedBefore: number;
   readonly #path: string;
   readonly #file: Deno.FsFile;
-  readonly #known: ReadonlyMap<number, Known>;
+  readonly #known: Known;
   readonly #resumeFailed: boolean;
 
   private constructor(
     path: string,
     file: Deno.FsFile,
-    known: ReadonlyMap<number, Known>,
+    known: Known,
     resumeFailed: boolean,
   ) {
     this.#path = path;
     this.#file = file;
     this.#known = known;
     this.#resumeFailed = resumeFailed;
-    this.failedBefore = resumeFailed
-      ? 0
-      : known.values().filter(({ ok }) => !ok).toArray().length;
+    this.failedBefore = resumeFailed ? 0 : known.failed;
   }
 
   /**
@@ -155,7 +200,7 @@ export function formatEntry(item: InputItem, settled: Settled): string {
     seq,
     at: new Date().toISOString(),
     ok: settled.failure === undefined,
-    hash: hashOf(text),
+    hash: hashOf(text).toString(16).padStart(8, "0"),
     item: text.length > QUOTE ? excerpt(text, QUOTE) : text,
   };
   return toJson(
@@ -170,11 +215,8 @@ export function formatEntry(item: InputItem, settled: Settled): string {
  * was being written when the machine or the process stopped: it is cut off, and
  * its item done again.
  */
-async function readEntries(
-  path: string,
-  file: Deno.FsFile,
-): Promise<Map<number, Known>> {
-  const known = new Map<number, Known>();
+async function readEntries(path: string, file: Deno.FsFile): Promise<Known> {
+  const known = new Known();
   const decoder = new TextDecoder();
   const chunk = new Uint8Array(256 * 1024);
   let rest = "", line = 0, at = 0, whole = 0, isBad = false;
@@ -202,7 +244,7 @@ async function readEntries(
         isBad = true;
         continue;
       }
-      known.set(entry.seq, entry);
+      known.set(entry);
       whole = at + end;
     }
     at += count;
@@ -221,19 +263,19 @@ async function readEntries(
   return known;
 }
 
-function parseEntry(line: string): Known & { seq: number } | null {
+function parseEntry(line: string): Entry | null {
   // V8 keeps a table of every short string in JSON: a million items and results
   // that are different numbers take it many seconds.
   const entry = ENTRY.exec(line);
   if (entry !== null) {
     const [, seq, ok, hash] = entry;
-    return { seq: Number(seq), ok: ok === "true", hash: hash! };
+    return { seq: Number(seq), ok: ok === "true", hash: parseInt(hash!, 16) };
   }
   try {
     const { seq, hash, ok } = JSON.parse(line.replace(/^\ufeff/, ""));
-    return Number.isSafeInteger(seq) && typeof hash === "string" &&
+    return Number.isSafeInteger(seq) && seq >= 0 && HASH.test(hash) &&
         typeof ok === "boolean"
-      ? { seq, hash, ok }
+      ? { seq, hash: parseInt(hash, 16), ok }
       : null;
   } catch {
     return null;
@@ -241,10 +283,10 @@ function parseEntry(line: string): Known & { seq: number } | null {
 }
 
 /** Tells items apart that were exchanged by accident: FNV-1a. */
-function hashOf(text: string): string {
+function hashOf(text: string): number {
   let hash = 0x811c9dc5;
   for (let i = 0; i < text.length; i++) {
     hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193);
   }
-  return (hash >>> 0).toString(16).padStart(8, "0");
+  return hash >>> 0;
 }

@@ -1,9 +1,11 @@
 import {
   assert,
   assertEquals,
+  assertFalse,
   assertGreater,
   assertRejects,
   assertStringIncludes,
+  assertThrows,
 } from "@std/assert";
 import { UsageError } from "../internal/cli_arguments.ts";
 import { formatEntry, Joblog } from "../internal/cli_joblog.ts";
@@ -97,6 +99,22 @@ Deno.test("Joblog takes the last entry of an item", async () => {
   );
   using log = await Joblog.open(`${folder.path}/log`, RESUME);
   assertEquals(log.failedBefore, 0);
+});
+
+Deno.test("Joblog tells items apart that are far from each other", async () => {
+  await using folder = await Folder.make();
+  const some = [1, 65_535, 65_536, 131_072, 2 ** 40, 999_999_999_999_999];
+  const entries = some.map((seq, i) =>
+    formatEntry({ seq, text: `${seq}` }, i === 2 ? { failure } : { result: i })
+  );
+  await folder.write("log", entries.join(""));
+  using log = await Joblog.open(`${folder.path}/log`, RESUME);
+  for (const seq of some) {
+    assert(log.has({ seq, text: `${seq}` }), `${seq}`);
+    if (seq !== 65_535) assertFalse(log.has({ seq: seq + 1, text: "" }));
+    assertThrows(() => log.has({ seq, text: "another" }), UsageError);
+  }
+  assertEquals(log.failedBefore, 1);
 });
 
 Deno.test("Joblog cuts off a torn last line, wherever it is torn", async () => {
