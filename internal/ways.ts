@@ -43,6 +43,15 @@ function queueFull(what: string, queued: number): RangeError {
   );
 }
 
+/** Cancelled and refused items don't stay in memory. */
+function dropStale(queue: Queue<Item>): void {
+  const entries = [...queue];
+  queue.clear();
+  for (const entry of entries) {
+    if (entry.state === WAITING) queue.push(entry);
+  }
+}
+
 /** Options of {@linkcode ChannelWay}. */
 export interface ChannelWayOptions {
   /** Where results go; null: nowhere. */
@@ -61,6 +70,8 @@ export class ChannelWay implements Way {
   readonly #options: ChannelWayOptions;
   /** Items whose result may still come, or isn't read. */
   #places = 0;
+  /** Items that wait for their first dispatch: the others there are stale. */
+  #queued = 0;
   #starved = false;
   /** Since when somebody waits for a reader who never came, in ms. */
   #unreadAt = Infinity;
@@ -113,9 +124,12 @@ export class ChannelWay implements Way {
     const refused = this.#refusal();
     if (refused !== null) return refused;
     const { delivery, maxQueued } = this.#host;
-    if (this.queue.length >= maxQueued && !delivery.hasRoom(this)) {
-      return rejected(queueFull("send", this.queue.length));
+    // What a schema has refused may be behind an item that waits.
+    if (this.queue.length > 2 * this.#queued) dropStale(this.queue);
+    if (this.#queued >= maxQueued && !delivery.hasRoom(this)) {
+      return rejected(queueFull("send", this.#queued));
     }
+    this.#queued++;
     const entry = delivery.offer(item, this, 0);
     if (this.#closed !== null) return this.#closedBy(entry);
     if (
@@ -129,6 +143,7 @@ export class ChannelWay implements Way {
   write(item: unknown): Promise<void> | undefined {
     const refused = this.#refusal();
     if (refused !== null) return refused;
+    this.#queued++;
     const entry = this.#host.delivery.offer(item, this, 0);
     if (this.#closed !== null) return this.#closedBy(entry);
     if (entry.state !== WAITING) return undefined;
@@ -159,6 +174,7 @@ export class ChannelWay implements Way {
 
   dispatched(entry: Item): void {
     this.#places++;
+    this.#queued--;
     if (entry.state !== SETTLED) this.#written(entry);
   }
 
@@ -322,7 +338,7 @@ export class SubmitWay implements Way {
     if (signal?.aborted) return Promise.reject(signal.reason);
     const { delivery, maxQueued } = this.#host;
     // Not oftener: to look through a long queue takes time.
-    if (this.queue.length > 2 * this.#queued) this.#dropStale();
+    if (this.queue.length > 2 * this.#queued) dropStale(this.queue);
     if (this.#queued >= maxQueued && !delivery.hasRoom(this)) {
       return Promise.reject(queueFull("submit", this.#queued));
     }
@@ -411,15 +427,6 @@ export class SubmitWay implements Way {
     if (!entry.isPlaced) this.#queued--;
     this.#take(entry)?.reject(reason);
     this.#host.delivery.discard(entry);
-  }
-
-  /** Cancelled items don't stay in memory. */
-  #dropStale(): void {
-    const entries = [...this.queue];
-    this.queue.clear();
-    for (const entry of entries) {
-      if (entry.state === WAITING) this.queue.push(entry);
-    }
   }
 
   #take(entry: Item): Submitted | undefined {

@@ -323,6 +323,39 @@ both("an item that expires in its schema holds up nobody", async (net) => {
   assertEquals(await within(behind, 2000, "it goes"), "behind");
 });
 
+both(
+  "maxQueued doesn't count what an async schema refused behind an item that waits",
+  async (net) => {
+    const refused: number[] = [];
+    const positive = schema<number, number>(async (n) => {
+      await null;
+      if (n < 0) throw { message: "negative" };
+      return n;
+    });
+    await using kit = new Kit<number, number>(net, {
+      maxQueued: 2,
+      itemSchema: positive,
+      onFailure: ({ item }) => refused.push(item),
+    });
+    const { server } = kit;
+    server.send(1);
+    // More than may wait, one after the other.
+    for (const n of [-1, -2, -3]) {
+      server.send(n);
+      await until(() => refused.includes(n), "it is refused");
+    }
+    server.send(2);
+    await assertRejects(
+      async () => await server.send(3),
+      RangeError,
+      "2 items",
+    );
+    await kit.worker((n) => n);
+    await server.end();
+    assertEquals(await Array.fromAsync(server), [1, 2]);
+  },
+);
+
 both("schemas may throw anything, at once and later", async (net) => {
   const bare = () => Object.create(null);
   for (const isLater of [false, true]) {
