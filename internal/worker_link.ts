@@ -457,7 +457,7 @@ export class WorkerLink implements Worker {
           value = payloads.readFrom(reader);
         } catch (error) {
           if (!(error instanceof DecodeError)) throw error;
-          this.#failed++;
+          this.#count(entry, true);
           delivery.error(this, entry, error);
           continue;
         }
@@ -466,7 +466,7 @@ export class WorkerLink implements Worker {
           continue;
         }
       }
-      this.#settled++;
+      this.#count(entry);
       delivery.result(this, entry, value, bytes);
     } while (!reader.done);
   }
@@ -477,10 +477,10 @@ export class WorkerLink implements Worker {
     this.#check(value, (checked) => {
       delivery.checking.delete(entry);
       if (checked.error === null) {
-        this.#settled++;
+        this.#count(entry);
         delivery.result(this, entry, checked.value, bytes);
       } else {
-        this.#failed++;
+        this.#count(entry, true);
         delivery.error(this, entry, checked.error);
       }
     });
@@ -507,7 +507,7 @@ export class WorkerLink implements Worker {
         this.#checkResult(entry, undefined, 0);
         continue;
       }
-      this.#settled++;
+      this.#count(entry);
       this.#host.delivery.done(this, entry);
     } while (!reader.done);
   }
@@ -527,7 +527,7 @@ export class WorkerLink implements Worker {
       const entry = inFlight.takeUpTo(upTo);
       if (entry === null) break;
       count++;
-      this.#settled++;
+      this.#count(entry);
       this.#host.delivery.done(this, entry);
     }
     this.#window.settled(count);
@@ -560,8 +560,7 @@ export class WorkerLink implements Worker {
     const number = reader.readUint();
     const error = readError(reader);
     const entry = this.#take(number);
-    // An error is how a cancelled item is answered, too.
-    if (entry.state !== SETTLED) this.#failed++;
+    this.#count(entry, true);
     this.#host.onError(this, entry, error);
   }
 
@@ -630,6 +629,13 @@ export class WorkerLink implements Worker {
     this.#isWorker = false;
     this.connection.finish();
     this.#gone(code, reason);
+  }
+
+  /** What comes too late, or answers a CANCEL, has settled nothing. */
+  #count({ state }: Item, isError = false): void {
+    if (state === SETTLED) return;
+    if (isError) this.#failed++;
+    else this.#settled++;
   }
 
   #take(number: number): Item {

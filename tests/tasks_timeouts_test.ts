@@ -287,6 +287,49 @@ both(
 );
 
 both(
+  "WorkerInfo.settled counts no answer that came too late",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const { server } = kit;
+    await using silent = await scripted(kit);
+    const failed = assertRejects(
+      () => server.submit(1, { timeoutMs: 30 }),
+      ItemFailure,
+    );
+    await takeItems(silent, 1);
+    await failed;
+    await answer(silent, 0, 5);
+    const next = server.submit(2);
+    await takeItems(silent, 1);
+    await answer(silent, 1, 6);
+    assertEquals(await next, 6);
+    const { settled, duplicates, workers } = server.stats();
+    assertEquals({ settled, duplicates }, { settled: 1, duplicates: 1 });
+    assertEquals(workers.map((worker) => worker.settled), [1]);
+  },
+);
+
+both(
+  "WorkerInfo.settled counts no item that timed out before its reader went on",
+  async (net) => {
+    let failures = 0;
+    await using kit = new Kit<number, number>(net, {
+      itemTimeoutMs: 50,
+      onFailure: () => failures++,
+    });
+    const { server } = kit;
+    const reader = (await kit.client()).readable.getReader();
+    server.send(1);
+    await reader.read();
+    await until(() => failures === 1, "it timed out");
+    const next = reader.read();
+    server.send(2);
+    await next;
+    assertEquals(server.workers.map((worker) => worker.settled), [0]);
+  },
+);
+
+both(
   "A waiting item at the worker is cancelled without being begun",
   async (net) => {
     await using kit = new Kit<number, number>(net);
