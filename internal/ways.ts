@@ -175,6 +175,7 @@ export class ChannelWay implements Way {
   dispatched(entry: Item): void {
     this.#places++;
     this.#queued--;
+    this.#unreadAt = Infinity; // what waits from now on hasn't waited yet
     if (entry.state !== SETTLED) this.#written(entry);
   }
 

@@ -478,6 +478,16 @@ async function patient(net: Net): Promise<void> {
     for (const n of range(5000)) await full.server.send(n);
   })();
   filling.catch(() => {});
+  await using going = new Kit<number, Uint8Array>(net);
+  const reader = await going.client({ prefetch: 1 });
+  reader.send(new Uint8Array(1 << 20)); // it may send no other
+  (async () => {
+    for await (const _ of reader) await moment(1);
+  })().catch(() => {});
+  const flowing = (async () => {
+    for (;;) await going.server.send(1);
+  })();
+  flowing.catch(() => {});
   await using slow = new Kit<number, number>(net, { maxBufferedBytes: 1 });
   await slow.worker((n) => n);
   const results = slow.server[Symbol.asyncIterator]();
@@ -490,6 +500,7 @@ async function patient(net: Net): Promise<void> {
   assertEquals(await stateOf(waiting), "pending");
   assertEquals(full.server.stats().inFlight, 4096, "it has all places");
   assertEquals(await stateOf(filling), "pending", "there are no results");
+  assertEquals(await stateOf(flowing), "pending", "none waits for 5 s");
   assertEquals(await stateOf(writing), "pending");
   assertEquals((await Array.fromAsync(results)).length, 20);
   await writing;
