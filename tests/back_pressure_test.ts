@@ -185,6 +185,25 @@ both("Values of clients wait for credit, beside results", async (net) => {
   await producing;
 });
 
+both(
+  "A plain reader is sent another item for each that it has settled",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const { server } = kit;
+    await using reader = new ScriptedPeer(await kit.dial());
+    await reader.join("stream", { window: 4 });
+    await kit.active(1);
+    for (const n of range(6)) server.send(n);
+    await until(() => server.workers[0]!.inFlight === 4, "it is full");
+    await reader.say(T.ACK, 0);
+    await reader.say(T.PING, 1);
+    await reader.until(T.PONG);
+    assertEquals(server.stats().settled, 1);
+    assertEquals(server.workers[0]!.inFlight, 4, "three, and the fifth");
+    await kit.server.abort();
+  },
+);
+
 // The other way round, a worker that dies here loses the values of an item.
 Deno.test("An item is settled behind the values that were sent before, also if they wait", async () => {
   const [server, conn] = ScriptedPeer.pair();
@@ -469,6 +488,15 @@ async function unreadValues(
 
 /** A write that waits for a worker, or for a reader who is only slow. */
 async function patient(net: Net): Promise<void> {
+  await using alone = new Kit<number, number>(net);
+  const last = await alone.worker((n) => n);
+  const lone = alone.server.writable.getWriter();
+  await lone.write(1);
+  await until(() => alone.server.stats().unread === 1, "its result waits");
+  await last.client.close();
+  await until(() => alone.server.workers.length === 0, "nobody is there");
+  const lonely = lone.write(2);
+  lonely.catch(() => {});
   await using idle = new Kit<number, number>(net);
   const waiting = idle.server.writable.getWriter().write(1);
   waiting.catch(() => {});
@@ -498,6 +526,7 @@ async function patient(net: Net): Promise<void> {
   })();
   await moment(5600);
   assertEquals(await stateOf(waiting), "pending");
+  assertEquals(await stateOf(lonely), "pending", "there is room for results");
   assertEquals(full.server.stats().inFlight, 4096, "it has all places");
   assertEquals(await stateOf(filling), "pending", "there are no results");
   assertEquals(await stateOf(flowing), "pending", "none waits for 5 s");
