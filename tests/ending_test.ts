@@ -1125,9 +1125,9 @@ both("client.work() that can't begin leaves nothing half done", async (net) => {
 
 both("DrainTimeoutError says what it was that held up the end", async (net) => {
   const message = async (
-    prepare: (kit: Kit<number, number>) => unknown,
+    prepare: (kit: Kit<number, unknown>) => unknown,
   ): Promise<string> => {
-    await using kit = new Kit<number, number>(net);
+    await using kit = new Kit<number, unknown>(net);
     await prepare(kit);
     const { message } = await assertRejects(
       () => kit.server.close({ drainMs: 50 }),
@@ -1154,6 +1154,16 @@ both("DrainTimeoutError says what it was that held up the end", async (net) => {
       await kit.active(11);
     }),
     /: no goodbye from forgetful-0, .*, forgetful-9, and others$/,
+  );
+  assertEquals(
+    await message(async (kit) => {
+      const client = await kit.client();
+      client.send(new Uint8Array(1 << 20)); // no other may be sent
+      client.send("the last one");
+      client.end();
+      await until(() => kit.server.stats().unread === 1, "a value is here");
+    }),
+    "Cannot finish in order: the end was not reached within 50 ms: nobody reads the results",
   );
   assertEquals(
     await message((kit) => void kit.server.send(1)),
