@@ -147,7 +147,7 @@ Deno.test("ItemWindow.endBatch() tells once what was settled in a batch", () => 
   assertEquals(told, [3, 7, 5]);
 });
 
-Deno.test("ItemWindow.measured() counts for the next credit too", () => {
+Deno.test("ItemWindow.measured() counts at once, and for the next credit too", () => {
   const window = new ItemWindow(Infinity);
   assertEquals(window.rttMs, undefined);
   window.measured(80); // mostly before the first credit
@@ -158,4 +158,6 @@ Deno.test("ItemWindow.measured() counts for the next credit too", () => {
   }
   window.measured(90);
   assertEquals([window.rttMs, window.adaptive!.rttMs], [90, 60]);
+  window.measured(40);
+  assertEquals([window.rttMs, window.adaptive!.rttMs], [40, 40]);
 });
