@@ -269,26 +269,37 @@ both("Client.close() settles what readable gave out too", async (net) => {
   assertEquals((await reader.read()).done, true);
 });
 
-both("Client.close() hands back what waits in readable", async (net) => {
-  await using kit = new Kit<number, number>(net);
-  const { server } = kit;
-  const client = await kit.client();
-  const reader = client.readable.getReader();
-  server.send(0);
-  await reader.read();
-  const asked = reader.read();
-  await until(() => server.stats().settled === 1, "the first is settled");
-  reader.releaseLock(); // tired of waiting
-  await assertRejects(() => asked, TypeError);
-  server.send(1);
-  server.send(2);
-  await moment(50);
-  await client.close();
-  assertEquals(server.stats().settled, 1);
-  const others = (await kit.client())[Symbol.asyncIterator]();
-  assertEquals((await others.next()).value, 1);
-  assertEquals((await others.next()).value, 2);
-});
+for (const waits of [false, true]) {
+  const when = waits ? ", though values wait" : "";
+  both(
+    `Client.close() hands back what waits in readable${when}`,
+    async (net) => {
+      await using kit = new Kit<number, Uint8Array>(net);
+      const { server } = kit;
+      const client = await kit.client();
+      const reader = client.readable.getReader();
+      server.send(0);
+      await reader.read();
+      const asked = reader.read();
+      await until(() => server.stats().settled === 1, "the first is settled");
+      reader.releaseLock(); // tired of waiting
+      await assertRejects(() => asked, TypeError);
+      server.send(1);
+      server.send(2);
+      await moment(50);
+      // The second must wait until the first is read: so does the goodbye.
+      if (waits) {
+        for (const _ of range(2)) client.send(new Uint8Array(1 << 20));
+      }
+      const closed = client.close();
+      if (!waits) await closed;
+      const others = (await kit.client())[Symbol.asyncIterator]();
+      assertEquals((await others.next()).value, 1);
+      assertEquals(server.stats().settled, 1);
+      assertEquals((await others.next()).value, 2);
+    },
+  );
+}
 
 both(
   "work() runs an item again elsewhere, and one result arrives",
