@@ -316,14 +316,20 @@ Deno.test("aesGcm takes bytes and CryptoKeys, and no others", async () => {
     "decrypt",
   ]);
   assertThrows(() => aesGcm(shut), TypeError, "may encrypt");
-  const short = await crypto.subtle.importKey(
-    "raw",
-    bytes.subarray(0, 16),
-    "AES-GCM",
-    true,
-    ["encrypt"],
-  );
-  assertThrows(() => aesGcm(short), TypeError, "256 bits");
+  for (const extractable of [true, false]) {
+    const short = await crypto.subtle.importKey(
+      "raw",
+      bytes.subarray(0, 16),
+      "AES-GCM",
+      extractable,
+      ["encrypt"],
+    );
+    assertThrows(() => aesGcm(short), TypeError, "256 bits");
+  }
+  const cbc = await crypto.subtle.importKey("raw", bytes, "AES-CBC", false, [
+    "encrypt",
+  ]);
+  assertThrows(() => aesGcm(cbc), TypeError, "AES-CBC");
 });
 
 Deno.test("aesGcm takes a key that can't be extracted, if both ends have one", async () => {
