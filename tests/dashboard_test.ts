@@ -24,7 +24,7 @@ import {
   work,
 } from "../mod.ts";
 import { runWithGc } from "./_support/process.ts";
-import { Gate, until, within } from "./_support/within.ts";
+import { Gate, moment, until, within } from "./_support/within.ts";
 
 type Numbers = Server<number, number>;
 
@@ -544,6 +544,26 @@ Deno.test("a dashboard whose HTTP server ends by itself comes back, on its port"
   const response = await fetch(`http://127.0.0.1:${port}/healthz`);
   assertEquals([response.status, await response.text()], [200, "open\n"]);
   await dashboard.close();
+  await listening.close();
+});
+
+Deno.test("a dashboard whose HTTP server has ended by itself closes", async () => {
+  let http: Deno.HttpServer<Deno.NetAddr>;
+  const dashboard = onItsOwn({
+    phase: () => "open",
+    stats: () => listening.stats(),
+    serve: (handler, signal) =>
+      http = Deno.serve({
+        hostname: "127.0.0.1",
+        port: 0,
+        signal,
+        onListen: () => {},
+      }, handler),
+  });
+  const listening = listen({ port: 0 });
+  await http!.shutdown();
+  await dashboard.close();
+  await moment(10); // what the signal of a server that is down throws comes late
   await listening.close();
 });
 
