@@ -172,15 +172,24 @@ export class Joblog implements Disposable {
     return known.ok || !this.#resumeFailed;
   }
 
-  /** Writes entries, and waits until they are on disk. */
+  /**
+   * Writes entries, and waits until they are on disk.
+   *
+   * @throws {FatalError} If they can't be. Then none of them stays: nothing of
+   * them is reported, and `--resume` would pass over those that fitted in.
+   */
   async write(entries: string): Promise<void> {
+    const file = this.#file;
+    const start = await file.seek(0, Deno.SeekMode.Current);
     try {
       const bytes = new TextEncoder().encode(entries);
       for (let at = 0; at < bytes.length;) {
-        at += await this.#file.write(bytes.subarray(at));
+        at += await file.write(bytes.subarray(at));
       }
-      await this.#file.syncData();
+      await file.syncData();
     } catch (error) {
+      // What can't be cut either is as after a crash.
+      await file.truncate(start).catch(() => {});
       throw new FatalError(
         `can't write the joblog ${this.#path}: ${reasonOf(error)}`,
       );

@@ -10,8 +10,10 @@ import {
 import { UsageError } from "../internal/cli_arguments.ts";
 import { formatEntry, Joblog } from "../internal/cli_joblog.ts";
 import { excerpt, printable } from "../internal/cli_output.ts";
-import { HANDLERS, runCli, seq, startCli } from "./_support/cli.ts";
+import { stdArgs } from "../tools/std.ts";
+import { HANDLERS, hasProgram, runCli, seq, startCli } from "./_support/cli.ts";
 import { Folder } from "./_support/folder.ts";
+import { Process, ROOT } from "./_support/process.ts";
 import { seeded } from "./_support/rng.ts";
 import { within } from "./_support/within.ts";
 
@@ -237,6 +239,40 @@ Deno.test("map --resume after a SIGKILL does exactly what isn't in the joblog", 
   const again = await runCli([...args, "--resume", all]);
   assertEquals([again.code, again.stdout], [0, ""]);
   assertEquals((await entriesOf(path)).length, items);
+});
+
+Deno.test({
+  name:
+    "map --resume prints all that a full disk has kept from being printed (needs sh)",
+  ignore: !hasProgram("sh"),
+  async fn() {
+    await using folder = await Folder.make();
+    const path = `${folder.path}/log`;
+    const items = 2_000;
+    await folder.write("items", seq(1, items));
+    const args = ["map", "--local", "1", "--joblog", path, "--input"]
+      .concat(`${folder.path}/items`, `${HANDLERS}upper.ts`);
+    // A file that may not grow any more is as good as a full disk: this one
+    // ends in the middle of an entry, and of a batch.
+    const limited = 'trap "" XFSZ; ulimit -f 100; exec "$0" "$@"';
+    const deno = ["run", "-qA", "--no-check", ...stdArgs(), `${ROOT}cli.ts`];
+    await using full = new Process(
+      "sh",
+      ["-c", limited, Deno.execPath(), ...deno, ...args],
+    );
+    const { code, stdout, stderr } = await full.exit;
+    assertEquals(code, 3);
+    assertStringIncludes(stderr, `distchan: can't write the joblog ${path}: `);
+
+    const resumed = await runCli([...args, "--resume"]);
+    assertEquals(resumed.code, 0, resumed.stderr);
+    assertEquals((await entriesOf(path)).length, items);
+    const printed = stdout.split("\n").slice(0, -1).concat(resumed.lines);
+    assertEquals(
+      printed.map(Number).toSorted((a, b) => a - b),
+      Array.from({ length: items }, (_, i) => i + 1),
+    );
+  },
 });
 
 Deno.test("map --resume-failed does again what failed, and only that", async () => {
