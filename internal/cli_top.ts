@@ -296,7 +296,9 @@ async function fetchSnapshot(
       await response.body?.cancel();
       response = await ask({ authorization: `Bearer ${toToken(secret)}` });
     }
-    body = response.ok ? await response.json() : await response.body?.cancel();
+    body = response.ok
+      ? await response.json().catch(notJson)
+      : await response.body?.cancel();
   } catch (error) {
     const reason = reasonOf(error), cause = causesOf(error);
     throw new FatalError(
@@ -314,10 +316,17 @@ async function fetchSnapshot(
   }
   if (!response.ok || !isSnapshot(body)) {
     throw new FatalError(
-      `${where} is no dashboard: /stats.json has status ${response.status}`,
+      `${where} is no dashboard: /stats.json has ${
+        response.ok ? "no figures" : `status ${response.status}`
+      }`,
     );
   }
   return body;
+}
+
+/** Some other page: what that is isn't told by where its JSON is wrong. */
+function notJson(error: unknown): undefined {
+  if (!(error instanceof SyntaxError)) throw error;
 }
 
 /** A secret as a header can have it: a dashboard takes it in hex, too. */

@@ -218,22 +218,27 @@ Deno.test("top refuses what is no URL of a dashboard", async () => {
 });
 
 Deno.test("top says what is no dashboard", async () => {
-  let answer: unknown;
+  let answer: string;
   await using server = Deno.serve(
     { hostname: "127.0.0.1", port: 0, onListen() {} },
-    () => Response.json(answer),
+    () => new Response(answer),
   );
   for (
     answer of [
-      {},
-      null,
-      { settled: 1, workers: [{ id: 1 }] },
-      { settled: 1, workers: [], pending: { toString: 1 } },
+      "<!doctype html>",
+      "",
+      "{}",
+      "null",
+      '{ "settled": 1, "workers": [{ "id": 1 }] }',
+      '{ "settled": 1, "workers": [], "pending": { "toString": 1 } }',
     ]
   ) {
     const other = await runHere(["top", `:${server.addr.port}`]);
     assertEquals(other.code, 3);
-    assertStringIncludes(other.stderr, "is no dashboard");
+    assertStringIncludes(
+      other.stderr,
+      "is no dashboard: /stats.json has no figures",
+    );
   }
   const nobody = await runHere(["top", ":1"]);
   assertEquals(nobody.code, 3);
