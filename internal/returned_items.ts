@@ -102,16 +102,23 @@ export class ReturnedItems<Item extends Returnable> implements Iterable<Item> {
 
   /** Items get other likes meanwhile: those that are here go where they belong. */
   change(items: Iterable<Item>, change: () => void): void {
-    const here: Item[] = [];
+    const here = new Set<Item>();
+    // All of a list at once: they may be most of it, and each by itself would
+    // move all that is behind it.
+    const places = new Map<Item[], number[]>();
     for (const item of items) {
+      if (here.has(item)) continue;
       for (const list of this.#likes[this.#likeOf(item)]!) {
         const i = placeIn(list, item.id);
         if (list[i] !== item) continue;
-        list.splice(i, 1);
-        here.push(item);
-        this.#count--;
+        here.add(item);
+        const others = places.get(list);
+        if (others === undefined) places.set(list, [i]);
+        else others.push(i);
       }
     }
+    for (const [list, own] of places) takeOut(list, own);
+    this.#count -= here.size;
     change();
     this.add(here);
   }
@@ -132,6 +139,17 @@ function merge<Item extends Returnable>(a: Item[], b: Item[]): Item[] {
   while (i < a.length) both.push(a[i++]!);
   while (j < b.length) both.push(b[j++]!);
   return both;
+}
+
+/** Takes out of a list what is at some places, one or more, in any order. */
+function takeOut(list: Returnable[], places: number[]): void {
+  places.sort((a, b) => a - b);
+  let [to] = places as [number], next = 0;
+  for (let from = to; from < list.length; from++) {
+    if (from === places[next]) next++;
+    else list[to++] = list[from]!;
+  }
+  list.length = to;
 }
 
 /** Where an id is, if it is there, in a list whose lowest id is last. */
