@@ -224,9 +224,9 @@ export interface ServerOptions<Item = any, Result = any> extends CommonOptions {
    */
   retry?: RetryOptions;
   /**
-   * Called for an item of `send()` or `writable` that failed; the channel goes
-   * on. Without it the channel is aborted with the failure; if it throws, with
-   * what it threw.
+   * Called for an item of `send()` or `writable` that failed, and for a value of
+   * a worker that doesn't pass `resultSchema`; the channel goes on. Without it
+   * the channel is aborted with the failure; if it throws, with what it threw.
    *
    * @default {undefined}
    */
