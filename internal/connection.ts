@@ -570,11 +570,13 @@ export class Connection {
   /** Undoes the transforms of the frame that is here, and hands it on. */
   async #readTransformed(transforms: TransformedFrames): Promise<void> {
     const { bytes, start, end } = this.#decoder;
+    const begun = performance.now();
     const plain = await this.#deafUntil(
       transforms.decode(bytes.slice(start, end)),
     );
-    this.#reader.set(plain, 0, plain.length);
     this.#budget.spend(plain.length);
+    this.#budget.spendTime(this.heardAt - begun);
+    this.#reader.set(plain, 0, plain.length);
   }
 
   /** Tells of a frame; what can't be decoded in it breaks R5, R6, R7 or R20. */

@@ -11,12 +11,20 @@ import { afterTurn } from "./timer.ts";
 
 /** So many bytes may be read in a turn. */
 const BYTES_A_TURN = 1024 * 1024;
+/** As many as what takes a millisecond counts for: a turn is of 8 ms at most. */
+const BYTES_A_MS = BYTES_A_TURN / 8;
 /**
  * After so many turns it waits for a timer, if there are others. An event loop
  * that always has something to do looks at other sockets rarely (with tokio,
  * each 61st time).
  */
 const TURNS_A_PAUSE = 16;
+/**
+ * The turns of all connections since the last pause, and how many pause now: the
+ * others join them. Where several send without end, and each paused by itself,
+ * there would always be something to do.
+ */
+let turns = 0, paused = 0;
 
 /** A frame costs as much as so many bytes. */
 export const FRAME_BYTES = 256;
@@ -26,8 +34,6 @@ export class ReadBudget {
   readonly #isCrowded: () => boolean;
   /** What was read in this turn, in bytes. */
   #spent = 0;
-  /** The turns since the last pause. */
-  #turns = 0;
   /** What reading waits for. */
   #pause: { forget: () => void; wake: () => void } | null = null;
 
@@ -41,6 +47,14 @@ export class ReadBudget {
     this.#spent += bytes;
   }
 
+  /**
+   * A frame took time, in ms: where its transforms wait for no event, others had
+   * no turn meanwhile, however few its bytes are.
+   */
+  spendTime(ms: number): void {
+    this.#spent += ms * BYTES_A_MS;
+  }
+
   /** Whether others are to have a turn. */
   get isSpent(): boolean {
     return this.#spent >= BYTES_A_TURN;
@@ -48,14 +62,16 @@ export class ReadBudget {
 
   /** Lets others have it. */
   async nextTurn(): Promise<void> {
-    this.#turns += Math.floor(this.#spent / BYTES_A_TURN);
+    turns += Math.floor(this.#spent / BYTES_A_TURN);
     this.#spent = 0;
-    const isPause = this.#turns >= TURNS_A_PAUSE && this.#isCrowded();
-    if (this.#turns >= TURNS_A_PAUSE) this.#turns = 0;
+    const isPause = (turns >= TURNS_A_PAUSE || paused > 0) && this.#isCrowded();
+    if (turns >= TURNS_A_PAUSE) turns = 0;
+    if (isPause) paused++;
     await new Promise<void>((wake) => {
       if (isPause) this.#pause = { forget: afterTurn(wake), wake };
       else setImmediate(wake);
     });
+    if (isPause) paused--;
     this.#pause = null;
   }
 

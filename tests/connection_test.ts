@@ -2,7 +2,7 @@
  * When a connection writes, one value at once and many together; whom it leaves
  * turns to; and how much of a refused peer it still reads.
  */
-import { assertEquals, assertLess } from "@std/assert";
+import { assert, assertEquals, assertLess } from "@std/assert";
 import { setTimeout } from "node:timers";
 import { setImmediate } from "node:timers/promises";
 import { Connection, type ConnectionEvents } from "../internal/connection.ts";
@@ -177,6 +177,50 @@ Deno.test("Connection leaves the event loop its turns, whatever a transform make
   connection.end();
 });
 
+Deno.test("Connection leaves others their turns where small frames pass transforms", async () => {
+  const frames = new Uint8Array(5 * 4096).map((_, i) => i % 5 < 3 ? 0 : 1);
+  const first = Promise.withResolvers<void>();
+  let told = 0;
+  const connection = new Connection({
+    read: (p) => {
+      const count = Math.floor(Math.min(p.length, frames.length) / 5) * 5;
+      p.set(frames.subarray(0, count));
+      return Promise.resolve(count);
+    },
+    write: (bytes) => Promise.resolve(bytes.length),
+    close: () => {},
+  }, {
+    limit: 1024,
+    events: {
+      ...DEAF,
+      onFrame: () => {
+        told++;
+        first.resolve();
+      },
+      onEnd: () => {},
+    },
+  });
+  connection.useTransforms(
+    new TransformChain([{
+      name: "slow",
+      open: () => ({
+        encode: (bytes) => bytes,
+        decode(bytes) {
+          const until = performance.now() + 0.2; // as gzip takes
+          while (performance.now() < until);
+          return bytes;
+        },
+      }),
+    }], { role: "server", sessionId: new Uint8Array(32), maxBytes: 1024 }),
+    1024,
+  );
+  connection.start();
+  await first.promise;
+  await setImmediate();
+  assertLess(told, 100);
+  connection.end();
+});
+
 Deno.test("Connection under a flood waits for a timer now and then, if there are others", async () => {
   const total = 5 * 150_000;
   const pauses: number[][] = [];
@@ -207,8 +251,38 @@ Deno.test("Connection under a flood waits for a timer now and then, if there are
   });
   connection.start();
   await ended.promise;
-  assertEquals(pauses.length, 2, "each of 16 MiB, at 261 bytes a frame");
+  // Each of 16 MiB, at 261 bytes a frame; others may have begun the first.
+  assert([2, 3].includes(pauses.length), `${pauses.length} pauses`);
   for (const [from, to] of pauses) assertEquals(from, to, "nothing is told");
+});
+
+Deno.test("Connections that are flooded at the same time wait together", async () => {
+  let pauses = 0;
+  const flood = async () => {
+    const total = 5 * 150_000;
+    const ended = Promise.withResolvers<void>();
+    let sent = 0;
+    const connection = new Connection({
+      read: (p) => {
+        if (sent >= total) return Promise.resolve(null);
+        for (let i = 0; i < p.length; i++) p[i] = sent++ % 5 < 3 ? 0 : 1;
+        return Promise.resolve(p.length);
+      },
+      write: (bytes) => Promise.resolve(bytes.length),
+      close: () => {},
+    }, {
+      limit: 1024,
+      isCrowded: () => {
+        pauses++;
+        return true;
+      },
+      events: { ...DEAF, onEnd: () => ended.resolve() },
+    });
+    connection.start();
+    await ended.promise;
+  };
+  await Promise.all([flood(), flood(), flood()]);
+  assertLess(20, pauses, "each by itself would wait twice");
 });
 
 /** How much is read of a peer that goes on sending after the last frame. */
