@@ -11,8 +11,8 @@ import { afterTurn } from "./timer.ts";
 
 /** So many bytes may be read in a turn. */
 const BYTES_A_TURN = 1024 * 1024;
-/** As many as what takes a millisecond counts for: a turn is of 8 ms at most. */
-const BYTES_A_MS = BYTES_A_TURN / 8;
+/** As many as what takes a millisecond counts for: such a turn is of 1 ms. */
+const BYTES_A_MS = BYTES_A_TURN;
 /**
  * After so many turns it waits for a timer, if there are others. An event loop
  * that always has something to do looks at other sockets rarely (with tokio,
