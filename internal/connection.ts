@@ -472,6 +472,7 @@ export class Connection {
   }
 
   async #writeAll(bytes: Uint8Array): Promise<void> {
+    if (bytes.length === 0) return; // a long byte string came last
     for (let done = 0; done < bytes.length;) {
       this.writingSince = performance.now();
       done += await this.#duplex.write(

@@ -2,9 +2,15 @@
  * When a connection writes, one value at once and many together; whom it leaves
  * turns to; and how much of a refused peer it still reads.
  */
-import { assert, assertEquals, assertLess } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertLess,
+  assertLessOrEqual,
+} from "@std/assert";
 import { setTimeout } from "node:timers";
 import { setImmediate } from "node:timers/promises";
+import { SEGMENT_BYTES } from "../internal/byte_writer.ts";
 import { Connection, type ConnectionEvents } from "../internal/connection.ts";
 import { FrameType } from "../internal/frame.ts";
 import { TransformChain } from "../internal/transforms.ts";
@@ -133,6 +139,21 @@ Deno.test("Connection doesn't hold back more than 1024 values or 64 KiB", async 
   connection.schedule();
   assertEquals(sizes.at(-1)! > 64 * 1024, true, "in the same turn");
   await turns();
+  connection.end();
+});
+
+Deno.test("Connection.saidAt is when it last wrote, also where a long byte string came last", async () => {
+  const { connection, sizes } = sink();
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  const before = performance.now();
+  connection.prepare();
+  connection.out.writeHead(2, SEGMENT_BYTES);
+  connection.out.addSegment(new Uint8Array(SEGMENT_BYTES));
+  connection.schedule();
+  await turns();
+  assertEquals(sizes, [5, SEGMENT_BYTES]);
+  assertLessOrEqual(before, connection.saidAt);
+  assertEquals(connection.writingSince, 0);
   connection.end();
 });
 
