@@ -787,12 +787,10 @@ export class Delivery {
     }
   }
 
-  /** An item fails before it could be sent. */
+  /** An item fails before it could be sent, or sent again. */
   #refuse(entry: Item, error: Error): void {
     this.hasMore = false;
-    this.waiting--;
-    entry.state = SETTLED;
-    this.alive--;
+    this.#close(entry);
     this.progress++;
     this.#place(entry);
     this.#failed(entry, error);

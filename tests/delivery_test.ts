@@ -1133,6 +1133,18 @@ Deno.test("Delivery gives a suspect's items to others; the first result wins", (
   assertEquals(scene.delivery.settled, 2);
 });
 
+Deno.test("Delivery cancels an item at a suspect that holds it, if it can't be sent again", () => {
+  const scene = new Scene();
+  const a = scene.worker("a");
+  scene.send("x");
+  scene.suspect(a);
+  scene.worker("b", { refuses: () => new Error("it was changed meanwhile") });
+  assertEquals(scene.way.failures.map((f) => f.item), ["x"]);
+  assertEquals(a.cancelled, [0]);
+  assertEquals([scene.delivery.alive, scene.delivery.waiting], [0, 0]);
+  assertEquals(scene.way.taken, 1);
+});
+
 Deno.test("Delivery: a suspect that is heard keeps what nobody took", () => {
   const scene = new Scene();
   const a = scene.worker("a", { window: 4, concurrency: 0 });
