@@ -108,7 +108,6 @@ export class Answers {
   }
 
   #check(results: SchemaQueue, item: WorkItem, value: unknown): void {
-    const { pending } = results;
     if (this.takesPayloads) {
       try {
         value = this.#options.payloads.read(value as Uint8Array);
@@ -117,13 +116,12 @@ export class Answers {
         return;
       }
     }
-    results.check(value, (checked) => {
+    const told = results.check(value, (checked) => {
       if (!this.#isOpen) return;
       if (checked.error !== null) this.error(item, checked.error);
       else this.#write(item, checked.value);
     });
-    if (results.pending === pending) return;
-    results.last.then(() => this.#options.onChecked());
+    told?.then(() => this.#options.onChecked());
   }
 
   #write(item: WorkItem, value: unknown): void {

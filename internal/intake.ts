@@ -290,14 +290,14 @@ export class Intake<Item> {
 
   /** Nothing more is read before it is known whether an item passes. */
   #check(items: SchemaQueue, item: WorkItem, bytes: number): void {
-    const { answers } = this.#options, { pending } = items;
-    items.check(item.value, (checked) => {
+    const { answers } = this.#options;
+    const told = items.check(item.value, (checked) => {
       if (!this.#isOpen) return;
       if (this.#isLeaving) this.#handBack([item.delivery]);
       else if (checked.error !== null) answers.error(item, checked.error);
       else this.#pushChecked(item, checked.value, bytes);
     });
-    if (items.pending > pending) this.#connection.hold(items.last);
+    if (told !== null) this.#connection.hold(told);
   }
 
   #pushChecked(item: WorkItem, value: unknown, bytes: number): void {

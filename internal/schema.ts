@@ -64,9 +64,9 @@ export function runSchema(
 export class SchemaQueue {
   /** Values that are being checked. */
   pending = 0;
-  /** Resolves when all that are being checked now are told. */
-  last: Promise<void> = Promise.resolve();
   readonly #schema: StandardSchemaV1;
+  /** Resolves when all that are being checked now are told. */
+  #last: Promise<void> = Promise.resolve();
 
   /** @param schema The schema. */
   constructor(schema: StandardSchemaV1) {
@@ -78,15 +78,19 @@ export class SchemaQueue {
    *
    * @param value The value.
    * @param tell Told what became of it, at once if that is known.
+   * @returns Resolves when it is told; null: it was told at once.
    */
-  check(value: unknown, tell: (checked: Checked) => void): void {
+  check(
+    value: unknown,
+    tell: (checked: Checked) => void,
+  ): Promise<void> | null {
     const checked = runSchema(this.#schema, value);
     if (this.pending === 0 && !(checked instanceof Promise)) {
       tell(checked);
-      return;
+      return null;
     }
     this.pending++;
-    this.last = this.#later(checked, this.last, tell);
+    return this.#last = this.#later(checked, this.#last, tell);
   }
 
   async #later(

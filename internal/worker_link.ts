@@ -488,12 +488,11 @@ export class WorkerLink implements Worker {
 
   /** Nothing more is read before it is known whether a value passes. */
   #check(value: unknown, tell: (checked: Checked) => void): void {
-    const results = this.#results!, { pending } = results;
-    results.check(value, (checked) => {
+    const told = this.#results!.check(value, (checked) => {
       tell(checked);
       if (!this.#isWorker) this.#host.delivery.pump();
     });
-    if (results.pending > pending) this.connection.hold(results.last);
+    if (told !== null) this.connection.hold(told);
   }
 
   #onDone(reader: CborDecoder): void {
