@@ -526,7 +526,7 @@ export class Client<Item = unknown, Result = unknown>
       scope: spans,
       // What couldn't be answered any more isn't begun.
       isBusy: () =>
-        this.#connection.ended || this.#connection.busy ||
+        !this.#connection.isOpen || this.#connection.busy ||
         this.#answers.pending >= concurrency,
       result: (item, value) => this.#answers.result(item, value),
       done: (item) => this.#answers.done(item),

@@ -58,7 +58,7 @@ export class ClientControl extends Control {
   /** Tells the server why this is no end in order, and ends the connection. */
   breakOff(code: GoodbyeCode, reason: string): void {
     if (this.mustWait) return this.defer(() => this.breakOff(code, reason));
-    if (!this.#connection.ended) this.onFlush();
+    if (this.#connection.isOpen) this.onFlush();
     this.finish(code, reason);
   }
 

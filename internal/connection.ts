@@ -202,9 +202,9 @@ export class Connection {
     this.#reading = this.#read();
   }
 
-  /** Whether the connection has ended or is about to: nothing is sent. */
-  get ended(): boolean {
-    return this.#life !== "open";
+  /** Whether more can be said: it is neither over nor about to be. */
+  get isOpen(): boolean {
+    return this.#life === "open";
   }
 
   get #isFinishing(): boolean {
@@ -422,8 +422,8 @@ export class Connection {
       }
     } catch (error) {
       const isTransforms = error instanceof TransformError;
-      if (isTransforms && !this.ended) await this.#untransformed(error);
-      else if (isTransforms || error instanceof TypeError || this.ended) {
+      if (isTransforms && this.isOpen) await this.#untransformed(error);
+      else if (isTransforms || error instanceof TypeError || !this.isOpen) {
         this.#lost(error);
       } else {
         this.writingSince = 0;
@@ -468,7 +468,7 @@ export class Connection {
   #hasRoom(): void {
     this.#room?.resolve();
     this.#room = null;
-    if (!this.ended) this.#events.onDrain();
+    if (this.isOpen) this.#events.onDrain();
   }
 
   async #writeAll(bytes: Uint8Array): Promise<void> {
@@ -548,7 +548,7 @@ export class Connection {
       if (this.#isFinishing) await this.#writing;
       this.#endOfInput();
     } catch (error) {
-      if (!this.ended && error instanceof ProtocolError) {
+      if (this.isOpen && error instanceof ProtocolError) {
         this.#events.onViolation(error);
         if (!this.#isOver) await this.#read(); // until the peer has closed
         return;

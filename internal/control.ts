@@ -24,7 +24,7 @@ export class Control {
   /** Writes numbers and nothing else: CREDIT, LEAVE, CANCEL, END or PING. */
   uints(type: number, values: readonly number[]): void {
     const connection = this.#connection;
-    if (connection.ended) return;
+    if (!connection.isOpen) return;
     if (this.mustWait) return this.defer(() => this.uints(type, values));
     connection.prepare();
     connection.frames.uints(type, values);
@@ -58,7 +58,7 @@ export class Control {
   finish(code: GoodbyeCode, reason: string): void {
     const connection = this.#connection;
     if (this.mustWait) return this.defer(() => this.finish(code, reason));
-    if (!connection.ended) {
+    if (connection.isOpen) {
       connection.prepare();
       connection.frames.farewell(
         FrameType.GOODBYE,

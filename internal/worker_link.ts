@@ -265,7 +265,7 @@ export class WorkerLink implements Worker {
 
   get isOpen(): boolean {
     return this.#isWorker && this.#stage === "active" && !this.isSuspect &&
-      !this.#hasEnd && !this.connection.ended;
+      !this.#hasEnd && this.connection.isOpen;
   }
 
   get hasRoom(): boolean {
