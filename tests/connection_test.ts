@@ -1,6 +1,7 @@
 /**
  * When a connection writes, one value at once and many together; whom it leaves
- * turns to; and how much of a refused peer it still reads.
+ * turns to; how much of a refused peer it still reads; and what is still done
+ * once it can't write.
  */
 import {
   assert,
@@ -12,6 +13,7 @@ import { setTimeout } from "node:timers";
 import { setImmediate } from "node:timers/promises";
 import { SEGMENT_BYTES } from "../internal/byte_writer.ts";
 import { Connection, type ConnectionEvents } from "../internal/connection.ts";
+import type { ConnectionLostError } from "../internal/errors.ts";
 import { FrameType } from "../internal/frame.ts";
 import { TransformChain } from "../internal/transforms.ts";
 
@@ -335,4 +337,78 @@ Deno.test("Connection reads 1 MiB of a stranger that was refused, and all of a p
   assertLess(stranger, 1.5 * 1024 * 1024);
   assertLess(1024 * 1024, stranger);
   assertEquals(await readAfterFinish(true), 4 * 1024 * 1024);
+});
+
+Deno.test("Connection that can't write any more still tells what has come", async () => {
+  const written = Promise.withResolvers<number>();
+  const came = Promise.withResolvers<number>();
+  const ended = Promise.withResolvers<ConnectionLostError>();
+  const told: (number | string)[] = [];
+  let reads = 0;
+  const connection = new Connection({
+    read: async (p) => {
+      if (reads++ > 0) return null;
+      await came.promise;
+      p.set([0, 0, 0, 1, 7, 0, 0, 0, 1, 8]);
+      return 10;
+    },
+    write: () => written.promise,
+    close: () => {},
+  }, {
+    limit: 1024,
+    events: {
+      ...DEAF,
+      onFrame: (type) => void told.push(type),
+      onBatch: () => void told.push("batch"),
+      onEnd: (error) => ended.resolve(error),
+    },
+  });
+  connection.start();
+  say(connection);
+  await turns();
+  written.reject(new Error("broken pipe"));
+  await turns();
+  assertEquals(connection.isOpen, false);
+  came.resolve(10);
+  const { code, reason } = await ended.promise;
+  assertEquals([code, reason], ["reset", "broken pipe"]);
+  assertEquals(told, [7, 8, "batch"]);
+});
+
+Deno.test("Connection writes what is before a frame that a transform can't make", async () => {
+  const written: number[] = [];
+  const ended = Promise.withResolvers<ConnectionLostError>();
+  const over = Promise.withResolvers<null>();
+  const connection = new Connection({
+    read: () => over.promise,
+    write: (bytes) => {
+      written.push(...bytes);
+      return Promise.resolve(bytes.length);
+    },
+    close: () => over.resolve(null),
+  }, {
+    limit: 1024,
+    events: { ...DEAF, onEnd: (error) => ended.resolve(error) },
+  });
+  let frames = 0;
+  connection.useTransforms(
+    new TransformChain([{
+      name: "third",
+      open: () => ({
+        encode: (bytes) => {
+          if (++frames === 3) throw new Error("no third");
+          return bytes;
+        },
+        decode: (bytes) => bytes,
+      }),
+    }], { role: "server", sessionId: new Uint8Array(32), maxBytes: 1024 }),
+    1024,
+  );
+  connection.start();
+  say(connection, 4);
+  const { code } = await ended.promise;
+  assertEquals(code, "transforms");
+  assertEquals(frames, 3);
+  const frame = [0, 0, 0, 2, FrameType.PING, 1];
+  assertEquals(written, [...frame, ...frame]);
 });
