@@ -84,6 +84,19 @@ class Context implements WorkContext {
   }
 }
 
+/**
+ * What the loop that calls handlers does.
+ *
+ * ```text
+ *             goOn()            so long that others need a turn
+ *   resting ─────────► calling ─────────────────────────────────► due
+ *      ▲                 │ ▲                                       │
+ *      └─────────────────┘ └───────────── their turn is over ──────┘
+ *       nothing more can be begun
+ * ```
+ */
+type Loop = "resting" | "calling" | "due";
+
 /** Runs handlers in this event loop. */
 export class WorkLoop implements Runner {
   readonly #handler: Handler<never, unknown>;
@@ -94,8 +107,7 @@ export class WorkLoop implements Runner {
   readonly #running = new Map<number, Context>();
   /** Whose handler is being called, and may itself end the connection. */
   #called: Context | null = null;
-  #isLooping = false;
-  #isScheduled = false;
+  #loop: Loop = "resting";
   readonly #turns = new Turns(MAX_STEPS);
 
   constructor(
@@ -110,7 +122,7 @@ export class WorkLoop implements Runner {
 
   get isIdle(): boolean {
     return this.#waiting.length === 0 && this.#running.size === 0 &&
-      !this.#isLooping;
+      this.#loop !== "calling";
   }
 
   push(item: WorkItem): void {
@@ -118,29 +130,15 @@ export class WorkLoop implements Runner {
   }
 
   run(): void {
-    if (this.#isLooping || this.#isScheduled) return;
+    if (this.#loop !== "resting") return;
     this.#turns.begin();
     this.goOn();
   }
 
   goOn(): void {
-    if (this.#isLooping || this.#isScheduled) return;
-    this.#isLooping = true;
-    while (
-      this.#waiting.length > 0 && this.#running.size < this.#concurrency &&
-      !this.#sink.isBusy()
-    ) {
-      this.#begin(this.#waiting.shift());
-      if (this.#turns.isDue() && this.#waiting.length > 0) {
-        this.#isScheduled = true;
-        this.#turns.next(() => {
-          this.#isScheduled = false;
-          this.run();
-        });
-        break;
-      }
-    }
-    this.#isLooping = false;
+    if (this.#loop !== "resting") return;
+    this.#loop = "calling";
+    this.#loop = this.#callAll();
     if (this.isIdle) this.#sink.onIdle();
   }
 
@@ -164,6 +162,24 @@ export class WorkLoop implements Runner {
 
   close(): void {
     this.#turns.hurry();
+  }
+
+  /** Begins what can be begun; returns what the loop does then. */
+  #callAll(): Loop {
+    while (
+      this.#waiting.length > 0 && this.#running.size < this.#concurrency &&
+      !this.#sink.isBusy()
+    ) {
+      this.#begin(this.#waiting.shift());
+      if (this.#turns.isDue() && this.#waiting.length > 0) {
+        this.#turns.next(() => {
+          this.#loop = "resting";
+          this.run();
+        });
+        return "due";
+      }
+    }
+    return "resting";
   }
 
   #begin(item: WorkItem): void {
