@@ -57,8 +57,6 @@ const STREAM_TICKS = 16;
 
 /** Values on their way out to the user. */
 export class Outlet<T, From = null> {
-  /** Bytes of payload of the values that weren't read. */
-  bytes = 0;
   readonly #source: OutletSource<From>;
   readonly #options: OutletOptions;
   readonly #unread = new SizedQueue<T, From>();
@@ -84,6 +82,11 @@ export class Outlet<T, From = null> {
   /** Values that weren't read. */
   get length(): number {
     return this.#unread.length;
+  }
+
+  /** Bytes of payload of the values that weren't read. */
+  get bytes(): number {
+    return this.#unread.bytes;
   }
 
   /** Whether a face was chosen. */
@@ -117,7 +120,6 @@ export class Outlet<T, From = null> {
       return;
     }
     this.#unread.push(value, bytes, from);
-    this.bytes += bytes;
     if (this.#pulled !== null && !this.#filling) {
       this.#filling = true;
       // Now, not at the pull: a wait for values is no time that anybody took.
@@ -140,7 +142,7 @@ export class Outlet<T, From = null> {
     if (this.#isOver) return;
     this.#state = "failed";
     this.#error = error;
-    this.#clear();
+    this.#unread.clear();
     for (;;) {
       const waiter = this.#waiters.shift();
       if (waiter === undefined) break;
@@ -162,7 +164,7 @@ export class Outlet<T, From = null> {
   close(): From[] {
     if (this.#isOver) return [];
     const unread = this.#unread.origins.map(({ from }) => from);
-    this.#clear();
+    this.#unread.clear();
     this.#state = "open";
     this.end();
     this.#turns.hurry();
@@ -219,8 +221,7 @@ export class Outlet<T, From = null> {
     if (this.#unread.length > 0) {
       if (this.#waiters.length === 0) {
         if (!this.#turns.isDue()) {
-          const { bytes, from } = this.#unread;
-          this.bytes -= bytes;
+          const { firstBytes: bytes, firstFrom: from } = this.#unread;
           const value = this.#unread.shift();
           this.#source.onRead(bytes, from);
           return Promise.resolve({ value, done: false });
@@ -240,8 +241,7 @@ export class Outlet<T, From = null> {
   /** The turn has come for which those wait who ask. */
   #handOut(): void {
     while (this.#unread.length > 0 && this.#waiters.length > 0) {
-      const { bytes, from } = this.#unread;
-      this.bytes -= bytes;
+      const { firstBytes: bytes, firstFrom: from } = this.#unread;
       this.#hand(this.#unread.shift(), bytes, from);
     }
     if (this.#state === "ending" && this.#unread.length === 0) {
@@ -294,8 +294,7 @@ export class Outlet<T, From = null> {
       count < this.#burst && this.#unread.length > 0 &&
       (count === 0 || this.bytes > enough)
     ) {
-      const { bytes, from } = this.#unread;
-      this.bytes -= bytes;
+      const { firstBytes: bytes, firstFrom: from } = this.#unread;
       controller.enqueue(this.#unread.shift());
       count++;
       // Last: whoever is told may end the stream, or let it fail.
@@ -328,7 +327,7 @@ export class Outlet<T, From = null> {
     if (this.#isOver) return;
     this.#state = "ended";
     const unread = this.#unread.origins;
-    this.#clear();
+    this.#unread.clear();
     for (;;) {
       const waiter = this.#waiters.shift();
       if (waiter === undefined) break;
@@ -338,11 +337,6 @@ export class Outlet<T, From = null> {
     this.#pulled = null;
     this.#turns.hurry();
     this.#source.onCancel(reason, unread);
-  }
-
-  #clear(): void {
-    this.#unread.clear();
-    this.bytes = 0;
   }
 }
 

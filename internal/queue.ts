@@ -77,19 +77,25 @@ export class SizedQueue<T, From> {
   #froms: (From | undefined)[] = new Array(16).fill(undefined);
   #head = 0;
   #length = 0;
+  #bytes = 0;
 
   /** How many values wait. */
   get length(): number {
     return this.#length;
   }
 
-  /** The first value's size. There must be one. */
+  /** The sizes of all of them, in all. */
   get bytes(): number {
+    return this.#bytes;
+  }
+
+  /** The first value's size. There must be one. */
+  get firstBytes(): number {
     return this.#sizes[this.#head]!;
   }
 
   /** Where the first value came from. There must be one. */
-  get from(): From {
+  get firstFrom(): From {
     return this.#froms[this.#head] as From;
   }
 
@@ -110,6 +116,7 @@ export class SizedQueue<T, From> {
     this.#sizes[at] = bytes;
     this.#froms[at] = from;
     this.#length++;
+    this.#bytes += bytes;
   }
 
   /** Takes the first value. There must be one. */
@@ -118,6 +125,7 @@ export class SizedQueue<T, From> {
     const value = this.#values[head] as T;
     this.#values[head] = undefined;
     this.#froms[head] = undefined;
+    this.#bytes -= this.#sizes[head]!;
     this.#head = (head + 1) & (this.#values.length - 1);
     this.#length--;
     return value;
@@ -128,7 +136,7 @@ export class SizedQueue<T, From> {
     this.#values = new Array(16).fill(undefined);
     this.#sizes = new Array(16).fill(0);
     this.#froms = new Array(16).fill(undefined);
-    this.#head = this.#length = 0;
+    this.#head = this.#length = this.#bytes = 0;
   }
 
   #grow(): void {

@@ -73,22 +73,21 @@ export class ReorderWindow implements ResultWindow {
 
 /** As they came. */
 export class ArrivalWindow implements ResultWindow {
-  bytes = 0;
   readonly #results = new SizedQueue<unknown, null>();
+
+  get bytes(): number {
+    return this.#results.bytes;
+  }
 
   put(_index: number, value: unknown, bytes: number): void {
     this.#results.push(value, bytes, null);
-    this.bytes += bytes;
   }
 
   take(): unknown {
-    if (this.#results.length === 0) return EMPTY;
-    this.bytes -= this.#results.bytes;
-    return this.#results.shift();
+    return this.#results.length === 0 ? EMPTY : this.#results.shift();
   }
 
   clear(): void {
     this.#results.clear();
-    this.bytes = 0;
   }
 }
