@@ -412,3 +412,42 @@ Deno.test("Connection writes what is before a frame that a transform can't make"
   const frame = [0, 0, 0, 2, FrameType.PING, 1];
   assertEquals(written, [...frame, ...frame]);
 });
+
+Deno.test("Connection: a transform may keep what it is handed, and take its buffer away", async () => {
+  const frames = [0, 0, 0, 1, 7, 0, 0, 0, 1, 8];
+  const over = Promise.withResolvers<null>();
+  const written: number[] = [], told: number[] = [];
+  let reads = 0;
+  const connection = new Connection({
+    read: (p) => {
+      if (reads++ > 0) return over.promise;
+      p.set(frames);
+      return Promise.resolve(frames.length);
+    },
+    write: (bytes) => {
+      written.push(...bytes);
+      return Promise.resolve(bytes.length);
+    },
+    close: () => over.resolve(null),
+  }, {
+    limit: 1024,
+    events: { ...DEAF, onFrame: (type) => void told.push(type) },
+  });
+  const take = (bytes: Uint8Array) =>
+    new Uint8Array((bytes.buffer as ArrayBuffer).transfer())
+      .subarray(bytes.byteOffset);
+  connection.useTransforms(
+    new TransformChain([{
+      name: "take",
+      open: () => ({ encode: take, decode: take }),
+    }], { role: "server", sessionId: new Uint8Array(32), maxBytes: 1024 }),
+    1024,
+  );
+  connection.start();
+  say(connection, 2);
+  await turns();
+  assertEquals(told, [7, 8]);
+  const frame = [0, 0, 0, 2, FrameType.PING, 1];
+  assertEquals(written, [...frame, ...frame]);
+  connection.end();
+});
