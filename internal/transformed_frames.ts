@@ -74,11 +74,12 @@ export class TransformedFrames {
 
   async #encode(plain: Uint8Array): Promise<Uint8Array> {
     const { limit } = this.#options;
+    const { length } = plain; // none is left where its buffer is taken away
     const body = await this.#chain.encode(plain);
     if (body.length === 0) throw nothingLeft("send");
     if (body.length <= limit) return body;
     throw new TransformError(
-      `Cannot send frame: transforms made ${body.length} bytes of ${plain.length}, limit is ${limit}`,
+      `Cannot send frame: transforms made ${body.length} bytes of ${length}, limit is ${limit}`,
     );
   }
 
