@@ -200,12 +200,16 @@ export class Dashboard {
     const count = settled + failed;
     const rate = (count - this.#last.count) * 1000 / (now - this.#last.at);
     this.#last = { at: now, count };
-    const sample = { at: Date.now(), rate, pending, inFlight, latencyMs: null };
+    const sample: DashboardSample = {
+      at: Date.now(),
+      rate,
+      latencyMs: null,
+      pending,
+      inFlight,
+    };
     this.#samples.push(sample);
     if (this.#samples.length > MAX_SAMPLES) this.#samples.shift();
-    Object.assign(sample, {
-      latencyMs: latency(this.#samples.slice(-LATENCY_SAMPLES)),
-    });
+    sample.latencyMs = latency(this.#samples.slice(-LATENCY_SAMPLES));
     this.#broadcast();
   }
 
