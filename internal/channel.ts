@@ -52,7 +52,7 @@ type OutletState = "open" | "ending" | "ended" | "failed";
 const BURST_BYTES = 64 * 1024;
 /** Values that are read, or written, before the clock is looked at. */
 const MAX_READS = 64, MAX_WRITES = 64;
-/** In so many microtasks a stream comes to what waits in it: twice what it takes. */
+/** Within half as many microtasks a stream hands on what waits in it. */
 const STREAM_TICKS = 16;
 
 /** Values on their way out to the user. */
@@ -122,7 +122,7 @@ export class Outlet<T, From = null> {
     this.#unread.push(value, bytes, from);
     if (this.#pulled !== null && !this.#filling) {
       this.#filling = true;
-      // Now, not at the pull: a wait for values is no time that anybody took.
+      // Now, not at the pull: while the reader waited, it kept nobody waiting.
       this.#turns.begin();
       queueMicrotask(() => this.#refill());
     }

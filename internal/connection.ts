@@ -76,11 +76,14 @@ export interface ConnectionEvents {
 const LINGER_MS = 1000;
 /** A timer that comes so much later tells that this end stood still, in ms. */
 const LATE_MS = 100;
-/** How much of a stranger it reads meanwhile, and drops, in bytes. */
+/** How much it reads then, and drops, if there was no handshake, in bytes. */
 const LINGER_BYTES = 1024 * 1024;
-/** So many values are written at once: the peer has something to do meanwhile. */
+/**
+ * With so many values a write begins at once: the peer is to have something to
+ * do while this end makes the next.
+ */
 const FULL_VALUES = 1024;
-/** So many values in a write are serial traffic, not load. */
+/** A write of so many values at most is serial traffic, not load. */
 const SERIAL_VALUES = 2;
 
 const EMPTY = new Uint8Array(0);
@@ -165,11 +168,11 @@ export class Connection {
   #isLarge = false;
   /** Values since the last write. */
   #values = 0;
-  /** Something came up since the flush, perhaps only due at the next one. */
+  /** Whether there must be another write behind the one that is under way. */
   #due = false;
   /** Whether the peer has done its handshake. */
   #isKnown = false;
-  /** Bytes read since. */
+  /** Bytes that were read, and dropped, since this end began to finish. */
   #dropped = 0;
   #reading: Promise<void> | null = null;
   #writing: Promise<void> | null = null;
@@ -220,7 +223,10 @@ export class Connection {
     return this.#life === "open" || this.#life === "broken";
   }
 
-  /** Whether so much output waits for the peer that no more should be made. */
+  /**
+   * Whether so much output waits for the peer that no more should be made. Who
+   * is told so hears `onDrain` later.
+   */
   get busy(): boolean {
     const { out } = this;
     if (out.length + out.segmentBytes < HIGH_WATER_BYTES) return false;
@@ -240,7 +246,7 @@ export class Connection {
       : { what: "a frame was begun and not finished", ms: partialMs };
   }
 
-  /** This end stood still for so long, in ms: what waits has that much more. */
+  /** This end stood still for so long, in ms: the peer gets that much more. */
   excuse(ms: number): void {
     if (this.writingSince > 0) this.writingSince += ms;
     if (this.partialSince > 0) this.partialSince += ms;

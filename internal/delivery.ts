@@ -675,7 +675,8 @@ export class Delivery {
     const mayAsk = (worker: Worker): boolean =>
       hasAnyRoom(worker) && !this.#unasked.has(worker);
     this.#releaseChosen();
-    // Most items are others': to know that takes no look at all workers.
+    // By item: most are those of workers that are full, and then these few need
+    // asking alone.
     const free = byItem ? this.#workers.filter(mayAsk) : null;
     const few = free !== null && free.length <= MAX_FEW ? free : null;
     let full = 0, isReserved = false;
@@ -777,7 +778,8 @@ export class Delivery {
       }
       if (!this.#dispatch(entry)) {
         idle++;
-        // Of a thousand map()s, one asks for all. Nobody takes more than calls.
+        // Who has room for a call has room for anything: where there was none,
+        // of a thousand map()s the others needn't ask.
         isFull ||= !this.#byItem && this.#isReady(entry);
         continue;
       }

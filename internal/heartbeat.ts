@@ -67,8 +67,8 @@ export class Heartbeat {
     }
     const { intervalMs, timeoutMs, dropMs } = this.#options;
     const interval = intervalMs * this.#jitter;
-    // Past the interval only who was asked is silent: if this end's own loop
-    // stood still, it must ask first.
+    // Past the interval, silence counts from the first ping on: if this end's
+    // own loop stood still, nobody was asked.
     const silence = Math.min(
       now - heardAt,
       interval + Math.max(0, now - this.#askedAt),

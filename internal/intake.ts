@@ -72,9 +72,9 @@ export class Intake<Item> {
   #concurrency = 1;
   #takesPayloads = false;
   #isOpen = false;
-  /** Whether the reader has come to the end. */
+  /** Whether all that came before END is read. */
   #isAtEnd = false;
-  /** Whether it ends before that. */
+  /** Whether reading has ended before that, and the rest goes back. */
   #isLeaving = false;
   #hasEnd = false;
   #nextDelivery = 0;
@@ -235,10 +235,12 @@ export class Intake<Item> {
     if (!isRead) this.#done();
   }
 
-  /** CANCEL came: an item isn't needed any more. */
+  /**
+   * CANCEL came: an item isn't needed any more. A reader has it, or will: to
+   * take it back would leave a hole in what it reads.
+   */
   cancel(delivery: number): void {
-    if (this.#runner !== null) this.#runner.cancel(delivery);
-    // A reader has it, or will: taking it back would be a hole in what it reads.
+    this.#runner?.cancel(delivery);
   }
 
   /** An item was answered. */

@@ -218,8 +218,8 @@ class Slot {
   #stop(): void {
     clearTimeout(this.#timer);
     const port = this.#port, worker = this.#worker;
-    // Forgotten first: what it has still said, and its exit, are told at once,
-    // and are no further crashes.
+    // Forgotten first: to close them tells of the thread's exit, and of what it
+    // said last, and neither is another crash.
     this.#port = this.#worker = null;
     port?.close();
     worker?.terminate();
@@ -245,8 +245,8 @@ class Slot {
     const { concurrency, url } = this.#setup;
     const begun = new Int32Array(this.#begun)[0]!;
     const progress = this.#setup.progress();
-    // So many that at least one of them was finished; or it crashes at items,
-    // and they become poison one after the other.
+    // It has begun more than it runs at once, so it has finished some. Or items
+    // were settled since the last crash: those that it crashes at become poison.
     const isOfUse = begun > concurrency ||
       begun > 0 && progress !== this.#progress;
     this.#progress = progress;

@@ -39,9 +39,9 @@ export interface MapHost {
 type Source = Iterable<unknown> | AsyncIterable<unknown>;
 type Result = IteratorResult<unknown, undefined>;
 
-/** In place of the result of an item that failed, and was told: passed over. */
+/** Stands for an item whose failure was told to `onFailure`: passed over. */
 const SKIP = Symbol("skip");
-/** In place of one that failed: the iterator throws when it gets here. */
+/** Stands for an item that failed: the iterator throws when it gets here. */
 class Thrown {
   readonly error: unknown;
   constructor(error: unknown) {
@@ -338,7 +338,7 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
     while (this.#waiters.length > 0) {
       const value = this.#shift();
       if (value === EMPTY) break;
-      // Now, not at next(): a wait for results is no time that anybody took.
+      // Now, not at next(): while the reader waited, it kept nobody waiting.
       this.#readTurns.begin();
       this.#waiters.shift()!.resolve({ value, done: false });
       // Last: what may go now may fail at once, and then it is here again.

@@ -7,10 +7,10 @@
 
 import { SizedQueue } from "./queue.ts";
 
-/** There is no value: it isn't here yet. */
+/** What is there where a result isn't here yet. */
 export const EMPTY: unique symbol = Symbol("empty");
 
-/** Slots that there are once there is more than one. */
+/** From one slot it grows to so many. */
 const MIN_SLOTS = 16;
 
 /** Results, each with its size in bytes. */

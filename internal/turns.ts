@@ -70,8 +70,8 @@ export class Turns {
     this.#lookedAt = now;
     if (now <= this.#until) return false;
     if (this.#mark?.isPast === false) return true;
-    // Perhaps whoever takes the steps waits for something between them. Where
-    // the next slice has no turn, it is known that they don't.
+    // Perhaps the steps were far apart, and there were turns between them. If
+    // this mark isn't past when the next slice ends, there were none.
     this.#beginMarked();
     return false;
   }

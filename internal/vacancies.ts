@@ -7,7 +7,7 @@
 
 /** So few workers are all asked, which costs less than to know whom to ask. */
 const MANY_WORKERS = 64;
-/** Of so many that may have got room, it isn't told who they are. */
+/** Where more may have got room, it isn't kept who they are: any may have. */
 export const MAX_FEW = 16;
 
 /** Who may have room for an item, by its like. */

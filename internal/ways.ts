@@ -95,7 +95,8 @@ export class ChannelWay implements Way {
   get isUnread(): boolean {
     const { outlet, isMute } = this.#options;
     if (outlet === null || outlet.length === 0) return false;
-    // Values take no places: whoever may send none settles nothing, and is full.
+    // Values take no places; but a worker that may send none before others are
+    // read settles no items either.
     return (this.queue.length > 0 || this.#room !== null) &&
       (!this.#isFree || isMute());
   }
@@ -195,7 +196,7 @@ export class ChannelWay implements Way {
     this.#written(entry);
   }
 
-  /** A result was read: its place is free, and worth a look with many others. */
+  /** A result was read: its place is free. Dispatch waits until many are. */
   resultRead(): void {
     this.#places--;
     if (!this.#starved) return;

@@ -96,7 +96,8 @@ const VALUE_WINDOW_BYTES = 1024 * 1024;
 const SAMPLE_MS = 1000;
 
 /**
- * What a worker takes. It stays what it was when the connection ends.
+ * Whether a worker takes items. The end of its connection changes nothing: who
+ * was leaving isn't blamed then.
  *
  * ```text
  *         CREDIT             LEAVE, or GOODBYE(normal)
@@ -335,7 +336,7 @@ export class WorkerLink implements Worker {
       frames.restore(this.#outLength, this.#outSegments);
       return false;
     }
-    // A copy counts as the first does, which is taken off by the same number.
+    // The same for every copy: InFlight takes off what it has added.
     if (!entry.isHeld) entry.bytes = bytes;
     entry.hold(this, inFlight.next);
     inFlight.add(entry);
