@@ -111,28 +111,40 @@ interface SlotEvents {
   onError(error: Error): void;
 }
 
+/** A thread that runs. */
+interface Thread {
+  readonly worker: Worker;
+  readonly port: MessagePort;
+  /** In it, how many items it has begun. */
+  readonly begun: SharedArrayBuffer;
+  /** How the server knows it; null: it isn't ready. */
+  instance: string | null;
+}
+
 /**
- * A place for one thread after another.
+ * How far a slot is. While it is open, a thread that crashes is followed by
+ * another, a little later.
  *
  * ```text
- *   RUNNING ──crash──► WAITING ──► RUNNING
- *      └──────────────────┴─────► ENDED
+ *          leave(), and its thread is ready
+ *   open ──────────────────────────────────► leaving
+ *    │ end(), leave(), it can't be used         │ done, or a crash
+ *    └──────────────────► ended ◄───────────────┘
  * ```
  */
+type Stage = "open" | "leaving" | "ended";
+
+/** A place for one thread after another. */
 class Slot {
   readonly #setup: LocalPoolSetup;
   readonly #events: SlotEvents;
   readonly #backoff = new Backoff(MIN_DELAY_MS, MAX_DELAY_MS, () => 1);
-  #worker: Worker | null = null;
-  #port: MessagePort | null = null;
-  #begun = new SharedArrayBuffer(4);
+  #stage: Stage = "open";
+  /** Null: none runs now. */
+  #thread: Thread | null = null;
   #timer: ReturnType<typeof setTimeout> | undefined;
   /** As it was at the last crash. */
   #progress = -1;
-  /** How the server knows the thread; null: it isn't ready. */
-  #instance: string | null = null;
-  #isLeaving = false;
-  #isEnded = false;
 
   constructor(setup: LocalPoolSetup, events: SlotEvents) {
     this.#setup = setup;
@@ -146,7 +158,7 @@ class Slot {
   async start(): Promise<void> {
     // Not before it is needed: it takes long to load.
     const threads = await import("node:worker_threads");
-    if (this.#isEnded) return;
+    if (this.#stage === "ended") return;
     const {
       count: _count,
       progress: _progress,
@@ -157,8 +169,7 @@ class Slot {
     const { connect } = setup;
     const name = this.#name;
     const { port1, port2 } = new MessageChannel();
-    this.#begun = new SharedArrayBuffer(4);
-    this.#instance = null;
+    const begun = new SharedArrayBuffer(4);
     let worker: Worker;
     try {
       worker = new threads.Worker(BOOTSTRAP, {
@@ -168,7 +179,7 @@ class Slot {
         workerData: {
           ...setup,
           connect: { ...connect, name },
-          begun: this.#begun,
+          begun,
           port: port2,
         } satisfies LocalSetup,
         // deno-lint-ignore no-explicit-any
@@ -181,15 +192,15 @@ class Slot {
       this.#fail(error as Error);
       return;
     }
-    this.#port = port1;
-    this.#worker = worker;
+    const thread: Thread = { worker, port: port1, begun, instance: null };
+    this.#thread = thread;
     port1.onmessage = ({ data }: MessageEvent<FromLocal>) => {
-      if (this.#worker === worker) this.#on(data);
+      if (this.#thread === thread) this.#on(thread, data);
     };
-    worker.on("error", (error: Error) => this.#crashed(worker, error));
+    worker.on("error", (error: Error) => this.#crashed(thread, error));
     worker.on("exit", (code: number) =>
       this.#crashed(
-        worker,
+        thread,
         new Error(
           `the handler ended its thread: Deno.exit() or the like, exit code ${code}`,
         ),
@@ -197,53 +208,54 @@ class Slot {
   }
 
   leave(): void {
-    if (this.#isEnded) return;
-    this.#isLeaving = true;
-    if (this.#worker === null || this.#instance === null) this.end();
-    else this.#port!.postMessage("leave" satisfies ToLocal);
+    if (this.#stage === "ended") return;
+    const thread = this.#thread;
+    if (thread === null || thread.instance === null) return this.end();
+    this.#stage = "leaving";
+    thread.port.postMessage("leave" satisfies ToLocal);
   }
 
   dropped(instance: string, error: Error): void {
-    if (this.#worker === null || this.#instance !== instance) return;
-    this.#crashed(this.#worker, error);
+    const thread = this.#thread;
+    if (thread?.instance === instance) this.#crashed(thread, error);
   }
 
   end(): void {
-    if (this.#isEnded) return;
-    this.#isEnded = true;
+    if (this.#stage === "ended") return;
+    this.#stage = "ended";
     this.#stop();
     this.#events.onEnd();
   }
 
   #stop(): void {
     clearTimeout(this.#timer);
-    const port = this.#port, worker = this.#worker;
+    const thread = this.#thread;
     // Forgotten first: to close them tells of the thread's exit, and of what it
     // said last, and neither is another crash.
-    this.#port = this.#worker = null;
-    port?.close();
-    worker?.terminate();
+    this.#thread = null;
+    thread?.port.close();
+    thread?.worker.terminate();
   }
 
-  #on(told: FromLocal): void {
+  #on(thread: Thread, told: FromLocal): void {
     switch (told.type) {
       case "ready":
-        this.#instance = told.instance;
+        thread.instance = told.instance;
         return;
       case "done":
         return this.end();
       case "unusable":
         return this.#fail(fromThrown(told.error));
       case "crash":
-        return this.#crashed(this.#worker!, fromThrown(told.error));
+        return this.#crashed(thread, fromThrown(told.error));
     }
   }
 
-  #crashed(worker: Worker, error: Error): void {
-    if (this.#worker !== worker) return;
+  #crashed(thread: Thread, error: Error): void {
+    if (this.#thread !== thread) return;
     this.#stop();
     const { concurrency, url } = this.#setup;
-    const begun = new Int32Array(this.#begun)[0]!;
+    const begun = new Int32Array(thread.begun)[0]!;
     const progress = this.#setup.progress();
     // It has begun more than it runs at once, so it has finished some. Or items
     // were settled since the last crash: those that it crashes at become poison.
@@ -251,8 +263,8 @@ class Slot {
       begun > 0 && progress !== this.#progress;
     this.#progress = progress;
     if (isOfUse) this.#backoff.reset();
-    if (this.#isLeaving) return this.end();
-    if (this.#instance === null) {
+    if (this.#stage === "leaving") return this.end();
+    if (thread.instance === null) {
       this.#fail(notLoaded(url, error.message, { cause: error }));
     } else if (this.#backoff.attempts >= MAX_CRASHES) {
       this.#fail(
