@@ -375,6 +375,41 @@ Deno.test("Connection that can't write any more still tells what has come", asyn
   assertEquals(told, [7, 8, "batch"]);
 });
 
+Deno.test("Connection that can't write any more waits for no room in its output", async () => {
+  const written = Promise.withResolvers<number>();
+  const ended = Promise.withResolvers<ConnectionLostError>();
+  const told: number[] = [];
+  let reads = 0;
+  const connection = new Connection({
+    read: (p) => {
+      if (reads++ > 0) return Promise.resolve(null);
+      p.set([0, 0, 0, 1, 7, 0, 0, 0, 1, 8]);
+      return Promise.resolve(10);
+    },
+    write: () => written.promise,
+    close: () => {},
+  }, {
+    limit: 1024,
+    events: {
+      ...DEAF,
+      onFrame: (type) => {
+        told.push(type);
+        connection.holdUntilRoom();
+      },
+      onEnd: (error) => ended.resolve(error),
+    },
+  });
+  say(connection);
+  await turns();
+  say(connection, 11_000);
+  connection.start();
+  await turns();
+  assertEquals([told, connection.busy], [[7], true]);
+  written.reject(new Error("broken pipe"));
+  await ended.promise;
+  assertEquals(told, [7, 8]);
+});
+
 Deno.test("Connection writes what is before a frame that a transform can't make", async () => {
   const written: number[] = [];
   const ended = Promise.withResolvers<ConnectionLostError>();
