@@ -984,9 +984,8 @@ export class Server<Item = unknown, Result = unknown>
   }
 
   /**
-   * The first credit of a connection waits where much is unread: each has its
-   * own, and what it sent stays when it is gone. A peer that came again and again
-   * would fill the memory.
+   * The first credit of a connection waits, too, where much is unread: else a
+   * peer could use it up and come again, without end, and fill the memory.
    */
   #grantValues(): void {
     const { bytes, length } = this.#outlet;

@@ -161,8 +161,8 @@ export class Delivery {
   /** Items that wait for their time to be tried again. */
   readonly #held = new Set<Item>();
   /**
-   * Workers that had room when a strategy that chooses by the item had been
-   * asked about every item to be dispatched again: none of those is theirs.
+   * Workers with room for which a strategy that chooses by the item, asked about
+   * every item to be dispatched again, had none.
    */
   readonly #unasked = new Set<Worker>();
   readonly #deaths = new Deaths();
@@ -694,8 +694,8 @@ export class Delivery {
       if (entry.blames !== null && !isReserved) {
         isReserved = this.#reserve(entry);
       }
-      // What doesn't fit for one item doesn't fit for the next of its like,
-      // unless it is one worker's alone: then, where nobody has any room for it.
+      // Where any worker will do, no room for one item is none for the next of
+      // its like. Where each has its own, only once nobody has any room at all.
       if (!byItem) full |= 1 << likeOf(entry);
       else if (!free!.some(mayAsk)) full |= UNBLAMED;
     }

@@ -11,8 +11,8 @@ import { afterTurn } from "./timer.ts";
 
 /** So many bytes may be read in a turn. */
 const BYTES_A_TURN = 1024 * 1024;
-/** As many as what takes a millisecond counts for: such a turn is of 1 ms. */
-const BYTES_A_MS = BYTES_A_TURN;
+/** Or something that takes so long, in ms. */
+const TURN_MS = 1;
 /**
  * After so many turns it waits for a timer, if there are others. An event loop
  * that always has something to do looks at other sockets rarely (with tokio,
@@ -52,7 +52,7 @@ export class ReadBudget {
    * no turn meanwhile, however few its bytes are.
    */
   spendTime(ms: number): void {
-    this.#spent += ms * BYTES_A_MS;
+    this.#spent += ms / TURN_MS * BYTES_A_TURN;
   }
 
   /** Whether others are to have a turn. */
