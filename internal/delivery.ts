@@ -8,7 +8,7 @@
 
 import { placesFor, shareOf } from "./credit.ts";
 import { Deaths } from "./deaths.ts";
-import type { Strategy, WorkerInfo } from "./dispatcher.ts";
+import type { Strategy } from "./dispatcher.ts";
 import {
   type Blame,
   Entry,
@@ -18,43 +18,26 @@ import {
   WAITING,
   type Way as WayOf,
 } from "./in_flight.ts";
-import { ItemKind, Mode } from "./frame.ts";
+import { ItemKind } from "./frame.ts";
 import { ItemFailure, PoisonItemError } from "./errors.ts";
+import { likeOf, LIKES, type Placeable, Placement } from "./placement.ts";
 import type { Queue } from "./queue.ts";
-import { Reservation } from "./reservation.ts";
 import { ReturnedItems } from "./returned_items.ts";
 import type { ItemSchema } from "./schema.ts";
 import { toError } from "./thrown.ts";
-import { MAX_FEW, Vacancies } from "./vacancies.ts";
 
 /** The server's end of one worker, as far as delivery is concerned. */
-export interface Worker {
-  /** Unique on the server. */
-  readonly id: number;
-  /** What others may know of it. */
-  readonly info: WorkerInfo;
+export interface Worker extends Placeable {
   /** What it holds. */
   readonly inFlight: InFlight<Worker>;
-  /** `Mode`. */
-  readonly mode: number;
   /** The items that it executes at once. */
   readonly concurrency: number;
   /** The process, by its instance id. */
   readonly instance: string;
-  /** Whether it may be given items at all. */
-  readonly isOpen: boolean;
-  /** Whether it has come so lately that it will surely ask for items. */
-  readonly isExpected: boolean;
   /** Whether nothing was heard of it for too long. */
   readonly isSuspect: boolean;
-  /** Whether it has room for one more item. */
-  readonly hasRoom: boolean;
   /** Whether it had room for another after the last item that it was sent. */
   readonly hasMore: boolean;
-  /** Whether it holds a blamed item, and must get nothing else. */
-  isAlone: boolean;
-  /** Whether it gets nothing new, so that it is soon empty for a blamed item. */
-  isReserved: boolean;
   /**
    * Sends it an item; false if the item's bytes don't fit just now.
    *
@@ -148,8 +131,8 @@ export class Delivery {
   /** Whether the worker of the last dispatch had room for another then. */
   hasMore = false;
   readonly #options: DeliveryOptions;
-  /** Whether each item has a worker of its own. */
-  readonly #byItem: boolean;
+  /** Which worker gets an item, and who has room. */
+  readonly #placement: Placement<Worker>;
   readonly #schema: ItemSchema<Item> | null;
   readonly #tracer: ItemTracer | null;
   readonly #workers: Worker[] = [];
@@ -160,42 +143,19 @@ export class Delivery {
   readonly #passed: Item[] = [];
   /** Items that wait for their time to be tried again. */
   readonly #held = new Set<Item>();
-  /**
-   * Workers with room for which a strategy that chooses by the item, asked about
-   * every item to be dispatched again, had none.
-   */
-  readonly #unasked = new Set<Worker>();
   readonly #deaths = new Deaths();
   #nextId = 0;
   #turn = 0;
-  /**
-   * What the item that is being dispatched asks of a worker: one that has no
-   * room for it has none for its like. Not the item itself: to store a pointer to
-   * something new costs more than all else that is stored for it.
-   */
-  #like = 0;
-  /** Who may have room, unless a strategy chooses by the item. */
-  readonly #vacancies = new Vacancies<Worker>(LIKES);
-  /** Those that may take calls, since the last pump(); null: not known. */
-  #callable: Worker[] | null = null;
-  /** Had room when it was last asked: the first to be asked again. */
-  #roomy: Worker | null = null;
   /** The way whose item was the last that didn't have to wait: it is woken last. */
   #ahead: Way | null = null;
   /** Had items that wait when a way last asked: the first to be looked at. */
   #contender: Way | null = null;
-  /** The worker that is to be empty for a blamed item that any may get. */
-  readonly #reservation = new Reservation<Worker>();
-  /** Workers that are to be empty, each for blamed items that are its own. */
-  readonly #chosen = new Set<Worker>();
   #busy = false;
   #again = false;
   #isPumpDue = false;
-  readonly #fits = (worker: Worker): boolean => fits(worker, this.#like);
-
   constructor(options: DeliveryOptions) {
     this.#options = options;
-    this.#byItem = options.strategy.byItem ?? false;
+    this.#placement = new Placement(options.strategy, this.#workers);
     this.#schema = options.schema;
     this.#tracer = options.tracer;
   }
@@ -249,11 +209,8 @@ export class Delivery {
   /** Adds a worker. The blame of its process's lost connection is taken back. */
   addWorker(worker: Worker): void {
     this.#workers.push(worker);
-    this.#unasked.clear();
-    this.#vacancies.reset(this.#workers.length);
-    this.#callable = null;
+    this.#placement.joined();
     this.places = placesFor(this.#workers.length);
-    this.#options.strategy.refresh?.();
     const { instance } = worker;
     this.#returned.change(
       this.#deaths.of(instance) as readonly Item[],
@@ -331,13 +288,8 @@ export class Delivery {
 
   /** Whether an item of this way would be dispatched at once. */
   hasRoom(way: Way): boolean {
-    if (way.queue.length > 0 || !way.hasPlace()) return false;
-    const like = way.kind === ItemKind.CALL ? CALL : 0;
-    if (this.#roomy !== null && fits(this.#roomy, like)) return true;
-    const workers = this.#vacancies.of(like) ?? this.#workers;
-    this.#roomy = workers.find((worker) => fits(worker, like)) ?? null;
-    if (this.#roomy === null) this.#nobodyHasRoom(like);
-    return this.#roomy !== null;
+    return way.queue.length === 0 && way.hasPlace() &&
+      this.#placement.hasRoomFor(way);
   }
 
   /**
@@ -367,9 +319,7 @@ export class Delivery {
    * anybody may.
    */
   pump(roomy?: Worker | null): void {
-    if (roomy === undefined) this.#vacancies.reset(this.#workers.length);
-    else if (roomy !== null) this.#vacancies.add(roomy);
-    if (roomy !== null) this.#callable = null;
+    if (roomy !== null) this.#placement.changed(roomy);
     if (this.#busy) {
       this.#again = true;
       return;
@@ -377,9 +327,9 @@ export class Delivery {
     this.#busy = true;
     do {
       this.#again = false;
-      this.#options.strategy.refresh?.();
+      this.#placement.refresh();
       if (!this.#returned.isEmpty) this.#pumpReturned();
-      else this.#releaseAll();
+      else this.#placement.releaseAll();
       this.#pumpWays();
     } while (this.#again);
     this.#busy = false;
@@ -393,7 +343,7 @@ export class Delivery {
 
   /** Who takes which item may be another now: at the next pump() all are asked for. */
   forgetAsked(): void {
-    this.#unasked.clear();
+    this.#placement.forgetAsked();
   }
 
   /**
@@ -404,13 +354,7 @@ export class Delivery {
    */
   check(now: number): void {
     this.#deaths.tidy();
-    if (this.#unasked.size > 0) {
-      // An item may be another worker's by now, without anybody having told.
-      this.#unasked.clear();
-      this.pump();
-    }
-    // A strategy that chooses by the item has chosen for good.
-    if (!this.#byItem && this.#reservation.look(now)) this.pump();
+    if (this.#placement.look(now)) this.pump();
   }
 
   /** A worker settled an item with a result. */
@@ -479,10 +423,7 @@ export class Delivery {
     if (i < 0) return;
     this.#workers.splice(i, 1);
     this.places = placesFor(this.#workers.length);
-    if (this.#roomy === worker) this.#roomy = null;
-    this.#callable = null;
-    this.#vacancies.remove(worker, this.#workers.length);
-    this.#options.strategy.refresh?.();
+    this.#placement.left(worker);
     const blamed = death === null
       ? []
       : worker.inFlight.oldest(worker.concurrency).filter((e) =>
@@ -526,7 +467,7 @@ export class Delivery {
 
   /** A suspect is heard again: what nobody else took stays with it. */
   trust(worker: Worker): void {
-    this.#unasked.clear();
+    this.#placement.forgetAsked();
     let count = 0;
     for (const [, entry] of worker.inFlight.entries()) {
       if (entry.state === WAITING && entry.isAt(worker)) {
@@ -549,7 +490,7 @@ export class Delivery {
    */
   hold(worker: Worker, entry: Item): boolean {
     worker.isAlone = false;
-    this.#vacancies.add(worker);
+    this.#placement.gotRoom(worker);
     entry.release(worker);
     if (entry.state !== IN_FLIGHT || isTrusted(entry)) return false;
     entry.state = WAITING;
@@ -562,7 +503,7 @@ export class Delivery {
 
   /** Items that waited apart go back to the queue. */
   requeue(entries: readonly Item[]): void {
-    this.#unasked.clear();
+    this.#placement.forgetAsked();
     this.#returned.add(
       entries.filter((e) => this.#held.delete(e) && e.state === WAITING),
     );
@@ -599,7 +540,7 @@ export class Delivery {
     this.progress++;
     // Whoever is alone holds one item; its blame may have been taken back.
     worker.isAlone = false;
-    this.#vacancies.add(worker);
+    this.#placement.gotRoom(worker);
     entry.release(worker);
     if (entry.state === SETTLED) {
       // An error is how a cancelled item is answered.
@@ -656,7 +597,7 @@ export class Delivery {
   }
 
   #return(worker: Worker, entries: Item[], cause: RedeliveryCause): void {
-    this.#unasked.clear();
+    this.#placement.forgetAsked();
     if (entries.length === 0) return;
     for (const entry of entries) {
       entry.state = WAITING;
@@ -669,91 +610,21 @@ export class Delivery {
   }
 
   #pumpReturned(): void {
-    const passed = this.#passed;
-    const { worker: reserved } = this.#reservation;
-    const byItem = this.#byItem;
-    const mayAsk = (worker: Worker): boolean =>
-      hasAnyRoom(worker) && !this.#unasked.has(worker);
-    this.#releaseChosen();
-    // By item: most are those of workers that are full, and then these few need
-    // asking alone.
-    const free = byItem ? this.#workers.filter(mayAsk) : null;
-    const few = free !== null && free.length <= MAX_FEW ? free : null;
-    let full = 0, isReserved = false;
+    const passed = this.#passed, placement = this.#placement;
+    placement.beginRound();
     for (;;) {
-      const entry = this.#returned.take(full);
+      const entry = this.#returned.take(placement.full);
       if (entry === null) break;
       passed.push(entry);
       // Where a suspect was heard, it may have been tried there since.
       const isHere = entry.state === WAITING && !this.#held.has(entry);
-      const askable = entry.blames === null ? few : null;
-      if (!isHere || this.#dispatch(entry, askable)) {
-        passed.pop();
-        continue;
-      }
-      if (entry.blames !== null && !isReserved) {
-        isReserved = this.#reserve(entry);
-      }
-      // Where any worker will do, no room for one item is none for the next of
-      // its like. Where each has its own, only once nobody has any room at all.
-      if (!byItem) full |= 1 << likeOf(entry);
-      else if (!free!.some(mayAsk)) full |= UNBLAMED;
-    }
-    if (byItem && full === 0) {
-      for (const worker of this.#workers) {
-        if (hasAnyRoom(worker) && !worker.isReserved) this.#unasked.add(worker);
-      }
+      if (!isHere || this.#dispatch(entry)) passed.pop();
+      else placement.passed(entry);
     }
     // In the order in which they cost nothing to be put back.
     const kept = passed.splice(0).reverse();
     this.#returned.add(kept.filter((entry) => entry.state === WAITING));
-    if (!isReserved) this.#reservation.release();
-    this.#options.strategy.refresh?.();
-    // Who isn't reserved any more may have room for what was passed over.
-    if (reserved !== null && this.#reservation.worker !== reserved) {
-      if (this.#workers.includes(reserved)) this.#vacancies.add(reserved);
-      this.#pumpReturned();
-    }
-  }
-
-  /**
-   * Others would keep every worker busy, and a blamed item would wait for ever.
-   *
-   * @returns Whether no other can be reserved.
-   */
-  #reserve(entry: Item): boolean {
-    const may = (worker: Worker): boolean => mayReserve(worker, entry);
-    const { strategy } = this.#options;
-    if (this.#byItem) {
-      try {
-        const worker = strategy.pick(this.#candidates(entry), entry.item, may);
-        if (worker !== null) {
-          worker.isReserved = true;
-          this.#chosen.add(worker);
-        }
-      } catch {
-        // Its dispatch will tell.
-      }
-      return false; // each has its own
-    }
-    const { worker } = this.#reservation;
-    if (worker !== null && may(worker)) return true;
-    this.#reservation.choose(this.#workers, may);
-    return this.#reservation.worker !== null;
-  }
-
-  #releaseChosen(): void {
-    for (const worker of this.#chosen) worker.isReserved = false;
-    this.#chosen.clear();
-  }
-
-  #releaseAll(): void {
-    const { worker } = this.#reservation;
-    if (worker !== null) {
-      this.#reservation.release();
-      if (this.#workers.includes(worker)) this.#vacancies.add(worker);
-    }
-    if (this.#chosen.size > 0) this.#releaseChosen();
+    if (placement.endRound()) this.#pumpReturned();
   }
 
   #pumpWays(): void {
@@ -780,7 +651,7 @@ export class Delivery {
         idle++;
         // Who has room for a call has room for anything: where there was none,
         // of a thousand map()s the others needn't ask.
-        isFull ||= !this.#byItem && this.#isReady(entry);
+        isFull ||= !this.#placement.byItem && this.#isReady(entry);
         continue;
       }
       // Whoever was told of a failure may have sent more, and tidied the queue.
@@ -805,29 +676,14 @@ export class Delivery {
     this.pump(null);
   }
 
-  /**
-   * True if the item needs no place in a queue any more.
-   *
-   * @param askable These alone may have room for it; null: it isn't known.
-   */
-  #dispatch(entry: Item, askable: Worker[] | null = null): boolean {
+  /** True if the item needs no place in a queue any more. */
+  #dispatch(entry: Item): boolean {
     if (!this.#isReady(entry)) return false;
-    const like = likeOf(entry);
-    if (like !== this.#like) this.#options.strategy.refresh?.();
-    this.#like = like;
     for (;;) {
       let worker: Worker | null;
       try {
-        worker = this.#options.strategy.pick(
-          this.#candidates(entry),
-          entry.item,
-          this.#fits,
-          askable ?? this.#vacancies.of(like),
-        );
-        if (worker === null) {
-          this.#nobodyHasRoom(like);
-          return false;
-        }
+        worker = this.#placement.pick(entry);
+        if (worker === null) return false;
         // Whoever picked it may have cancelled the item.
         if (entry.state === SETTLED) return true;
         // False: its bytes don't fit there now, which hasRoom then tells.
@@ -857,26 +713,9 @@ export class Delivery {
     }
   }
 
-  #nobodyHasRoom(like: number): void {
-    if (!this.#byItem) this.#vacancies.none(like);
-  }
-
   /** Whether it has passed the schema, if there is one. */
   #isReady(entry: Item): boolean {
     return this.#schema === null || this.#schema.isReady(entry);
-  }
-
-  /**
-   * The workers to pick one from. A strategy that chooses by the item chooses
-   * whether there is room or not, so it sees none that can't take it at all.
-   */
-  #candidates(entry: Item): readonly Worker[] {
-    if (!this.#byItem || entry.way.kind !== ItemKind.CALL) {
-      return this.#workers;
-    }
-    return this.#callable ??= this.#workers.filter((w) =>
-      w.isExpected || w.mode === Mode.WORK
-    );
   }
 
   /** The way hears of the first dispatch, and of no other. */
@@ -890,37 +729,4 @@ export class Delivery {
 /** Whether a worker holds it of which something was heard lately. */
 export function isTrusted(entry: Item): boolean {
   return entry.holder !== null && entry.holders().some((w) => !w.isSuspect);
-}
-
-/** What an item asks of a worker: to be in `work()`, to have nothing else. */
-const CALL = 1, BLAMED = 2, LIKES = 4;
-/** The likes without BLAMED, as bits. */
-const UNBLAMED = 1 << 0 | 1 << CALL;
-
-function likeOf(entry: Item): number {
-  return (entry.way.kind === ItemKind.CALL ? CALL : 0) |
-    (entry.blames === null ? 0 : BLAMED);
-}
-
-/** Whether a worker may have room for an item. */
-function hasAnyRoom(worker: Worker): boolean {
-  return worker.isOpen && worker.hasRoom && !worker.isAlone;
-}
-
-/**
- * Whether a worker has room for an item of this like. One that holds it while it
- * waits is suspect, and so isn't open.
- */
-function fits(worker: Worker, like: number): boolean {
-  if (!hasAnyRoom(worker)) return false;
-  if ((like & CALL) !== 0 && worker.mode !== Mode.WORK) return false;
-  return (like & BLAMED) === 0
-    ? !worker.isReserved
-    : worker.inFlight.count === 0;
-}
-
-/** Whether a worker may soon be empty, and then take a blamed item. */
-function mayReserve(worker: Worker, entry: Item): boolean {
-  return worker.isOpen && !worker.isAlone &&
-    (entry.way.kind !== ItemKind.CALL || worker.mode === Mode.WORK);
 }

@@ -42,12 +42,12 @@ export class Vacancies<Worker extends { readonly id: number }> {
     if (!this.#isCrowded) return;
     for (const [like, few] of this.#few.entries()) {
       if (few === null || few.includes(worker)) continue;
-      if (few.length === MAX_FEW) this.#few[like] = null;
-      else {few.splice(
-          few.findLastIndex((w) => w.id < worker.id) + 1,
-          0,
-          worker,
-        );}
+      if (few.length === MAX_FEW) {
+        this.#few[like] = null;
+        continue;
+      }
+      const before = few.findLastIndex(({ id }) => id < worker.id);
+      few.splice(before + 1, 0, worker);
     }
   }
 

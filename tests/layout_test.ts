@@ -114,7 +114,7 @@ Deno.test("Layout: nothing is imported but @std and node:", () => {
 Deno.test("Layout: the logic of the protocol knows no clock, chance or network", () => {
   const pure = ["frame", "frame_decoder", "credit", "item_window", "in_flight"]
     .concat("dispatcher", "handshake", "heartbeat", "backoff", "delivery")
-    .concat("reservation", "reorder_window");
+    .concat("placement", "reservation", "reorder_window");
   for (const name of pure) {
     const code = FILES.get(`internal/${name}.ts`);
     assert(code !== undefined, name);
