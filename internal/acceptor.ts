@@ -212,5 +212,7 @@ export class Acceptor {
 function isOfOne(error: unknown): boolean {
   return error instanceof Deno.errors.NotConnected ||
     error instanceof Deno.errors.ConnectionAborted ||
-    error instanceof Deno.errors.ConnectionReset;
+    error instanceof Deno.errors.ConnectionReset ||
+    // So macOS calls it, since such a connection has no addresses any more.
+    (error instanceof TypeError && "code" in error && error.code === "EINVAL");
 }

@@ -3,7 +3,7 @@ import { Server } from "../mod.ts";
 import { memoryPair } from "./_support/memory_pair.ts";
 import { within } from "./_support/within.ts";
 
-type Outcome = "error" | "reset" | "connection";
+type Outcome = "error" | "reset" | "gone" | "connection";
 
 /** Fails again and again, with a connection between; then it waits. */
 class Failing implements Deno.Listener {
@@ -25,6 +25,10 @@ class Failing implements Deno.Listener {
     if (outcome === "error") return Promise.reject(new Error("no more files"));
     if (outcome === "reset") {
       return Promise.reject(new Deno.errors.ConnectionReset("by its peer"));
+    }
+    if (outcome === "gone") { // as on macOS
+      const error = new TypeError("Invalid argument (os error 22)");
+      return Promise.reject(Object.assign(error, { code: "EINVAL" }));
     }
     if (outcome === "connection") {
       const [near, far] = memoryPair();
@@ -76,8 +80,10 @@ Deno.test("Acceptor: the pause after an error doubles, and is short again after 
 });
 
 Deno.test("Acceptor: who has reset its own connection costs no pause, many others' turns", async () => {
-  const resets = Array<Outcome>(16).fill("reset");
-  assertEquals(await pausesOf(...resets), [0, 0]);
+  for (const outcome of ["reset", "gone"] as const) {
+    const resets = Array<Outcome>(16).fill(outcome);
+    assertEquals(await pausesOf(...resets), [0, 0]);
+  }
 });
 
 Deno.test("Acceptor.stop(): a connection that still comes is closed", async () => {
