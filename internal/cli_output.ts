@@ -22,8 +22,11 @@ export class PipeClosedError extends Error {}
  * @throws {FatalError} If it can't be written.
  */
 export function print(text: string): void {
+  const bytes = new TextEncoder().encode(text);
   try {
-    writeSync(Deno.stdout, text);
+    for (let at = 0; at < bytes.length;) {
+      at += Deno.stdout.writeSync(bytes.subarray(at));
+    }
   } catch (error) {
     throw outputError(error);
   }
@@ -36,12 +39,21 @@ export function outputError(error: unknown): Error {
     : new FatalError(`can't write standard output: ${reasonOf(error)}`);
 }
 
+/** How long to wait for room where a write doesn't wait for it itself, in ms. */
+const ROOM_MS = 10;
+
 /** Writes text to standard error, if anybody is there to be told. */
 export function printError(text: string): void {
-  try {
-    writeSync(Deno.stderr, text);
-  } catch {
-    // Nobody is.
+  const bytes = new TextEncoder().encode(text);
+  for (let at = 0; at < bytes.length;) {
+    try {
+      at += Deno.stderr.writeSync(bytes.subarray(at));
+    } catch (error) {
+      if (!(error instanceof Deno.errors.WouldBlock)) return; // nobody is
+      // Another process with the same pipe, such as ssh in the background, has
+      // made it non-blocking for all, and it is full just now.
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ROOM_MS);
+    }
   }
 }
 
@@ -59,16 +71,6 @@ export function terminalSize(): { columns: number; rows: number } {
     // There is no terminal.
   }
   return { columns: size.columns || 80, rows: size.rows || 24 };
-}
-
-function writeSync(
-  stream: { writeSync(bytes: Uint8Array): number },
-  text: string,
-): void {
-  const bytes = new TextEncoder().encode(text);
-  for (let at = 0; at < bytes.length;) {
-    at += stream.writeSync(bytes.subarray(at));
-  }
 }
 
 /**

@@ -6,7 +6,7 @@ import {
   assertStringIncludes,
 } from "@std/assert";
 import { parseAddress } from "../internal/cli_arguments.ts";
-import { formatResult, printable } from "../internal/cli_output.ts";
+import { formatResult, printable, printError } from "../internal/cli_output.ts";
 import { stdArgs } from "../tools/std.ts";
 import {
   addressOf,
@@ -563,4 +563,24 @@ Deno.test("map can't listen where somebody does", async () => {
   );
   assertEquals(code, 3);
   assert(stderr.startsWith("distchan: can't listen on 127.0.0.1:"), stderr);
+});
+
+Deno.test("printError() waits where its pipe is full and non-blocking, and for nobody who isn't there", () => {
+  const { writeSync } = Deno.stderr;
+  let text = "", calls = 0, isThere = true;
+  Deno.stderr.writeSync = (bytes) => {
+    if (!isThere) throw new Deno.errors.BrokenPipe("nobody reads it");
+    if (++calls % 2 === 1) throw new Deno.errors.WouldBlock("it is full");
+    const part = bytes.subarray(0, 7);
+    text += new TextDecoder().decode(part);
+    return part.length;
+  };
+  try {
+    printError("distchan: item 1 (a) failed\n");
+    isThere = false;
+    printError("nor this\n");
+  } finally {
+    Deno.stderr.writeSync = writeSync;
+  }
+  assertEquals(text, "distchan: item 1 (a) failed\n");
 });
