@@ -552,9 +552,10 @@ export class Server<Item = unknown, Result = unknown>
    * `heartbeat.dropMs`, is replaced; if that goes on, or the module can't be
    * used, the server is aborted with an error that says why. What an endless
    * loop blocks keeps its core busy until the process ends. They have this
-   * process's permissions, and need `--allow-net` of the server's address (with
-   * TLS, of 127.0.0.1: see {@linkcode Server.loopback}), and `--allow-read` of
-   * the module and of the local files that it imports.
+   * process's permissions, and need `--allow-net` of the server's address, as an
+   * IP address (with TLS or on `0.0.0.0` of 127.0.0.1: see
+   * {@linkcode Server.loopback}), and `--allow-read` of the module and of the
+   * local files that it imports.
    *
    * @param module The module whose default export is the handler. With a codec
    * or transforms of one's own, it exports them as `codec` and `transforms`.

@@ -87,6 +87,24 @@ Deno.test("permissions: a local pool beside TLS needs loopback", async () => {
   assertStringIncludes((await less.exit).stderr, "NotCapable");
 });
 
+Deno.test("permissions: a local pool of a server on all addresses needs loopback", async () => {
+  const port = freePort();
+  const folder = `${ROOT}tests/testdata/permissions/`;
+  const read = [`${folder}handler.ts`, `${folder}square.ts`, ...LIBRARY];
+  const settings = { how: "local", port, hostname: "0.0.0.0", secret: "s" };
+  const run = (net: string) =>
+    startDeno([
+      `--allow-net=${net}`,
+      `--allow-read=${read.join()}`,
+      "tests/testdata/permissions/main.ts",
+    ], { stdin: JSON.stringify(settings) });
+  await using enough = run(`0.0.0.0:${port},127.0.0.1:${port}`);
+  const { stdout, stderr } = await enough.exit;
+  assertEquals([stdout, stderr], ["9\n", ""]);
+  await using less = run(`0.0.0.0:${port}`);
+  assertStringIncludes((await less.exit).stderr, "NotCapable");
+});
+
 Deno.test("permissions: importing the library asks for none", async () => {
   await using process = startDeno(["mod.ts"]);
   assertEquals(await process.exit, {
