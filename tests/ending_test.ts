@@ -11,6 +11,7 @@ import {
   Client,
   ConnectionLostError,
   DrainTimeoutError,
+  HandshakeError,
   listen,
   Server,
 } from "../mod.ts";
@@ -981,8 +982,9 @@ both(
     const conn = await kit.dial();
     await kit.server.close();
     const client = new Client(conn);
-    await assertRejects(() =>
-      within(client.opened, 2000, "the handshake fails")
+    await assertRejects(
+      () => within(client.opened, 2000, "the handshake fails"),
+      HandshakeError,
     );
     await client.abort();
   },

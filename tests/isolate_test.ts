@@ -567,7 +567,10 @@ Deno.test("isolate: a lost connection aborts the handler", async () => {
   await gates.told("at lost");
   conn.close();
   await gates.told("aborted lost: ConnectionLostError");
-  await assertRejects(() => within(done, 5000, "work() rejects"));
+  await assertRejects(
+    () => within(done, 5000, "work() rejects"),
+    ConnectionLostError,
+  );
   await pair.server.abort();
   await lost;
 });
@@ -686,7 +689,10 @@ Deno.test("isolate: a handler that outlasts its connection has its grace and no 
   await gates.told("at deaf");
   await pair.server.abort();
   await lost;
-  await assertRejects(() => within(done, 5000, "work() ends"));
+  await assertRejects(
+    () => within(done, 5000, "work() ends"),
+    ConnectionLostError,
+  );
 });
 
 Deno.test("isolate: a custom codec is the one that the module exports", async () => {
