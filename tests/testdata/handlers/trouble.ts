@@ -1,5 +1,6 @@
 /** Does what it is told, and that is no good. */
 import process from "node:process";
+import { setImmediate } from "node:timers";
 
 const id = crypto.randomUUID();
 
@@ -24,9 +25,12 @@ export default async function trouble(what: string): Promise<unknown> {
       Promise.reject(new RangeError("rejected"));
       return "returned";
     case "throw after":
-      setTimeout(() => {
-        throw new RangeError("thrown after");
-      }, 20);
+      // The result leaves a turn later: this comes behind it.
+      setImmediate(() =>
+        setTimeout(() => {
+          throw new RangeError("thrown after");
+        }, 0)
+      );
       return id;
     case "Deno.exit":
       Deno.exit(7);
