@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertLess, assertThrows } from "@std/assert";
+import process from "node:process";
 import { cbor, CborTag, DecodeError } from "../codec.ts";
 import { CborCodec } from "../internal/cbor_codec.ts";
 import { randomValue } from "./_support/random_value.ts";
@@ -10,6 +11,12 @@ const bytes = (hex: string) => Uint8Array.fromHex(hex);
 /** Bytes that are a head over and over, with an end. */
 function nested(head: string, count: number, tail = ""): Uint8Array {
   return bytes(head.repeat(count) + tail);
+}
+
+/** What this process has used of the processor: a busy one is no slow codec. */
+function usedMs(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1000;
 }
 
 function refuse(payload: Uint8Array, reason: string): void {
@@ -189,9 +196,9 @@ Deno.test("cbor() allocates no more than the bytes can hold, however they nest",
     payload.set([0x9a, 0, 0x3f, 0xf0, 0], depth * 5);
   }
   const before = Deno.memoryUsage().heapTotal;
-  const start = performance.now();
+  const start = usedMs();
   for (let i = 0; i < 10; i++) refuse(payload, "more than the bytes");
-  assertLess(performance.now() - start, 2000);
+  assertLess(usedMs() - start, 2000);
   assertLess(Deno.memoryUsage().heapTotal - before, 256 * 1024 * 1024);
 });
 
@@ -247,10 +254,10 @@ Deno.test("cbor() takes time in proportion to the bytes", () => {
   };
   for (const [what, make] of Object.entries(payloads)) {
     const payload = make();
-    const start = performance.now();
+    const start = usedMs();
     codec.decode(payload);
     // Far from tight: a quadratic algorithm takes minutes here.
-    assertLess(performance.now() - start, 5000, what);
+    assertLess(usedMs() - start, 5000, what);
   }
 });
 
@@ -273,9 +280,9 @@ Deno.test("cbor() refuses a key that is there twice at the end of a large map", 
 
 Deno.test("cbor() encodes a large bignum in linear time", () => {
   const value = (1n << BigInt(16 * 1024 * 1024)) - 1n;
-  const start = performance.now();
+  const start = usedMs();
   assertEquals(codec.decode(codec.encode(value)) === value, true);
-  assertLess(performance.now() - start, 5000);
+  assertLess(usedMs() - start, 5000);
 });
 
 Deno.test("cbor() refuses a regular expression that nests too deep to parse", () => {
