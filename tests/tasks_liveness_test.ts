@@ -213,7 +213,7 @@ both(
   "A write that a worker doesn't read is a stall, however much it sends",
   async (net) => {
     await using kit = new Kit<Uint8Array, number>(net, {
-      heartbeat: { intervalMs: 40, timeoutMs: 200, dropMs: 600 },
+      heartbeat: { intervalMs: 40, timeoutMs: 600, dropMs: 600 },
       onFailure: () => {},
     });
     await using peer = await scripted(kit, { name: "slow" });
@@ -234,7 +234,7 @@ both(
   "A frame that is begun must be finished, whatever trickles in",
   async (net) => {
     await using kit = new Kit<number, number>(net, {
-      heartbeat: { intervalMs: 40, timeoutMs: 200, dropMs: 600 },
+      heartbeat: { intervalMs: 40, timeoutMs: 600, dropMs: 600 },
     });
     await using peer = await scripted(kit, { name: "half" });
     await peer.send(new Uint8Array([0, 0, 255, 0, T.RESULT]));

@@ -18,7 +18,7 @@ export type Act =
   | "wait"
   /** It never comes, unless the signal aborts. */
   | "hang"
-  /** It never comes, whatever the signal says. */
+  /** It never comes, whatever the signal says; it is told once it is begun. */
   | "ignore"
   /** The handler throws. */
   | "throw"
@@ -60,6 +60,7 @@ async function act(
       await sleep(item.ms!, signal);
       break;
     case "ignore":
+      console.log("ignoring");
       await new Promise(() => {});
       break;
     case "hang":
