@@ -117,8 +117,11 @@ export class ReturnedItems<Item extends Returnable> implements Iterable<Item> {
         else others.push(i);
       }
     }
-    for (const [list, own] of places) takeOut(list, own);
-    this.#count -= here.size;
+    for (const [list, own] of places) {
+      takeOut(list, own);
+      // Not by the items: one may be in two lists, if it was passed over once.
+      this.#count -= own.length;
+    }
     change();
     this.add(here);
   }

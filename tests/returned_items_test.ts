@@ -83,6 +83,19 @@ Deno.test("ReturnedItems.change() moves those that get other likes, and no other
   }
 });
 
+Deno.test("ReturnedItems.change() counts what was there twice", () => {
+  const items = itemsOf();
+  const all = Array.from({ length: 10 }, (_, id) => ({ id, like: 0 }));
+  items.add(all.toReversed());
+  items.tidy(1, () => false); // one is at a suspect that was heard again
+  items.add([all[5]!]); // and is suspect again
+  items.change([all[5]!], () => {
+    all[5]!.like = 1;
+  });
+  for (const item of all) assertEquals(items.take(0), item);
+  assert(items.isEmpty);
+});
+
 Deno.test("ReturnedItems puts what many workers return in order in n log n steps", () => {
   const items = itemsOf();
   const workers = 500, each = 100;
