@@ -65,8 +65,11 @@ export class ReadBudget {
     turns += Math.floor(this.#spent / BYTES_A_TURN);
     this.#spent = 0;
     const isPause = (turns >= TURNS_A_PAUSE || paused > 0) && this.#isCrowded();
-    if (turns >= TURNS_A_PAUSE) turns = 0;
-    if (isPause) paused++;
+    // Not where it is the only one: it might take every pause from the others.
+    if (isPause) {
+      turns = 0;
+      paused++;
+    }
     await new Promise<void>((wake) => {
       if (isPause) this.#pause = { forget: afterTurn(wake), wake };
       else setImmediate(wake);

@@ -308,6 +308,36 @@ Deno.test("Connections that are flooded at the same time wait together", async (
   assertLess(20, pauses, "each by itself would wait twice");
 });
 
+Deno.test("Connections that are flooded pause also next to one that is by itself", async () => {
+  let pauses = 0;
+  const flood = async (isCrowded: boolean) => {
+    const total = 5 * 150_000;
+    const ended = Promise.withResolvers<void>();
+    let sent = 0;
+    const connection = new Connection({
+      read: (p) => {
+        if (sent >= total) return Promise.resolve(null);
+        for (let i = 0; i < p.length; i++) p[i] = sent++ % 5 < 3 ? 0 : 1;
+        return Promise.resolve(p.length);
+      },
+      write: (bytes) => Promise.resolve(bytes.length),
+      close: () => {},
+    }, {
+      limit: 1024,
+      isCrowded: () => {
+        if (isCrowded) pauses++;
+        return isCrowded;
+      },
+      events: { ...DEAF, onEnd: () => ended.resolve() },
+    });
+    connection.start();
+    await ended.promise;
+  };
+  // Of every two turns the second is its own, and so is each sixteenth.
+  await Promise.all([flood(true), flood(false)]);
+  assertLess(1, pauses);
+});
+
 /** How much is read of a peer that goes on sending after the last frame. */
 async function readAfterFinish(isKnown: boolean): Promise<number> {
   const total = 4 * 1024 * 1024;
