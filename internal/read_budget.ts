@@ -21,8 +21,8 @@ const TURN_MS = 1;
 const TURNS_A_PAUSE = 16;
 /**
  * The turns of all connections since the last pause, and how many pause now: the
- * others join them. Where several send without end, and each paused by itself,
- * there would always be something to do.
+ * others join them, so where several send without end each pauses after every
+ * turn. If each paused by itself, there would always be something to do.
  */
 let turns = 0, paused = 0;
 
