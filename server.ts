@@ -231,7 +231,10 @@ export class Server<Item = unknown, Result = unknown>
   readonly #closed = deferred<void>();
   /** After an end in order: until the port is free. */
   #stopped: Promise<void> | null = null;
-  readonly #readiness = new Readiness((count) => this.#hasWorkers(count));
+  readonly #readiness = new Readiness({
+    hasWorkers: (count) => this.#hasWorkers(count),
+    haveAsked: (count) => this.#haveAsked(count),
+  });
   readonly #watch: ServerWatch;
   #phase: ServerPhase = "open";
   #abortReason: unknown;
@@ -415,9 +418,10 @@ export class Server<Item = unknown, Result = unknown>
    *
    * @param count How many; 1 by default.
    * @param options `signal` ends the wait.
-   * @returns Resolves when at least `count` workers are connected. It rejects
-   * with the signal's reason, with a TypeError once the server is closed, and
-   * with the reason if it was aborted.
+   * @returns Resolves when at least `count` workers are connected, and ask for
+   * items: who doesn't counts all the same after 100 ms. It rejects with the
+   * signal's reason, with a TypeError once the server is closed, and with the
+   * reason if it was aborted.
    * @throws {TypeError} If an option is unknown, or something of the wrong type.
    * @throws {RangeError} If `count` isn't an integer from 0 on.
    */
@@ -798,6 +802,7 @@ export class Server<Item = unknown, Result = unknown>
         this.#onInvalidValue(link, error, bytes),
       onRejected: ({ addr }, code, reason) =>
         this.#emit({ type: "rejected", addr, code, reason }),
+      onAsked: () => this.#readiness.check(),
       onGone: (link, code, reason) => this.#onGone(link, code, reason),
       onHeard: (link) => this.#onHeard(link),
       onClosed: (link) => this.#onLinkClosed(link),
@@ -968,6 +973,11 @@ export class Server<Item = unknown, Result = unknown>
       throw new TypeError("Cannot wait for workers: the server is closed");
     }
     return false;
+  }
+
+  #haveAsked(count: number): boolean {
+    const { workers } = this.#delivery;
+    return workers.filter((worker) => !worker.isExpected).length >= count;
   }
 
   get #isOver(): boolean {

@@ -70,6 +70,8 @@ export interface LinkHost extends ServerHandshakeOptions {
   isCrowded(): boolean;
   /** The handshake is done. */
   onOpen(link: WorkerLink): void;
+  /** It has asked for its first items. */
+  onAsked(link: WorkerLink): void;
   /** A handler failed. */
   onError(link: WorkerLink, entry: Item, error: RemoteError): void;
   /** Whether anybody will read values. */
@@ -588,7 +590,9 @@ export class WorkerLink implements Worker {
       this.#host.delivery.workers.length,
     );
     this.isExpected = false;
-    if (this.#stage === "idle") this.#stage = "active";
+    if (this.#stage !== "idle") return;
+    this.#stage = "active";
+    this.#host.onAsked(this);
   }
 
   #onLeave(reader: CborDecoder): void {

@@ -2,7 +2,7 @@
  * Which worker gets what, and how much of it: design section 3, "Dispatch" and
  * the windows of "Back pressure".
  */
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertRejects } from "@std/assert";
 import { ByKey, type WorkerInfo } from "../internal/dispatcher.ts";
 import { Mode } from "../internal/frame.ts";
 import { both, Kit, range } from "./_support/channel_kit.ts";
@@ -379,6 +379,37 @@ both(
     silent.close();
   },
 );
+
+both("Behind Server.ready() round robin is strict at once", async (net) => {
+  for (let round = 0; round < 10; round++) {
+    await using kit = new Kit<number, number>(net);
+    const { server } = kit;
+    const ready = server.ready(3);
+    const clients = await Promise.all(range(3).map(() => kit.client()));
+    // They ask for items, and the server has yet to hear of it.
+    const readers = clients.map((client) => Array.fromAsync(client));
+    await (round % 2 === 0 ? ready : server.ready(3));
+    for (const n of range(9)) server.send(n);
+    server.end();
+    const read = (await Promise.all(readers)).toSorted(([a], [b]) => a! - b!);
+    assertEquals(read, [[0, 3, 6], [1, 4, 7], [2, 5, 8]]);
+  }
+});
+
+both("Server.ready() waits a moment for a first CREDIT", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const { server } = kit;
+  const client = await kit.client();
+  const controller = new AbortController();
+  const given = server.ready(1, { signal: controller.signal });
+  await moment(1); // its timer runs
+  controller.abort(new Error("no time"));
+  await assertRejects(() => given, Error, "no time");
+  await within(server.ready(), 5000, "who only connects counts, too");
+  client[Symbol.asyncIterator]();
+  await kit.active(1);
+  await server.ready();
+});
 
 both("dispatch by key: behind ready() no key moves", async (net) => {
   for (let round = 0; round < 10; round++) {
