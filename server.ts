@@ -220,6 +220,8 @@ export class Server<Item = unknown, Result = unknown>
   readonly #uncredited = new Set<WorkerLink>();
   readonly #acceptor: Acceptor;
   readonly #maps = new Set<MapRun>();
+  /** Where those that nobody iterates are about to be dropped: not any more. */
+  #forgetNewMaps: () => void = () => {};
   readonly #delivery: Delivery;
   /** Null: tracing is off. */
   readonly #spans: ItemSpans | null;
@@ -857,12 +859,13 @@ export class Server<Item = unknown, Result = unknown>
 
   /** A map() that nobody iterates doesn't hold up the end; this turn is left. */
   #dropNewMaps(): void {
-    for (const map of this.#maps) {
-      if (!map.isNew) continue;
-      afterTurn(() => {
+    if (!this.#maps.values().some((map) => map.isNew)) return;
+    this.#forgetNewMaps();
+    this.#forgetNewMaps = afterTurn(() => {
+      for (const map of [...this.#maps]) {
         if (map.isNew) map.stop(afterEnd("map"));
-      });
-    }
+      }
+    });
   }
 
   #take(room: Promise<void> | undefined): Promise<void> | undefined {
@@ -913,6 +916,7 @@ export class Server<Item = unknown, Result = unknown>
   #shutDown(code: "normal" | "aborted", reason: string): void {
     this.#watch.stop();
     this.#retries.stop();
+    this.#forgetNewMaps();
     this.#acceptor.stop();
     // What abort() rejects is rejected along with `closed`: it waits for no port.
     if (code === "normal") this.#stopped = this.#acceptor.stopped();

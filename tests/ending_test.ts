@@ -1061,6 +1061,17 @@ both(
   },
 );
 
+// Nothing else takes time here: a timer would be left when the test ends.
+for (const end of ["close", "abort"] as const) {
+  Deno.test(`A map() that nobody iterates leaves no timer behind ${end}()`, async () => {
+    const server = new Server<number, number>(new MemoryListener());
+    const idle = server.map([1, 2]);
+    server.end();
+    await server[end]();
+    await assertRejects(() => idle.next());
+  });
+}
+
 both(
   "A map() that is begun in the turn of end() holds it open",
   async (net) => {
