@@ -393,8 +393,9 @@ export class Server<Item = unknown, Result = unknown>
    * No more items: what `writable.close()` is for those who use `send()`.
    *
    * @returns Resolves once nothing waits for its first dispatch. It rejects with
-   * the reason if the channel was given up, and with a TypeError if `writable`
-   * was used before; ignoring that is allowed.
+   * the reason if the channel was given up; after 5 seconds in which items wait
+   * while nobody ever took the results; and with a TypeError if `writable` was
+   * used before. Ignoring that is allowed.
    */
   end(): Promise<void> {
     return this.#inlet.end();

@@ -241,7 +241,7 @@ export class ChannelWay implements Way {
     this.#unreadAt = Math.min(this.#unreadAt, now);
     if (
       now - this.#unreadAt < NO_READER_MS ||
-      (this.#room === null && this.#write === null)
+      (this.#room === null && this.#write === null && this.#end === null)
     ) return;
     const { length } = outlet;
     const wait = length === 1 ? "1 result waits" : `${length} results wait`;
@@ -251,7 +251,8 @@ export class ChannelWay implements Way {
     );
     const write = this.#write;
     this.#room?.reject(error);
-    this.#room = this.#write = null;
+    this.#end?.reject(error); // what waits is still sent, if a reader comes
+    this.#room = this.#write = this.#end = null;
     if (write !== null) {
       this.#host.delivery.discard(write.entry);
       write.left.reject(error);

@@ -417,7 +417,7 @@ both("maxQueued bounds what send() takes beyond its promise", async (net) => {
   assertEquals(await Array.fromAsync(server), [0, 1, 2]);
 });
 
-/** What fails if nobody ever reads: a write or a send() after 5 s. */
+/** What fails if nobody ever reads: a write, a send() or an end() after 5 s. */
 async function unread(net: Net, face: "writable" | "send()"): Promise<void> {
   await using kit = new Kit<number, number>(net, { maxBufferedBytes: 1 });
   const { server } = kit;
@@ -437,6 +437,23 @@ async function unread(net: Net, face: "writable" | "send()"): Promise<void> {
   if (writer === null) await server.end();
   const results = await within(Array.fromAsync(server), 5000, "an end");
   assertEquals(results, range(results.length));
+  await server.closed;
+}
+
+/** The same, where nobody waits but for the end: what is left still comes. */
+async function unreadEnd(net: Net): Promise<void> {
+  await using kit = new Kit<number, number>(net, { maxBufferedBytes: 1 });
+  const { server } = kit;
+  await kit.worker((n) => n);
+  for (const n of range(1000)) server.send(n);
+  const error = await assertRejects(
+    () => within(server.end(), 8000, "told"),
+    Error,
+  );
+  assert(error.message.includes("readable"), error.message);
+  const results = within(Array.fromAsync(server), 5000, "an end");
+  await within(server.end(), 5000, "it is asked again");
+  assertEquals((await results).length, 1000);
   await server.closed;
 }
 
@@ -539,7 +556,7 @@ Deno.test("Who waits 5 s for a reader who never came is told so, and nobody else
   const cases: Promise<void>[] = [];
   for (const net of ["memory", "tcp"] as const) {
     cases.push(unread(net, "writable"), unread(net, "send()"), patient(net));
-    cases.push(unreadAndAlone(net));
+    cases.push(unreadAndAlone(net), unreadEnd(net));
     cases.push(unreadValues(net, "writable"), unreadValues(net, "send()"));
   }
   for (const result of await Promise.allSettled(cases)) {
