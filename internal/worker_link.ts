@@ -149,6 +149,8 @@ export class WorkerLink implements Worker {
   #spans: ItemSpans | null = null;
   #isWorker = false;
   #stage: Stage = "idle";
+  /** Whether its first credit came in the batch that is being read. */
+  #hasJustAsked = false;
   /** Whether it was told that no more items come. */
   #hasEnd = false;
   /** The items that it may hold. */
@@ -592,6 +594,7 @@ export class WorkerLink implements Worker {
     this.isExpected = false;
     if (this.#stage !== "idle") return;
     this.#stage = "active";
+    this.#hasJustAsked = true;
     this.#host.onAsked(this);
   }
 
@@ -673,7 +676,10 @@ export class WorkerLink implements Worker {
       this.connection.heardAt,
       delivery.workers.length,
     );
-    delivery.pump(this);
+    if (!this.#hasJustAsked) return delivery.pump(this);
+    this.#hasJustAsked = false;
+    // Others may have asked in the same turn: what waits is for all of them.
+    queueMicrotask(() => delivery.pump());
   }
 
   #heard(): void {

@@ -396,6 +396,17 @@ both("Behind Server.ready() round robin is strict at once", async (net) => {
   }
 });
 
+both("What waits is for all workers that ask in one turn", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const { server } = kit;
+  const clients = await Promise.all(range(3).map(() => kit.client()));
+  for (const n of range(9)) server.send(n);
+  server.end();
+  const readers = clients.map((client) => Array.fromAsync(client));
+  const read = (await Promise.all(readers)).toSorted(([a], [b]) => a! - b!);
+  assertEquals(read, [[0, 3, 6], [1, 4, 7], [2, 5, 8]]);
+});
+
 both("Server.ready() waits a moment for a first CREDIT", async (net) => {
   await using kit = new Kit<number, number>(net);
   const { server } = kit;
