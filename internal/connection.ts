@@ -20,10 +20,10 @@ import {
   takeBuffer,
 } from "./output_buffers.ts";
 import { settledWithin } from "./promises.ts";
-import { FRAME_BYTES, ReadBudget } from "./read_budget.ts";
 import { reasonOf } from "./thrown.ts";
 import { TransformedFrames } from "./transformed_frames.ts";
 import { type TransformChain, TransformError } from "./transforms.ts";
+import { FRAME_BYTES, TurnBudget } from "./turn_budget.ts";
 
 /** What a connection needs of a socket: a `Deno.Conn`, or two ends in memory. */
 export interface Duplex {
@@ -147,7 +147,9 @@ export class Connection {
   bytesOut = 0;
   readonly #duplex: Duplex;
   readonly #events: ConnectionEvents;
-  readonly #budget: ReadBudget;
+  /** What it may read in a turn, and what transforms may make in one. */
+  readonly #budget: TurnBudget;
+  readonly #writeBudget: TurnBudget;
   readonly #decoder: FrameDecoder;
   /** No tags: whoever is there may not even know the secret. */
   readonly #reader = new CborDecoder({ hasTags: false });
@@ -193,7 +195,9 @@ export class Connection {
     },
   ) {
     this.#duplex = duplex;
-    this.#budget = new ReadBudget(options.isCrowded ?? (() => false));
+    const { isCrowded = () => false } = options;
+    this.#budget = new TurnBudget(isCrowded);
+    this.#writeBudget = new TurnBudget(isCrowded);
     this.#events = options.events;
     this.#decoder = options.isCrowded === undefined
       ? new FrameDecoder(options.limit, LONE_BYTES)
@@ -275,6 +279,7 @@ export class Connection {
     this.#transforms = new TransformedFrames(transforms, {
       limit: wireLimit,
       plainBytes: this.out.length,
+      budget: this.#writeBudget,
       write: (bytes) => this.#writeAll(bytes),
     });
   }
@@ -369,6 +374,7 @@ export class Connection {
     clearTimeout(this.#lingerTimer);
     this.#room?.resolve();
     this.#budget.hurry();
+    this.#writeBudget.hurry();
     try {
       this.#duplex.close();
     } catch {

@@ -8,6 +8,7 @@
 import { concat } from "./concat.ts";
 import { HIGH_WATER_BYTES } from "./output_buffers.ts";
 import { type TransformChain, TransformError } from "./transforms.ts";
+import type { TurnBudget } from "./turn_budget.ts";
 
 /** Options of {@linkcode TransformedFrames}. */
 export interface TransformedFramesOptions {
@@ -15,6 +16,8 @@ export interface TransformedFramesOptions {
   limit: number;
   /** How much of the output, in bytes, was there before: it leaves as it is. */
   plainBytes: number;
+  /** How long frames may be made before others have a turn. */
+  budget: TurnBudget;
   /** Writes to the socket. */
   write(bytes: Uint8Array): Promise<void>;
 }
@@ -40,12 +43,14 @@ export class TransformedFrames {
   async write(frames: Uint8Array): Promise<number> {
     const { buffer, byteOffset, byteLength } = frames;
     const view = new DataView(buffer, byteOffset, byteLength);
+    const { budget } = this.#options;
     let at = this.#plainBytes;
     this.#plainBytes = 0;
     let ready = at > 0 ? [frames.subarray(0, at)] : [];
     let size = at, sent = 0;
     while (at < frames.length) {
       const end = at + 4 + view.getUint32(at);
+      const begun = performance.now();
       let body;
       try {
         // Copies: a transform may keep what it is handed, and use the buffer of
@@ -62,11 +67,14 @@ export class TransformedFrames {
       ready.push(frame);
       size += frame.length;
       at = end;
-      if (size < HIGH_WATER_BYTES && at < frames.length) continue;
+      budget.spendTime(performance.now() - begun);
+      const isFull = size >= HIGH_WATER_BYTES || budget.isSpent;
+      if (!isFull && at < frames.length) continue;
       await this.#options.write(concat(ready));
       ready = [];
       sent += size;
       size = 0;
+      if (budget.isSpent) await budget.nextTurn();
     }
     if (size > 0) await this.#options.write(concat(ready));
     return sent + size;

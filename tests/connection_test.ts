@@ -214,6 +214,33 @@ Deno.test("Connection leaves others their turns, however long a transform takes"
   assertLess(told, 100);
 });
 
+Deno.test("Connection leaves others their turns, however long a transform takes to make a frame", async () => {
+  const { connection } = sink();
+  let made = 0;
+  const encode = (bytes: Uint8Array) => {
+    made++;
+    const until = performance.now() + 0.2; // as gzip takes
+    while (performance.now() < until);
+    return bytes;
+  };
+  const open = () => ({ encode, decode: encode });
+  connection.useTransforms(
+    new TransformChain([{ name: "slow", open }], {
+      role: "server",
+      sessionId: new Uint8Array(32),
+      maxBytes: 1024,
+    }),
+    1024,
+  );
+  say(connection, 500);
+  await setImmediate();
+  assertLess(0, made);
+  assertLess(made, 100);
+  while (made < 500) await setImmediate();
+  await turns();
+  connection.end();
+});
+
 /** Reads 150,000 frames of five bytes, which are always here already. */
 async function flood(
   isCrowded: () => boolean,

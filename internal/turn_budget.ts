@@ -1,7 +1,8 @@
 /**
- * How much a connection reads before the event loop goes round: bytes that wait
+ * How much a connection does before the event loop goes round: bytes that wait
  * are read at once otherwise, and next to a peer that sends without end nobody
- * else has a turn.
+ * else has a turn; and a socket that takes bytes at once waits for no event, so
+ * what transforms make of values is written without one.
  *
  * @module
  */
@@ -29,12 +30,12 @@ let turns = 0, paused = 0;
 /** A frame costs as much as so many bytes. */
 export const FRAME_BYTES = 256;
 
-/** What one connection may read. */
-export class ReadBudget {
+/** What one connection may read, or write. */
+export class TurnBudget {
   readonly #isCrowded: () => boolean;
-  /** What was read in this turn, in bytes. */
+  /** What was done in this turn, in bytes. */
   #spent = 0;
-  /** What reading waits for. */
+  /** What it waits for. */
   #pause: { forget: () => void; wake: () => void } | null = null;
 
   /** @param isCrowded Whether there are others that turns must be left to. */
