@@ -179,15 +179,18 @@ export class Intake<Item> {
     this.#payloads.beginFrame();
     const handedBack: number[] = [];
     let isAnswered = false;
+    // Of what is answered below the server knew nothing when it sent this.
+    let unsettled = this.#held;
     do {
       const id = reader.readUint();
       const trace = this.hasTraces ? readTrace(reader) : undefined;
       reader.readBytesRange();
-      if (++this.#held > this.#window && !this.#isLeaving || this.#hasEnd) {
+      this.#held++;
+      if (++unsettled > this.#window && !this.#isLeaving || this.#hasEnd) {
         throw new ProtocolError(
           this.#hasEnd
             ? "Cannot take ITEM: END came before it"
-            : `Cannot take ITEM: ${this.#held} are unsettled, the window is ${this.#window}`,
+            : `Cannot take ITEM: ${unsettled} are unsettled, the window is ${this.#window}`,
         );
       }
       const current = delivery++;

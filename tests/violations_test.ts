@@ -1143,6 +1143,16 @@ const ambushes: Ambush[] = [
     error: lost(/3 are unsettled, the window is 2/),
   },
   {
+    name: "R23 an item more than the window, of which none can be read",
+    as: "work",
+    options: { prefetch: 2 },
+    act: (peer) => {
+      const bad = new Uint8Array([0xff]);
+      return peer.say(T.ITEM, 1, 0, 0, 0, bad, 1, bad, 2, bad);
+    },
+    error: lost(/3 are unsettled, the window is 2/),
+  },
+  {
     name: "R24 an ITEM after END",
     as: "work",
     act: (peer) =>
