@@ -742,11 +742,12 @@ export class Client<Item = unknown, Result = unknown>
         return this.#values.grant(values, bytes);
       }
       case FrameType.CANCEL: {
+        const begun = performance.now();
         do {
           this.#intake.cancel(reader.readUint());
         } while (!reader.done);
         // What waited was answered.
-        return this.#connection.holdUntilRoom();
+        return this.#connection.holdUntilRoom(begun);
       }
       case FrameType.END:
         reader.finish();

@@ -294,9 +294,13 @@ export class Connection {
 
   /**
    * The same until the output has room again, if it has none: for frames that
-   * are answered at once, whose sender may never read.
+   * are answered at once, whose sender may never read. To answer costs more time
+   * than the few bytes that ask for it.
+   *
+   * @param begun When the answers to the frame were begun, as `performance.now()`.
    */
-  holdUntilRoom(): void {
+  holdUntilRoom(begun: number): void {
+    this.#budget.spendTime(performance.now() - begun);
     if (!this.busy) return;
     const { promise } = this.#room ??= Promise.withResolvers();
     this.#held = this.#held === null ? promise : this.#held.then(() => promise);
@@ -530,7 +534,7 @@ export class Connection {
           this.partialSince = 0;
           // What a transform makes of one frame may be worth a turn by itself.
           if (this.#budget.isSpent) {
-            await this.#budget.nextTurn();
+            await this.#deafUntil(this.#budget.nextTurn());
             if (!this.#isTelling) break;
           }
           this.#budget.spend(FRAME_BYTES);

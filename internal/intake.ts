@@ -178,7 +178,8 @@ export class Intake<Item> {
     }
     this.#payloads.beginFrame();
     const handedBack: number[] = [];
-    let isAnswered = false;
+    /** When the first of them was answered at once, if any was. */
+    let answeredAt: number | null = null;
     // Of what is answered below the server knew nothing when it sent this.
     let unsettled = this.#held;
     do {
@@ -196,7 +197,7 @@ export class Intake<Item> {
       const current = delivery++;
       if (this.#isLeaving || !this.#isOpen) {
         if (this.#isOpen) handedBack.push(current);
-        isAnswered = true;
+        answeredAt ??= performance.now();
         continue;
       }
       const bytes = reader.rangeSize;
@@ -207,8 +208,8 @@ export class Intake<Item> {
           : this.#payloads.readFrom(reader);
       } catch (error) {
         const item = { delivery: current, id, attempt, kind, value };
+        answeredAt ??= performance.now();
         this.#options.answers.error(item, error);
-        isAnswered = true;
         continue;
       }
       if (this.#runner === null && this.#items === null) {
@@ -218,13 +219,13 @@ export class Intake<Item> {
       const plain = { delivery: current, id, attempt, kind, value };
       const item = trace === undefined ? plain : { ...plain, trace };
       if (this.#items !== null) {
+        answeredAt ??= performance.now(); // perhaps
         this.#check(this.#items, item, bytes);
-        isAnswered = true; // perhaps
       } else this.#push(item, bytes);
     } while (!reader.done);
     this.#nextDelivery = delivery;
     if (handedBack.length > 0) this.#handBack(handedBack);
-    if (isAnswered) this.#connection.holdUntilRoom();
+    if (answeredAt !== null) this.#connection.holdUntilRoom(answeredAt);
   }
 
   /** END came: there are no more items. */

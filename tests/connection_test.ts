@@ -381,7 +381,7 @@ Deno.test("Connection that can't write any more waits for no room in its output"
       ...DEAF,
       onFrame: (type) => {
         told.push(type);
-        connection.holdUntilRoom();
+        connection.holdUntilRoom(performance.now());
       },
       onEnd: (error) => ended.resolve(error),
     },

@@ -476,3 +476,35 @@ Deno.test("hostile: a server that reads none of the answers is read no further",
     await flood;
   }
 });
+
+Deno.test("hostile: items that are answered at once leave the event loop its turns", async () => {
+  const [peer, conn] = ScriptedPeer.pair();
+  let failed = 0;
+  const client = new Client(conn, {
+    onEvent: (event) => void (event.type === "failed" && failed++),
+  });
+  await peer.greet();
+  const reading = client[Symbol.asyncIterator]().next().catch(() => {});
+  await peer.expect(T.CREDIT);
+  // None of them can be decoded.
+  const frames = range(400).map((i) => {
+    const ids = range(64).map((id) => [id, new Uint8Array([0xff])]);
+    return frame(T.ITEM, 1, 0, i * 64, ...ids.flat());
+  });
+  let isOver = false, most = 0;
+  const turns = (async () => {
+    for (let before = 0; !isOver; before = failed) {
+      await new Promise((resolve) => setTimeout(resolve, 0));
+      most = Math.max(most, failed - before);
+    }
+  })();
+  await peer.send(...frames, frame(T.PING, 7));
+  while ((await peer.next())?.type !== T.PONG);
+  isOver = true;
+  await turns;
+  assertEquals(failed, 400 * 64);
+  assertLess(most, failed / 10);
+  await client.abort();
+  await reading;
+  peer.close();
+});
