@@ -187,7 +187,7 @@ export class Intake<Item> {
       const trace = this.hasTraces ? readTrace(reader) : undefined;
       reader.readBytesRange();
       this.#held++;
-      if (++unsettled > this.#window && !this.#isLeaving || this.#hasEnd) {
+      if (++unsettled > this.#window || this.#hasEnd) {
         throw new ProtocolError(
           this.#hasEnd
             ? "Cannot take ITEM: END came before it"
@@ -328,6 +328,7 @@ export class Intake<Item> {
 
   #handBack(deliveries: readonly number[]): void {
     const { control } = this.#options;
+    this.#held -= deliveries.length;
     let at = 0;
     do { // at least one, though it names nothing
       control.uints(FrameType.LEAVE, deliveries.slice(at, at + MAX_NAMED));

@@ -1296,6 +1296,32 @@ both(
   },
 );
 
+both("Client: R23 holds for one that leaves, too", async (net) => {
+  const { listener, dial } = listenOn(net);
+  const [conn, accepted] = await Promise.all([dial(), listener.accept()]);
+  listener.close();
+  await using peer = new ScriptedPeer(accepted);
+  const client = new Client<number, number>(conn, { prefetch: 3 });
+  const leave = new AbortController();
+  const never = Promise.withResolvers<never>();
+  const done = client.work(() => never.promise, { signal: leave.signal });
+  await peer.greet();
+  await peer.expect(T.CREDIT);
+  await peer.say(T.ITEM, 1, 0, 0, ...items(3));
+  await peer.say(T.PING, 1);
+  await peer.until(T.PONG);
+  leave.abort();
+  assertEquals((await peer.until(T.LEAVE)).fields, [1, 2]);
+  // What was on its way goes back, as much as there may be.
+  for (const first of [3, 5]) {
+    await peer.say(T.ITEM, 1, 0, first, ...items(2));
+    assertEquals((await peer.until(T.LEAVE)).fields, [first, first + 1]);
+  }
+  await peer.say(T.ITEM, 1, 0, 7, ...items(3));
+  const error = await assertRejects(() => done, ConnectionLostError);
+  assertMatch(error.message, /4 are unsettled, the window is 3/);
+});
+
 function items(count: number): unknown[] {
   return Array.from({ length: count }, (_, i) => [i, payload(i)]).flat();
 }
