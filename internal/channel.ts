@@ -128,13 +128,21 @@ export class Outlet<T, From = null> {
     }
   }
 
-  /** No more values: the reader gets those that are here, then the end. */
-  end(): void {
+  /**
+   * No more values: the reader gets those that are here, then the end.
+   *
+   * @param isIdle Whether the reader has nothing in its hands. Then a stream is
+   * closed although nobody asks: whoever waits for that may never ask.
+   */
+  end(isIdle = false): void {
     if (this.#state !== "open") return;
     this.#state = "ending";
     if (this.#unread.length > 0) return;
     this.#endWaiters();
     if (this.#pulled !== null) this.#refill();
+    else if (isIdle && this.#controller !== null && !this.isLeftOver) {
+      this.#fill(this.#controller);
+    }
   }
 
   /** An error at once; what wasn't read is dropped. */
@@ -160,13 +168,17 @@ export class Outlet<T, From = null> {
     this.#face = "work()";
   }
 
-  /** No more values, and what wasn't read is taken back: where it came from. */
-  close(): From[] {
+  /**
+   * No more values, and what wasn't read is taken back: where it came from.
+   *
+   * @param isIdle As of {@linkcode end}.
+   */
+  close(isIdle = false): From[] {
     if (this.#isOver) return [];
     const unread = this.#unread.origins.map(({ from }) => from);
     this.#unread.clear();
     this.#state = "open";
-    this.end();
+    this.end(isIdle);
     this.#turns.hurry();
     return unread;
   }
@@ -180,6 +192,7 @@ export class Outlet<T, From = null> {
       start: (controller) => {
         this.#controller = controller;
         if (this.#state === "failed") controller.error(this.#error);
+        else if (this.#unread.length === 0) this.#fill(controller);
       },
       pull: (controller) => this.#pull(controller),
       cancel: (reason) => this.#cancel(reason),

@@ -235,7 +235,7 @@ export class Intake<Item> {
     }
     this.#hasEnd = true;
     const isRead = !this.isWork && this.outlet.isTaken;
-    this.outlet.end();
+    this.outlet.end(this.#handed === this.#settled);
     if (!isRead) this.#done();
   }
 
@@ -276,7 +276,7 @@ export class Intake<Item> {
     if (this.#isLeaving) return;
     if (!this.outlet.isLeftOver) this.settleHanded();
     this.#isLeaving = true;
-    const unread = this.outlet.close();
+    const unread = this.outlet.close(this.#handed === this.#settled);
     if (this.#handed > this.#settled) unread.unshift(this.#handed);
     // Not with the goodbye, for which values may wait. Who has asked for nothing
     // has nothing to hand back.

@@ -239,6 +239,41 @@ both("Unsettled items wait for a worker, after end() too", async (net) => {
   assertEquals(await Array.fromAsync(server), [10]);
 });
 
+both(
+  "A stream that nobody reads from closes at END, and its client says goodbye",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const client = await kit.client();
+    const reader = client.readable.getReader();
+    kit.server.end();
+    await within(reader.closed, 1000, "the stream's end");
+    await within(kit.server.closed, 1000, "the server's end");
+    await client.closed;
+  },
+);
+
+both("A stream that is first used behind END is closed", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const client = await kit.client();
+  kit.server.end();
+  await client.closed;
+  const reader = client.readable.getReader();
+  await within(reader.closed, 1000, "the stream's end");
+});
+
+both(
+  "close() of a client closes its stream, though nobody asks for more",
+  async (net) => {
+    await using kit = new Kit<number, number>(net, { results: "discard" });
+    kit.server.send(1);
+    const client = await kit.client();
+    const reader = client.readable.getReader();
+    assertEquals((await reader.read()).value, 1);
+    await client.close();
+    await within(reader.closed, 1000, "the stream's end");
+  },
+);
+
 both("A worker that connects late gets END at once", async (net) => {
   await using kit = new Kit<number, number>(net);
   const early = await kit.client();
