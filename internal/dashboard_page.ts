@@ -339,7 +339,8 @@ async function follow(headers) {
     const events = (text + value).split("\n\n");
     text = events.pop();
     for (const event of events) {
-      const [, name, data] = event.match(/^(?:event: (.*)\n)?data: (.*)$/);
+      // JSON may have a line separator as it is: hence the s.
+      const [, name, data] = event.match(/^(?:event: (.*)\n)?data: (.*)$/s);
       if (name === "end") return phase(JSON.parse(data).phase);
       if (name === "history") history = JSON.parse(data);
       else show(JSON.parse(data));

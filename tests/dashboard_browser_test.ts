@@ -9,7 +9,9 @@ import { Browser, chromium } from "./_support/browser.ts";
 import { type Process, ROOT, startDeno } from "./_support/process.ts";
 import { still, until, within } from "./_support/within.ts";
 
-const HOSTILE = '<img src=x onerror="globalThis.pwned = 1"><script>pwned=1';
+// With a line separator, which JSON has as it is, and "." in a pattern isn't.
+const HOSTILE =
+  '<img src=x onerror="globalThis.pwned = 1"><script>\u2028pwned=1';
 const MOD = new URL("../mod.ts", import.meta.url).href;
 const WORKER = `
   const { work } = await import(${JSON.stringify(MOD)});
