@@ -296,9 +296,9 @@ async function fetchSnapshot(
       await response.body?.cancel();
       response = await ask({ authorization: `Bearer ${toToken(secret)}` });
     }
-    body = response.ok
-      ? await response.json().catch(notJson)
-      : await response.body?.cancel();
+    if (response.ok) body = await response.json().catch(notJson);
+    else if (response.status === 403) body = await response.text();
+    else await response.body?.cancel();
   } catch (error) {
     const reason = reasonOf(error), cause = causesOf(error);
     throw new FatalError(
@@ -307,7 +307,13 @@ async function fetchSnapshot(
       }`,
     );
   }
-  if (response.status === 401 || response.status === 403) {
+  // No secret helps here: one on loopback wants another name of its proxy.
+  if (response.status === 403) {
+    throw new FatalError(
+      `${where} refused, status 403: ${excerpt(body as string, MAX_CAUSE)}`,
+    );
+  }
+  if (response.status === 401) {
     throw new FatalError(
       `${where} wants ${
         secret === undefined ? "its server's" : "another"

@@ -255,6 +255,19 @@ Deno.test("top says why nobody can be read", async () => {
   assertMatch(stderr, /can't read 127\.0\.0\.1:\d+: .*refused/);
 });
 
+Deno.test("top says why it is refused, where no secret helps", async () => {
+  // As a dashboard on loopback answers a proxy that asks by another name.
+  await using proxy = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    () => new Response("ask for it as 127.0.0.1\n", { status: 403 }),
+  );
+  const { code, stderr } = await runHere(["top", `:${proxy.addr.port}`]);
+  assertEquals([code, stderr], [
+    3,
+    `distchan: 127.0.0.1:${proxy.addr.port} refused, status 403: ask for it as 127.0.0.1`,
+  ]);
+});
+
 Deno.test("formatBar() fits the terminal", () => {
   const progress = {
     done: 500,
