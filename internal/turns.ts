@@ -37,6 +37,8 @@ export class Turns {
   /** The end of the slice, in ms. */
   #until = this.#lookedAt + SLICE_MS;
   #sleptAt = this.#lookedAt;
+  /** Since when there was surely no turn; Infinity: that isn't known. */
+  #resumedAt = Infinity;
   /** What tells whether the event loop has had a turn; null: nothing does. */
   #mark: Mark | null = null;
   #forget: (() => void) | null = null;
@@ -58,6 +60,14 @@ export class Turns {
     this.#until = this.#lookedAt + SLICE_MS;
   }
 
+  /**
+   * Steps follow that don't wait for each other. Where all are quick it doesn't
+   * matter when they begin, and it isn't looked at.
+   */
+  resume(): void {
+    this.#resumedAt = this.#glance === 1 ? performance.now() : Infinity;
+  }
+
   /** Whether it is time for a turn, after some more steps. */
   isDue(steps = 1): boolean {
     if ((this.#steps += steps) < this.#glance) return false;
@@ -70,6 +80,7 @@ export class Turns {
     this.#lookedAt = now;
     if (now <= this.#until) return false;
     if (this.#mark?.isPast === false) return true;
+    if (now - this.#resumedAt > SLICE_MS) return true;
     // Perhaps the steps were far apart, and there were turns between them. If
     // this mark isn't past when the next slice ends, there were none.
     this.#beginMarked();

@@ -166,6 +166,7 @@ export class WorkLoop implements Runner {
 
   /** Begins what can be begun; returns what the loop does then. */
   #callAll(): Loop {
+    this.#turns.resume();
     while (
       this.#waiting.length > 0 && this.#running.size < this.#concurrency &&
       !this.#sink.isBusy()

@@ -2,6 +2,7 @@
  * `work()` without the connection.
  */
 import { assert, assertEquals, assertRejects } from "@std/assert";
+import { setImmediate as turned } from "node:timers";
 import { setImmediate } from "node:timers/promises";
 import {
   type Client,
@@ -73,6 +74,42 @@ Deno.test("WorkLoop: slow handlers behind quick ones don't keep the event loop",
   await within(idle.promise, 5000, "all are done");
   assertEquals(settled, 1064);
 });
+
+for (
+  const [what, outcome] of [
+    ["slow handlers", (ms: number): unknown => ms],
+    ["slow async handlers", (ms: number): unknown => Promise.resolve(ms)],
+  ] as const
+) {
+  Deno.test(`WorkLoop: ${what} have a turn of the event loop between any two`, async () => {
+    using clock = new Clock();
+    const idle = Promise.withResolvers<void>();
+    const turns = new Set<number>();
+    let turn = 0;
+    const loop = new WorkLoop(
+      (ms: number) => {
+        turns.add(turn);
+        clock.now += ms;
+        turned(() => turn++);
+        return outcome(ms);
+      },
+      1,
+      {
+        scope: null,
+        isBusy: () => false,
+        result: () => {},
+        done: () => {},
+        error: () => {},
+        value: () => undefined,
+        onIdle: () => idle.resolve(),
+      },
+    );
+    for (const item of items(0, 10, 20)) loop.push(item);
+    loop.run();
+    await within(idle.promise, 5000, "all are done");
+    assertEquals(turns.size, 10);
+  });
+}
 
 Deno.test("WorkLoop begins nothing that couldn't be answered yet", () => {
   const begun: number[] = [];
