@@ -23,7 +23,7 @@ import {
   sequence,
   T,
 } from "./_support/scripted_peer.ts";
-import { Gate, moment, still, until } from "./_support/within.ts";
+import { Gate, moment, still, until, within } from "./_support/within.ts";
 
 /** A server on TCP with one good worker, and what it tells. */
 async function pool(options: ServerOptions<number, number> = {}) {
@@ -261,6 +261,34 @@ Deno.test("hostile: a peer that sends without end leaves the event loop its turn
   await server.close();
 });
 
+Deno.test("hostile: who sends without end has no more time for an item", async () => {
+  const failed = Promise.withResolvers<void>();
+  await using server = listen<number, number>({
+    port: 0,
+    itemTimeoutMs: 100,
+    results: "discard",
+    onFailure: () => failed.resolve(),
+  });
+  const { port } = server.addr as Deno.NetAddr;
+  await using peer = await ScriptedPeer.connect(port);
+  await peer.handshake();
+  await peer.say(T.CREDIT, 1, 1, 1, 0);
+  server.send(1);
+  await peer.until(T.ITEM);
+  const pongs = concat(new Array(50_000).fill(frame(T.PONG, 0)));
+  let isOver = false;
+  const flood = (async () => {
+    while (!isOver) await peer.send(pongs);
+  })();
+  try {
+    await within(failed.promise, 5000, "the item fails");
+  } finally {
+    isOver = true;
+    await flood;
+    await server.abort();
+  }
+});
+
 Deno.test("hostile: what a HELLO holds beside its fields is never made of it", async () => {
   await using server = listen({ port: 0 });
   await using peer = await ScriptedPeer.connect(
@@ -479,9 +507,13 @@ Deno.test("hostile: a server that reads none of the answers is read no further",
 
 Deno.test("hostile: items that are answered at once leave the event loop its turns", async () => {
   const [peer, conn] = ScriptedPeer.pair();
-  let failed = 0;
+  let failed = 0, suspected = 0;
   const client = new Client(conn, {
-    onEvent: (event) => void (event.type === "failed" && failed++),
+    heartbeat: { intervalMs: 50, timeoutMs: 150, dropMs: 60_000 },
+    onEvent: ({ type }) => {
+      if (type === "failed") failed++;
+      if (type === "suspect") suspected++;
+    },
   });
   await peer.greet();
   const reading = client[Symbol.asyncIterator]().next().catch(() => {});
@@ -504,6 +536,7 @@ Deno.test("hostile: items that are answered at once leave the event loop its tur
   await turns;
   assertEquals(failed, 400 * 64);
   assertLess(most, failed / 10);
+  assertEquals(suspected, 0, "what it has sent was here all the time");
   await client.abort();
   await reading;
   peer.close();
