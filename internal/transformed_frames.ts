@@ -50,12 +50,12 @@ export class TransformedFrames {
     let size = at, sent = 0;
     while (at < frames.length) {
       const end = at + 4 + view.getUint32(at);
-      const begun = performance.now();
       let body;
       try {
         // Copies: a transform may keep what it is handed, and use the buffer of
         // what it returns again.
-        body = await this.#encode(frames.slice(at + 4, end));
+        const plain = frames.slice(at + 4, end);
+        body = await budget.spendOn(() => this.#encode(plain));
       } catch (error) {
         // A transform may have numbered those before it.
         if (size > 0) await this.#options.write(concat(ready));
@@ -67,7 +67,6 @@ export class TransformedFrames {
       ready.push(frame);
       size += frame.length;
       at = end;
-      budget.spendTime(performance.now() - begun);
       const isFull = size >= HIGH_WATER_BYTES || budget.isSpent;
       if (!isFull && at < frames.length) continue;
       await this.#options.write(concat(ready));

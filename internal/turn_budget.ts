@@ -7,7 +7,7 @@
  * @module
  */
 
-import { setImmediate } from "node:timers";
+import { clearImmediate, setImmediate } from "node:timers";
 import { afterTurn } from "./timer.ts";
 
 /** So many bytes may be read in a turn. */
@@ -54,6 +54,25 @@ export class TurnBudget {
    */
   spendTime(ms: number): void {
     this.#spent += ms / TURN_MS * BYTES_A_TURN;
+  }
+
+  /**
+   * The same for what a transform makes, unless that waits for an event, as
+   * encryption on another thread does: others have their turns then, and part of
+   * the time is theirs.
+   *
+   * @param make Makes it.
+   */
+  async spendOn<T>(make: () => Promise<T>): Promise<T> {
+    const begun = performance.now();
+    let hasTurned = false;
+    const turn = setImmediate(() => hasTurned = true);
+    try {
+      return await make();
+    } finally {
+      clearImmediate(turn);
+      if (!hasTurned) this.spendTime(performance.now() - begun);
+    }
   }
 
   /** Whether others are to have a turn. */

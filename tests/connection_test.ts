@@ -241,6 +241,32 @@ Deno.test("Connection leaves others their turns, however long a transform takes 
   connection.end();
 });
 
+Deno.test("Connection counts no time in which a transform waits for an event", async () => {
+  const { connection, sizes } = sink();
+  let made = 0;
+  const encode = async (bytes: Uint8Array) => {
+    // As encryption on another thread does: others have their turns.
+    const until = performance.now() + 2;
+    while (performance.now() < until) await setImmediate();
+    made++;
+    return bytes;
+  };
+  const open = () => ({ encode, decode: encode });
+  connection.useTransforms(
+    new TransformChain([{ name: "waiting", open }], {
+      role: "server",
+      sessionId: new Uint8Array(32),
+      maxBytes: 1024,
+    }),
+    1024,
+  );
+  say(connection, 20);
+  while (made < 20) await setImmediate();
+  await turns();
+  assertEquals(sizes, [20 * 6], "they share a write");
+  connection.end();
+});
+
 /** Reads 150,000 frames of five bytes, which are always here already. */
 async function flood(
   isCrowded: () => boolean,
