@@ -134,6 +134,7 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
       const value = isDue ? EMPTY : this.#shift();
       if (value !== EMPTY) {
         this.#wake();
+        this.#endIfDone(); // whoever knows that it was the last asks no more
         return Promise.resolve({ value, done: false });
       }
     }

@@ -671,6 +671,42 @@ both("end(): a running map() holds the end open", async (net) => {
 });
 
 both(
+  "map() whose last result was read holds up no end, though nobody asks on",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const { server } = kit;
+    await kit.worker((n) => n);
+    const results = server.map(range(3));
+    assertEquals((await results.next()).value, 0);
+    await until(() => server.stats().settled === 3, "all results are here");
+    assertEquals((await results.next()).value, 1);
+    assertEquals((await results.next()).value, 2);
+    server.end();
+    await within(server.closed, 1000, "the server's end");
+    assertEquals(await results.next(), { value: undefined, done: true });
+  },
+);
+
+both(
+  "map() throws what its source has thrown behind the last result",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const { server } = kit;
+    await kit.worker((n) => n);
+    const reason = new Error("torn");
+    function* torn() {
+      yield* range(2);
+      throw reason;
+    }
+    const results = server.map(torn());
+    assertEquals((await results.next()).value, 0);
+    await until(() => server.stats().settled === 2, "all results are here");
+    assertEquals((await results.next()).value, 1);
+    assertStrictEquals(await assertRejects(() => results.next()), reason);
+  },
+);
+
+both(
   "map() throws what ended the server, not that it was closing",
   async (net) => {
     await using kit = new Kit<number, number>(net);
