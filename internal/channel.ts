@@ -131,8 +131,8 @@ export class Outlet<T, From = null> {
   /**
    * No more values: the reader gets those that are here, then the end.
    *
-   * @param isIdle Whether the reader has nothing in its hands. Then a stream is
-   * closed although nobody asks: whoever waits for that may never ask.
+   * @param isIdle Whether the reader has nothing in its hands. Then it is at the
+   * end although nobody asks: whoever waits for that may never ask.
    */
   end(isIdle = false): void {
     if (this.#state !== "open") return;
@@ -140,6 +140,7 @@ export class Outlet<T, From = null> {
     if (this.#unread.length > 0) return;
     this.#endWaiters();
     if (this.#pulled !== null) this.#refill();
+    else if (isIdle && this.#iterator !== null) this.#reachEnd();
     else if (isIdle && this.#controller !== null && !this.isLeftOver) {
       this.#fill(this.#controller);
     }

@@ -252,6 +252,19 @@ both(
   },
 );
 
+both(
+  "An iterator that nobody asks holds up no end, and is at its end itself",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const client = await kit.client();
+    const items = client[Symbol.asyncIterator]();
+    kit.server.end();
+    await within(kit.server.closed, 1000, "the server's end");
+    await client.closed;
+    assertEquals(await items.next(), { value: undefined, done: true });
+  },
+);
+
 both("A stream that is first used behind END is closed", async (net) => {
   await using kit = new Kit<number, number>(net);
   const client = await kit.client();
