@@ -299,7 +299,7 @@ function show(shot) {
   set("unread", count(shot.unread));
   set("traffic", "Up " + ms(shot.upMs) + " · in " + bytes(shot.bytesIn) +
     " · out " + bytes(shot.bytesOut) + " · " +
-    many(shot.duplicates, "late duplicate") + " dropped");
+    many(shot.duplicates, "late result") + " dropped");
   const { sample } = shot;
   if (sample !== null && history[history.length - 1]?.at !== sample.at) {
     history.push(sample);

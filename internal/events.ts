@@ -34,7 +34,7 @@ export type StallReason =
  * | `"suspect"`      | nothing was heard of a worker for `heartbeat.timeoutMs`, or it doesn't let go of a cancelled item: others get its items |
  * | `"recovered"`    | a suspect was heard again                                                                                              |
  * | `"redelivered"`  | items went back to the queue                                                                                           |
- * | `"duplicate"`    | a late duplicate of a result was dropped                                                                               |
+ * | `"duplicate"`    | a late result was dropped: another worker's was first, or the item had timed out or was cancelled                      |
  * | `"failed"`       | an item failed                                                                                                         |
  * | `"retry"`        | a handler failed, and the item will be tried again in `delayMs`                                                        |
  * | `"stalled"`      | items wait, and nothing has moved for a second                                                                         |

@@ -18,7 +18,10 @@ export interface ServerStats {
   failed: number;
   /** Items that went back to the queue after a dispatch. */
   redelivered: number;
-  /** Late duplicates of results that were dropped. */
+  /**
+   * Late results that were dropped: another worker's was first, or the item
+   * had timed out or was cancelled.
+   */
   duplicates: number;
   /** Results and values that nobody has read yet. */
   unread: number;
@@ -95,7 +98,7 @@ export function renderMetrics(figures: ServerStats): string {
   family(
     "duplicates_total",
     "counter",
-    "Late duplicates of results that were dropped.",
+    "Late results that were dropped.",
     one(figures.duplicates),
   );
   family(
