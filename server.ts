@@ -565,7 +565,8 @@ export class Server<Item = unknown, Result = unknown>
    * local files that it imports.
    *
    * @param module The module whose default export is the handler. With a codec
-   * or transforms of one's own, it exports them as `codec` and `transforms`.
+   * of one's own it exports that as `codec`, with any transforms, `gzip()` too,
+   * those as `transforms`.
    * @param options How many, and what they are called.
    * @returns A handle to end them before the server ends.
    * @throws {TypeError} If an option is unknown or of the wrong type, the
