@@ -123,12 +123,6 @@ function isObjectWith(value: unknown, ...methods: string[]): boolean {
     );
 }
 
-/** Whether an object is no class's. */
-function isPlain(value: unknown): boolean {
-  const prototype = Object.getPrototypeOf(value);
-  return prototype === Object.prototype || prototype === null;
-}
-
 /** Some libraries' schemas are functions. */
 const schema: Check = (v) => {
   const isLike = typeof v === "object" && v !== null || typeof v === "function";
@@ -203,17 +197,13 @@ const RETRY: Record<string, Check> = {
   backoffMs: msOrZero,
 };
 
-const byKey = record({ key: callback }, "dispatch");
-
 const SERVER: Record<string, Check> = {
   ...COMMON,
-  dispatch: (v) => {
-    if (isObjectWith(v, "pick")) return null;
-    // Of a class, it may have more for its own use.
-    if (isObjectWith(v, "key")) return isPlain(v) ? byKey(v) : null;
-    return oneOf("round-robin", "least-loaded")(v) &&
-      '"round-robin", "least-loaded", { key(item) } or { pick(free, item) }';
-  },
+  dispatch: (v) =>
+    isObjectWith(v, "pick") || isObjectWith(v, "key")
+      ? null
+      : oneOf("round-robin", "least-loaded")(v) &&
+        '"round-robin", "least-loaded", { key(item) } or { pick(free, item) }',
   results: oneOf("keep", "discard"),
   maxInFlightBytes: integer(MIN_FRAME_BYTES, Number.MAX_SAFE_INTEGER, true),
   maxBufferedBytes: integer(1, Number.MAX_SAFE_INTEGER, true),
