@@ -19,6 +19,7 @@ import type { Delivery, Item, Way, Worker } from "../internal/delivery.ts";
 import { ItemKind } from "../internal/frame.ts";
 import { Entry } from "../internal/in_flight.ts";
 import { MapRun } from "../internal/map_run.ts";
+import type { WorkSink } from "../internal/runner.ts";
 import { Turns } from "../internal/turns.ts";
 import type { WorkItem } from "../internal/work_items.ts";
 import { WorkLoop } from "../internal/work_loop.ts";
@@ -45,6 +46,20 @@ function items(from: number, count: number, value: unknown): WorkItem[] {
   });
 }
 
+/** Where answers go: nowhere, but for what a test looks at. */
+function sink(watched: Partial<WorkSink> = {}): WorkSink {
+  return {
+    scope: null,
+    isBusy: () => false,
+    result: () => {},
+    done: () => {},
+    error: () => {},
+    value: () => undefined,
+    onIdle: () => {},
+    ...watched,
+  };
+}
+
 Deno.test("WorkLoop: slow handlers behind quick ones don't keep the event loop", async () => {
   using clock = new Clock();
   const idle = Promise.withResolvers<void>();
@@ -55,15 +70,10 @@ Deno.test("WorkLoop: slow handlers behind quick ones don't keep the event loop",
       if (ms > 0) slow++;
     },
     1,
-    {
-      scope: null,
-      isBusy: () => false,
+    sink({
       result: () => void settled++,
-      done: () => {},
-      error: () => {},
-      value: () => undefined,
       onIdle: () => slow > 0 && idle.resolve(),
-    },
+    }),
   );
   for (const item of items(0, 1000, 0)) loop.push(item);
   loop.run();
@@ -94,15 +104,9 @@ for (
         return outcome(ms);
       },
       1,
-      {
-        scope: null,
-        isBusy: () => false,
-        result: () => {},
-        done: () => {},
-        error: () => {},
-        value: () => undefined,
+      sink({
         onIdle: () => idle.resolve(),
-      },
+      }),
     );
     for (const item of items(0, 10, 20)) loop.push(item);
     loop.run();
@@ -114,15 +118,14 @@ for (
 Deno.test("WorkLoop begins nothing that couldn't be answered yet", () => {
   const begun: number[] = [];
   let isBusy = true;
-  const loop = new WorkLoop((n: number) => void begun.push(n), 2, {
-    scope: null,
-    isBusy: () => isBusy,
-    result: () => isBusy = begun.length === 2,
-    done: () => {},
-    error: () => {},
-    value: () => undefined,
-    onIdle: () => {},
-  });
+  const loop = new WorkLoop(
+    (n: number) => void begun.push(n),
+    2,
+    sink({
+      isBusy: () => isBusy,
+      result: () => isBusy = begun.length === 2,
+    }),
+  );
   for (const n of [1, 2, 3]) for (const item of items(n, 1, n)) loop.push(item);
   loop.run();
   assertEquals(begun, []);
@@ -142,15 +145,7 @@ Deno.test("WorkLoop.cancel(): who asks for its signal later sees it aborted", ()
       return new Promise(() => {});
     },
     1,
-    {
-      scope: null,
-      isBusy: () => false,
-      result: () => {},
-      done: () => {},
-      error: () => {},
-      value: () => undefined,
-      onIdle: () => {},
-    },
+    sink(),
   );
   loop.push(items(0, 1, null)[0]!);
   loop.run();
@@ -169,18 +164,17 @@ Deno.test("WorkLoop.cancel(): a generator whose values have no room is done", as
     }
   }
   const asked = Promise.withResolvers<void>();
-  const loop = new WorkLoop(values, 1, {
-    scope: null,
-    isBusy: () => false,
-    result: () => {},
-    done: () => {},
-    error: (_item, error) => fail(error),
-    value: () => {
-      asked.resolve();
-      return new Promise(() => {});
-    },
-    onIdle: () => {},
-  });
+  const loop = new WorkLoop(
+    values,
+    1,
+    sink({
+      error: (_item, error) => fail(error),
+      value: () => {
+        asked.resolve();
+        return new Promise(() => {});
+      },
+    }),
+  );
   loop.push({ ...items(0, 1, null)[0]!, kind: ItemKind.VALUE });
   loop.run();
   await within(asked.promise, 5000, "its first value");
@@ -192,15 +186,15 @@ Deno.test("WorkLoop.cancel(): a generator whose values have no room is done", as
 
 Deno.test("WorkLoop.cancel() of the last item that waits leaves it idle", () => {
   const told: string[] = [];
-  const loop = new WorkLoop(() => {}, 1, {
-    scope: null,
-    isBusy: () => true,
-    result: () => {},
-    done: () => {},
-    error: (item) => told.push(`error ${item.delivery}`),
-    value: () => undefined,
-    onIdle: () => told.push("idle"),
-  });
+  const loop = new WorkLoop(
+    () => {},
+    1,
+    sink({
+      isBusy: () => true,
+      error: (item) => told.push(`error ${item.delivery}`),
+      onIdle: () => told.push("idle"),
+    }),
+  );
   for (const item of items(0, 2, null)) loop.push(item);
   loop.run();
   loop.cancel(1);
