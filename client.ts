@@ -524,9 +524,11 @@ export class Client<Item = unknown, Result = unknown>
     const spans = this.#spans;
     const runner = source.runner({
       scope: spans,
-      // What couldn't be answered any more isn't begun.
+      // What couldn't be answered any more isn't begun, nor what may be about to
+      // be cancelled.
       isBusy: () =>
-        !this.#connection.isOpen || this.#connection.busy ||
+        !this.#connection.isOpen || this.#connection.isMidway ||
+        this.#connection.busy ||
         this.#answers.pending >= concurrency,
       result: (item, value) => this.#answers.result(item, value),
       done: (item) => this.#answers.done(item),

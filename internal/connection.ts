@@ -135,6 +135,8 @@ export class Connection {
    * promise: the peer's silence means nothing then.
    */
   isDeaf = false;
+  /** Whether the rest of what it has read waits for its turn. */
+  isMidway = false;
   /** When something was last said to the peer, by `performance.now()`. */
   saidAt: number = performance.now();
   /** Since when a write waits for the peer, by `performance.now()`; 0: none. */
@@ -534,7 +536,9 @@ export class Connection {
           this.partialSince = 0;
           // What a transform makes of one frame may be worth a turn by itself.
           if (this.#budget.isSpent) {
+            this.isMidway = true;
             await this.#budget.nextTurn();
+            this.isMidway = false;
             if (!this.#isTelling) break;
             // The rest was here meanwhile. This end isn't deaf: with a busy peer
             // timers fire in such turns alone, and no item would time out.

@@ -16,7 +16,10 @@ export interface HandlerScope {
 export interface WorkSink {
   /** What handlers run in; null: tracing is off. */
   readonly scope: HandlerScope | null;
-  /** Whether nothing should be begun: output waits for the peer, or is over. */
+  /**
+   * Whether nothing should be begun: output waits for the peer, or is over, or
+   * there is more to read first.
+   */
   isBusy(): boolean;
   /** An item has a result. */
   result(item: WorkItem, value: unknown): void;

@@ -174,6 +174,34 @@ both("map(): an abort cancels all that is under way", async (net) => {
 });
 
 both(
+  "map(): an abort begins nothing, however long handlers take to stop",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    let running = 0;
+    await kit.worker((_, { signal }) => {
+      running++;
+      signal.addEventListener("abort", () => {
+        const until = performance.now() + 5;
+        while (performance.now() < until);
+      });
+      return untilAborted(signal);
+    }, { concurrency: 3, client: { prefetch: 40 } });
+    const controller = new AbortController();
+    const map = kit.server.map(range(40), { signal: controller.signal });
+    const next = map.next();
+    await until(() => kit.server.workers[0]!.inFlight === 40, "all are sent");
+    await until(() => running === 3, "three are executed");
+    controller.abort(new Error("enough"));
+    await assertRejects(() => next, Error, "enough");
+    await until(
+      () => kit.server.workers[0]!.inFlight === 0,
+      "all are answered",
+    );
+    assertEquals(running, 3, "none was begun that nobody wants");
+  },
+);
+
+both(
   "itemTimeoutMs: the item fails, its worker is told, and goes on",
   async (net) => {
     await using kit = new Kit<number, number>(net, { itemTimeoutMs: 60 });
