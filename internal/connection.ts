@@ -149,9 +149,9 @@ export class Connection {
   bytesOut = 0;
   readonly #duplex: Duplex;
   readonly #events: ConnectionEvents;
-  /** What it may read in a turn, and what transforms may make in one. */
+  readonly #isCrowded: () => boolean;
+  /** What it may read in a turn. */
   readonly #budget: TurnBudget;
-  readonly #writeBudget: TurnBudget;
   readonly #decoder: FrameDecoder;
   /** No tags: whoever is there may not even know the secret. */
   readonly #reader = new CborDecoder({ hasTags: false });
@@ -197,9 +197,8 @@ export class Connection {
     },
   ) {
     this.#duplex = duplex;
-    const { isCrowded = () => false } = options;
-    this.#budget = new TurnBudget(isCrowded);
-    this.#writeBudget = new TurnBudget(isCrowded);
+    this.#isCrowded = options.isCrowded ?? (() => false);
+    this.#budget = new TurnBudget(this.#isCrowded);
     this.#events = options.events;
     this.#decoder = options.isCrowded === undefined
       ? new FrameDecoder(options.limit, LONE_BYTES)
@@ -281,7 +280,7 @@ export class Connection {
     this.#transforms = new TransformedFrames(transforms, {
       limit: wireLimit,
       plainBytes: this.out.length,
-      budget: this.#writeBudget,
+      isCrowded: this.#isCrowded,
       write: (bytes) => this.#writeAll(bytes),
     });
   }
@@ -380,7 +379,7 @@ export class Connection {
     clearTimeout(this.#lingerTimer);
     this.#room?.resolve();
     this.#budget.hurry();
-    this.#writeBudget.hurry();
+    this.#transforms?.hurry();
     try {
       this.#duplex.close();
     } catch {

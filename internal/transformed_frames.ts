@@ -8,7 +8,7 @@
 import { concat } from "./concat.ts";
 import { HIGH_WATER_BYTES } from "./output_buffers.ts";
 import { type TransformChain, TransformError } from "./transforms.ts";
-import type { TurnBudget } from "./turn_budget.ts";
+import { TurnBudget } from "./turn_budget.ts";
 
 /** Options of {@linkcode TransformedFrames}. */
 export interface TransformedFramesOptions {
@@ -16,8 +16,8 @@ export interface TransformedFramesOptions {
   limit: number;
   /** How much of the output, in bytes, was there before: it leaves as it is. */
   plainBytes: number;
-  /** How long frames may be made before others have a turn. */
-  budget: TurnBudget;
+  /** Whether there are others that turns must be left to. */
+  isCrowded(): boolean;
   /** Writes to the socket. */
   write(bytes: Uint8Array): Promise<void>;
 }
@@ -27,11 +27,19 @@ export class TransformedFrames {
   readonly #chain: TransformChain;
   readonly #options: TransformedFramesOptions;
   #plainBytes: number;
+  /** What may be made in a turn. */
+  readonly #budget: TurnBudget;
 
   constructor(chain: TransformChain, options: TransformedFramesOptions) {
     this.#chain = chain;
     this.#options = options;
+    this.#budget = new TurnBudget(options.isCrowded);
     this.#plainBytes = options.plainBytes;
+  }
+
+  /** The connection is over: nobody waits for a turn any more. */
+  hurry(): void {
+    this.#budget.hurry();
   }
 
   /**
@@ -43,7 +51,7 @@ export class TransformedFrames {
   async write(frames: Uint8Array): Promise<number> {
     const { buffer, byteOffset, byteLength } = frames;
     const view = new DataView(buffer, byteOffset, byteLength);
-    const { budget } = this.#options;
+    const budget = this.#budget;
     let at = this.#plainBytes;
     this.#plainBytes = 0;
     let ready = at > 0 ? [frames.subarray(0, at)] : [];
