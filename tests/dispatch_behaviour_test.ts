@@ -389,6 +389,8 @@ both("Behind Server.ready() round robin is strict at once", async (net) => {
     // They ask for items, and the server has yet to hear of it.
     const readers = clients.map((client) => Array.fromAsync(client));
     await (round % 2 === 0 ? ready : server.ready(3));
+    // Else they may share what is sent only since they ask in the same turn.
+    assert(server.workers.every(({ state }) => state === "active"));
     for (const n of range(9)) server.send(n);
     server.end();
     const read = (await Promise.all(readers)).toSorted(([a], [b]) => a! - b!);
