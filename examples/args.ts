@@ -58,7 +58,8 @@ export function readArguments<Name extends string = never>(
 export function wholeNumber(
   name: string,
   text: string,
-  { min = 0, max = Number.MAX_SAFE_INTEGER } = {},
+  { min = 0, max = Number.MAX_SAFE_INTEGER }: { min?: number; max?: number } =
+    {},
 ): number {
   const value = Number(text);
   if (/^\d+$/.test(text) && value >= min && value <= max) return value;

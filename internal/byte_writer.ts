@@ -20,7 +20,7 @@ export interface Segment {
  * Byte strings of at least so many bytes are sent from where they are: copying
  * shorter ones costs less than a write of their own.
  */
-export const SEGMENT_BYTES = 128 * 1024;
+export const SEGMENT_BYTES: number = 128 * 1024;
 
 /** A value so many times as long as its limit isn't encoded to its end. */
 const FAR = 4;

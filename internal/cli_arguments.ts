@@ -172,10 +172,10 @@ async function readNamedFile(
 }
 
 /** What a file of PEM has to have; Deno knows no keys with a passphrase. */
-const PEM = {
+const PEM: Record<"certificate" | "private key", RegExp> = {
   "certificate": /-----BEGIN CERTIFICATE-----/,
   "private key": /-----BEGIN (RSA |EC )?PRIVATE KEY-----/,
-} as const;
+};
 
 /**
  * Reads a file of PEM, in which only what is ASCII counts.

@@ -8,7 +8,7 @@
  */
 
 /** The page's style. */
-export const DASHBOARD_STYLE = String.raw`
+export const DASHBOARD_STYLE: string = String.raw`
 :root {
   color-scheme: light dark;
   --back: #f6f7f9; --card: #ffffff; --line: #dfe3e8; --text: #1b2530;
@@ -128,7 +128,7 @@ button { cursor: pointer; }
 `;
 
 /** The page's program. */
-export const DASHBOARD_SCRIPT = String.raw`
+export const DASHBOARD_SCRIPT: string = String.raw`
 const $ = (id) => document.getElementById(id);
 const SPAN = 300;
 // At first a minute, then two, then all that is kept.

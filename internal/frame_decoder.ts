@@ -14,7 +14,7 @@ const SMALL_BYTES = 2 * 1024;
 /** The buffer of a connection that fills its small one, in bytes. */
 const LARGE_BYTES = 128 * 1024;
 /** The same, where there is one connection and no more. */
-export const LONE_BYTES = 512 * 1024;
+export const LONE_BYTES: number = 512 * 1024;
 /** Buffers up to this size, in bytes, stay while frames need them. */
 const KEPT_BYTES = 1280 * 1024;
 /** A long string isn't looked for before so much of its frame has come. */

@@ -58,7 +58,7 @@ export class Heartbeat {
    * @param saidAt When this end last said something: what the peer asks may be
    * behind a long frame that is coming, and this end is silent meanwhile.
    */
-  judge(heardAt: number | null, now: number, saidAt = now): Verdict {
+  judge(heardAt: number | null, now: number, saidAt: number = now): Verdict {
     const isDeaf = heardAt === null;
     heardAt ??= now;
     if (heardAt !== this.#heardAt) {

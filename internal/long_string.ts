@@ -9,7 +9,7 @@
 import { FrameType } from "./frame.ts";
 
 /** Byte strings of at least this size, in bytes, are worth it. */
-export const LONG_BYTES = 128 * 1024;
+export const LONG_BYTES: number = 128 * 1024;
 
 /** A long string is looked for in so many bytes of its frame. */
 const SEARCHED_BYTES = 4096;

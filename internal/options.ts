@@ -542,10 +542,10 @@ export type MapOutcome<Item, Result> =
 export const DEFAULTS = {
   signature: "distchan",
   codec: "cbor",
-  maxFrameBytes: 4 * 1024 * 1024,
+  maxFrameBytes: 4 * 1024 * 1024 as number,
   handshakeTimeoutMs: 5000,
-  maxInFlightBytes: 8 * 1024 * 1024,
-  maxBufferedBytes: 64 * 1024 * 1024,
+  maxInFlightBytes: 8 * 1024 * 1024 as number,
+  maxBufferedBytes: 64 * 1024 * 1024 as number,
   maxConnections: 1024,
   maxHandshakes: 512,
   maxDeliveries: 3,

@@ -8,7 +8,7 @@
 import { enlarge, SEGMENT_BYTES } from "./byte_writer.ts";
 
 /** Output above this many bytes is written at once, and pushes back. */
-export const HIGH_WATER_BYTES = 64 * 1024;
+export const HIGH_WATER_BYTES: number = 64 * 1024;
 /** The size of an output buffer that little is written to at a time. */
 const SMALL_BYTES = 8 * 1024;
 /** The size of one that much is: past the high-water mark with a value more. */

@@ -89,7 +89,7 @@ export function plainLimit(limit: number, count: number): number {
 }
 
 /** What may come of a CONFIRM at each step of undoing it, in bytes. */
-export const MAX_CONFIRM_BYTES = 64 * 1024;
+export const MAX_CONFIRM_BYTES: number = 64 * 1024;
 
 /** The transforms of one connection as one. */
 export class TransformChain implements OpenTransform {

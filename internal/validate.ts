@@ -301,7 +301,21 @@ const GZIP: Record<string, Check> = {
 const READY: Record<string, Check> = { signal };
 const CLOSE: Record<string, Check> = { drainMs: msOrZero };
 
-const CHECKS = {
+/** What has options. */
+type Owner =
+  | "server"
+  | "listen"
+  | "spawn"
+  | "client"
+  | "connect"
+  | "work"
+  | "submit"
+  | "map"
+  | "ready"
+  | "close"
+  | "gzip";
+
+const CHECKS: Record<Owner, Record<string, Check>> = {
   server: SERVER,
   listen: LISTEN,
   spawn: SPAWN,
@@ -323,7 +337,7 @@ const CHECKS = {
  * @throws {TypeError} If one is unknown or of the wrong type.
  * @throws {RangeError} If one is out of range.
  */
-export function validate(options: unknown, of: keyof typeof CHECKS): void {
+export function validate(options: unknown, of: Owner): void {
   checkOptions(checkObject(options, of), CHECKS[of], of);
   const { maxFrameBytes = DEFAULTS.maxFrameBytes, heartbeat } =
     options as CommonOptions;

@@ -26,7 +26,7 @@ export class Proof {
     wrong: 0,
   };
   /** How many files each worker has done. */
-  readonly byWorker = new Map<string, number>();
+  readonly byWorker: Map<string, number> = new Map<string, number>();
   readonly #root: string;
   readonly #tell: (line: string) => void;
   /** The second it began in: Deno tells ctime in whole seconds. */

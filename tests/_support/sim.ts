@@ -35,7 +35,7 @@ export class Clock {
   }
 
   /** Lets time pass until nothing is left to do, or a time comes. */
-  run(until = Infinity): void {
+  run(until: number = Infinity): void {
     for (;;) {
       let first = -1;
       for (let i = 0; i < this.#events.length; i++) {
@@ -181,7 +181,7 @@ export class SimWorker implements Worker {
 
 /** A server in simulated time: one way in, whose results are always read. */
 export class Sim {
-  readonly clock = new Clock();
+  readonly clock: Clock = new Clock();
   readonly delivery: Delivery;
   readonly workers: SimWorker[] = [];
   /** Results, in the order in which they came. */

@@ -14,6 +14,6 @@ const numbers: StandardSchemaV1<number> = {
 };
 
 /** What the server sends. */
-export const itemSchema = numbers;
+export const itemSchema: StandardSchemaV1<number> = numbers;
 /** What comes back. */
-export const resultSchema = numbers;
+export const resultSchema: StandardSchemaV1<number> = numbers;
