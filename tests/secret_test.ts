@@ -8,7 +8,13 @@ import {
 import { Client, connect, HandshakeError, listen, work } from "../mod.ts";
 import { both, Kit } from "./_support/channel_kit.ts";
 import { relay } from "./_support/relay.ts";
-import { concat, frame, ScriptedPeer, T } from "./_support/scripted_peer.ts";
+import {
+  concat,
+  frame,
+  framed,
+  ScriptedPeer,
+  T,
+} from "./_support/scripted_peer.ts";
 import { TcpProxy } from "./_support/tcp_proxy.ts";
 import { until, within } from "./_support/within.ts";
 
@@ -176,12 +182,6 @@ both("secret: a proof that was heard is worth nothing later", async (net) => {
   const [hello, proof] = way.seen["to server"];
   const again = new ScriptedPeer(await kit.dial());
   await using _ = again;
-  const framed = (body: Uint8Array) => {
-    const frame = new Uint8Array(4 + body.length);
-    new DataView(frame.buffer).setUint32(0, body.length);
-    frame.set(body, 4);
-    return frame;
-  };
   await again.send(framed(hello!));
   await again.expect(T.CHALLENGE);
   await again.send(framed(proof!));
@@ -191,6 +191,28 @@ both("secret: a proof that was heard is worth nothing later", async (net) => {
   await client.abort();
   await way.done;
 });
+
+both(
+  "secret: what a server said once convinces no client later",
+  async (net) => {
+    await using kit = new Kit(net, { secret });
+    const way = relay(await kit.dial());
+    const client = new Client(way.conn, { secret });
+    await client.opened;
+    await client.abort();
+    await way.done;
+    // CHALLENGE, WELCOME and PROOF, as a client of before took them.
+    const [challenge, welcome, proof] = way.seen["to client"];
+    const [server, conn] = ScriptedPeer.pair();
+    await using _ = server;
+    const later = new Client(conn, { secret });
+    await server.expect(T.HELLO);
+    await server.send(framed(challenge!));
+    await server.expect(T.PROOF);
+    await server.send(framed(welcome!), framed(proof!));
+    await assertAuth(later);
+  },
+);
 
 both(
   "secret: what a client sends behind a wrong proof is not looked at",
