@@ -180,8 +180,9 @@ export class Acceptor {
       oldest ??= link;
       refused++;
     }
+    const open = links.size - refused; // the oldest, if it goes, is none of these
     if (refused >= MAX_REFUSALS) oldest!.connection.end();
-    return links.size - refused;
+    return open;
   }
 
   /** The oldest that hasn't done its handshake makes room. */

@@ -143,6 +143,20 @@ Deno.test("hostile: connections that hang on after they were refused make room",
   await done;
 });
 
+Deno.test("hostile: of those that hang on after they were refused, the oldest makes room", async () => {
+  await using kit = await pool({ maxConnections: 1 });
+  const conns = await connectAll(kit.port, 80);
+  const told = await Promise.all(
+    conns.map((conn) => conn.read(new Uint8Array(4096))),
+  );
+  for (const size of told) assert(size, "each is told why");
+  const rejected = kit.events.filter((e) => e.type === "rejected");
+  assertEquals(rejected.length, 80);
+  for (const { code } of rejected) assertEquals(code, "full");
+  for (const conn of conns) conn.close();
+  await kit.works();
+});
+
 Deno.test("hostile: a burst over maxConnections is told why", async () => {
   await using kit = await pool({ maxConnections: 1 });
   const conns = await connectAll(kit.port, 60);
