@@ -181,7 +181,7 @@ Deno.test("gzip stops a bomb at the limit before the memory is spent", async () 
 
 Deno.test("fromTransformStream stops a bomb before all of it has come", async () => {
   const bomb = await bombOf(128);
-  let largest = 0;
+  let largest = 0, total = 0;
   const bombed = fromTransformStream(
     "gzip",
     () => new CompressionStream("gzip"),
@@ -190,6 +190,7 @@ Deno.test("fromTransformStream stops a bomb before all of it has come", async ()
       const seen = new TransformStream<Uint8Array, Uint8Array>({
         transform(chunk, controller) {
           largest = Math.max(largest, chunk.length);
+          total += chunk.length;
           controller.enqueue(chunk);
         },
       });
@@ -202,6 +203,7 @@ Deno.test("fromTransformStream stops a bomb before all of it has come", async ()
     "more than 1048576 bytes come out of it",
   );
   assert(largest <= 17 << 20, `${largest} bytes came at once`);
+  assert(total <= 51 << 20, `${total} bytes came in all`);
 });
 
 Deno.test("gzip refuses what is cut, changed, longer or no gzip at all", async () => {
