@@ -436,9 +436,10 @@ function checkOptions(
     const { expected, isRange, element }: Wrong = typeof wrong === "string"
       ? { expected: wrong }
       : wrong;
-    const got = element === undefined
-      ? `${key} is ${show(value)}`
-      : `${key}[${element.index}] is ${show(element.value)}`;
+    const shown = element === undefined ? value : element.value;
+    const got = `${key}${
+      element === undefined ? "" : `[${element.index}]`
+    } is ${key === "secret" ? showSecret(shown) : show(shown)}`;
     const message = `Cannot use ${of} options: ${got}, expected ${expected}`;
     throw isRange ? new RangeError(message) : new TypeError(message);
   }
@@ -461,12 +462,26 @@ function checkPair(of: string, cert?: string, key?: string): void {
 }
 
 function show(value: unknown): string {
-  if (typeof value === "string") return JSON.stringify(value);
+  if (typeof value === "string") {
+    // PEM may be a private key in the wrong place.
+    return value.includes("-----BEGIN ")
+      ? showSecret(value)
+      : JSON.stringify(value);
+  }
   if (typeof value === "function") return "a function";
   if (typeof value === "object" && value !== null) {
     return Array.isArray(value) ? "an array" : "an object";
   }
   return typeof value === "bigint" ? `${value}n` : String(value);
+}
+
+/** Not quoted: such a message is logged. */
+function showSecret(value: unknown): string {
+  if (value === "") return '""';
+  if (typeof value === "string") return `text of ${value.length} characters`;
+  return typeof value === "number" || typeof value === "bigint"
+    ? `a ${typeof value}`
+    : show(value);
 }
 
 /** A copy with what a class gives them: `...` would pass it over in silence. */

@@ -832,11 +832,16 @@ Deno.test("a list is no options, and text must be well-formed", async () => {
   assertThrows(() => listen({ port: 0, heartbeat: none }), TypeError, "array");
   await assertRejects(() => connect({ port: 1, tls: none }), TypeError, "tls");
   await assertRejects(() => connect(none), TypeError, "got an array");
-  for (const option of ["signature", "secret"]) {
+  for (
+    const [option, shown] of [
+      ["signature", '"a\\ud800"'],
+      ["secret", "text of 2 characters"],
+    ] as const
+  ) {
     assertThrows(
       () => listen({ port: 0, [option]: "a\ud800" }),
       RangeError,
-      `${option} is "a\\ud800"`,
+      `${option} is ${shown}, expected text without lone surrogates`,
     );
   }
   const name = "\udc00";
@@ -848,4 +853,25 @@ Deno.test("a list is no options, and text must be well-formed", async () => {
     TypeError,
     "transforms[0]",
   );
+});
+
+Deno.test("no option's error quotes a secret, or a private key that is in the wrong place", () => {
+  const key =
+    "-----BEGIN PRIVATE KEY-----\nTOPS3CRET\n-----END PRIVATE KEY-----";
+  for (
+    const [options, expected] of [
+      [{ tls: { caCerts: [key] } }, "caCerts[0] is text of 63 characters"],
+      [{ tls: { caCerts: key } }, "caCerts is text of"],
+      [{ tls: key }, "tls is text of"],
+      [{ secret: 1234567 }, "secret is a number, expected a string"],
+      [{ secret: 1234567n }, "secret is a bigint, expected a string"],
+    ] as const
+  ) {
+    const error = assertThrows(
+      () => validate({ port: 1, ...options }, "connect"),
+      TypeError,
+      expected,
+    );
+    assert(!/S3CRET|1234567/.test(error.message), error.message);
+  }
 });
