@@ -421,7 +421,9 @@ export class Client<Item = unknown, Result = unknown>
   }
 
   /**
-   * No more values: what `writable.close()` is for those who use `send()`.
+   * No more values: what `writable.close()` is for those who use `send()`. A
+   * client that has sent any is to call it, or `close()`, behind its last item:
+   * until then `closed` waits, and so does the end of the server.
    *
    * @returns Resolves when all values have left. `closed` tells that they have
    * arrived. It rejects with a {@linkcode ConnectionLostError} if the connection
