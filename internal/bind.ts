@@ -11,7 +11,8 @@ import { kindOf } from "./options.ts";
 export function isLoopback(hostname: string): boolean {
   return /^localhost$/i.test(hostname) || hostname === "::1" ||
     hostname === "[::1]" || /^127\.\d+\.\d+\.\d+$/.test(hostname) ||
-    /^::ffff:127\.\d+\.\d+\.\d+$/i.test(hostname);
+    /^::ffff:127\.\d+\.\d+\.\d+$/i.test(hostname) ||
+    /^\[::ffff:7f[\da-f]{2}:[\da-f]{1,4}\]$/.test(hostname); // so in a URL
 }
 
 /**

@@ -12,6 +12,7 @@ Deno.test("isLoopback() knows this machine's own addresses, and no others", () =
       "[::1]",
       "::ffff:127.0.0.1",
       "::FFFF:127.0.0.1",
+      new URL("http://[::ffff:127.0.0.1]").hostname,
     ]
   ) assertEquals(isLoopback(hostname), true, hostname);
   for (
@@ -21,6 +22,7 @@ Deno.test("isLoopback() knows this machine's own addresses, and no others", () =
       "::",
       "::ffff:0.0.0.0",
       "::ffff:10.127.0.0",
+      new URL("http://[::ffff:10.127.0.0]").hostname,
       "10.0.0.1",
       "127.0.0.1.example.com",
       "localhost.example.com",
