@@ -1087,9 +1087,7 @@ export class Server<Item = unknown, Result = unknown>
     this.#channel.fail(error);
     this.#inlet.fail(error);
     this.#submits.close(afterEnd("submit"));
-    for (const entry of this.#delivery.unfinished(this.#channel)) {
-      this.#delivery.discard(entry);
-    }
+    this.#delivery.discardAll(this.#delivery.unfinished(this.#channel));
     this.#dropNewMaps();
     this.#checkEnd();
   }

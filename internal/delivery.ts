@@ -398,6 +398,15 @@ export class Delivery {
     this.#pumpSoon();
   }
 
+  /**
+   * The same of several, in the order of their ids, the last first: a worker that
+   * stops what it executes begins the next item, which must not be one of those
+   * that it is about to be told of.
+   */
+  discardAll(entries: readonly Item[]): void {
+    for (const entry of entries.toReversed()) this.discard(entry);
+  }
+
   /** A worker hands an item back that it has not begun. */
   handBack(worker: Worker, entries: readonly Item[]): void {
     const returned: Item[] = [];

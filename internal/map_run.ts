@@ -401,7 +401,7 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
       ? []
       : delivery.unfinished(this);
     this.#end();
-    for (const entry of alive) delivery.discard(entry);
+    delivery.discardAll(alive);
     this.queue.clear();
     await this.#returnSource();
   }

@@ -378,7 +378,10 @@ export class SubmitWay implements Way {
     if (signalled === undefined) {
       const entries = new Set<Item>();
       const onAbort = () => {
-        for (const entry of entries) this.#cancel(entry, signal.reason);
+        // The last first, as Delivery.discardAll() does.
+        for (const entry of [...entries].reverse()) {
+          this.#cancel(entry, signal.reason);
+        }
       };
       signal.addEventListener("abort", onAbort);
       this.#signals.set(signal, signalled = { entries, onAbort });

@@ -5,6 +5,7 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import {
   Client,
+  gzip,
   type Handler,
   ItemFailure,
   ItemTimeoutError,
@@ -200,6 +201,43 @@ both(
     assertEquals(running, 3, "none was begun that nobody wants");
   },
 );
+
+for (const by of ["map()", "submit()", "iteration"] as const) {
+  both(
+    `${by}: an end begins nothing where each CANCEL comes by itself`,
+    async (net) => {
+      // Undone frame by frame, each in a microtask of its own.
+      const transforms = [gzip()];
+      await using kit = new Kit<number, number>(net, { transforms });
+      const { server } = kit;
+      let running = 0;
+      await kit.worker((_, { signal }) => {
+        running++;
+        return untilAborted(signal);
+      }, { concurrency: 3, client: { prefetch: 40, transforms } });
+      const controller = new AbortController(), { signal } = controller;
+      const results: Promise<unknown>[] = [];
+      if (by === "map()") {
+        results.push(server.map(range(40), { signal }).next());
+      } else if (by === "submit()") {
+        results.push(...range(40).map((n) => server.submit(n, { signal })));
+      } else for (const n of range(40)) void server.send(n);
+      const iterator = server[Symbol.asyncIterator]();
+      await until(() => server.workers[0]!.inFlight === 40, "all are sent");
+      await until(() => running === 3, "three are executed");
+      if (by === "iteration") await iterator.return!();
+      else controller.abort(new Error("enough"));
+      for (const { status } of await Promise.allSettled(results)) {
+        assertEquals(status, "rejected");
+      }
+      await until(
+        () => server.workers.every(({ inFlight }) => inFlight === 0),
+        "all are answered",
+      );
+      assertEquals(running, 3, "none was begun that nobody wants");
+    },
+  );
+}
 
 both(
   "itemTimeoutMs: the item fails, its worker is told, and goes on",
