@@ -65,8 +65,6 @@ export class ServerWatch {
   #isStopped = false;
   /** `Delivery.progress` at the last look. */
   #progress = -1;
-  /** When items were last looked at, in ms. */
-  #lookedAt = 0;
   readonly #stall = new Standstill();
   readonly #callStall = new Standstill();
 
@@ -176,19 +174,16 @@ export class ServerWatch {
   #checkItems(now: number): void {
     const { delivery, itemTimeoutMs, links } = this.#options;
     if (itemTimeoutMs === undefined) return;
-    const sinceMs = now - this.#lookedAt;
-    this.#lookedAt = now;
     for (const worker of links) {
       if (!worker.isWorker) continue;
+      // Its result may be among what waits here. Of a busy worker, something
+      // waits here again and again, but not always the same.
+      const heardUntil = worker.heardUntil(now);
       for (const entry of worker.inFlight.oldest(worker.concurrency)) {
         // Another worker's time counts, who was given it since.
         if (worker.isSuspect && isTrusted(entry)) continue;
         if (entry.startedAt === 0) entry.startedAt = now;
-        else if (worker.connection.isDeaf) {
-          // Its result may be among what waits here. Only this time doesn't
-          // count: of a busy worker, something waits here again and again.
-          entry.startedAt = Math.min(now, entry.startedAt + sinceMs);
-        } else if (now - entry.startedAt >= itemTimeoutMs) {
+        else if (heardUntil - entry.startedAt >= itemTimeoutMs) {
           delivery.fail(entry, new ItemTimeoutError(itemTimeoutMs));
         }
       }

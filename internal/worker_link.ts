@@ -158,6 +158,10 @@ export class WorkerLink implements Worker {
   /** What it holds on to, and since when; see {@linkcode getsStuck}. */
   #stuck: { item: Item; at: number } | null = null;
   #isStuck = false;
+  /** Until when all that it has answered was told, in ms; see there. */
+  #heardUntil = 0;
+  /** The same once it has answered as many as it had been sent at that time. */
+  #unheard: { at: number; sent: number } | null = null;
   #settled = 0;
   #failed = 0;
   #sampled = 0;
@@ -250,6 +254,26 @@ export class WorkerLink implements Worker {
       return this.#isStuck = true;
     }
     return false;
+  }
+
+  /**
+   * Until when all that it had answered by then has been told. While this end is
+   * deaf that was read, perhaps, and not told yet: it is no more than what the
+   * worker held, and comes in its order.
+   *
+   * @param now The time, in ms.
+   */
+  heardUntil(now: number): number {
+    const { inFlight } = this, sent = inFlight.next;
+    const last = this.#unheard;
+    if (!this.connection.isDeaf) {
+      this.#heardUntil = now;
+      this.#unheard = null;
+    } else if (last === null || sent - inFlight.count >= last.sent) {
+      if (last !== null) this.#heardUntil = last.at;
+      this.#unheard = { at: now, sent };
+    }
+    return this.#heardUntil;
   }
 
   /**

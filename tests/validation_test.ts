@@ -856,6 +856,43 @@ both(
   },
 );
 
+both(
+  "itemTimeoutMs: an item times out where others' results always wait for a schema",
+  async (net) => {
+    // So long that they don't all come at once, and the worker gets others.
+    const result = new Uint8Array(50_000);
+    const slow = schema<unknown, unknown>(async (v) => (await moment(1), v));
+    await using kit = new Kit<number, unknown>(net, {
+      resultSchema: slow,
+      itemTimeoutMs: 200,
+    });
+    const { server } = kit;
+    await kit.worker(
+      (n) => n < 0 ? new Promise(() => {}) : Promise.resolve(result),
+      { concurrency: 4 },
+    );
+    const failed = server.submit(-1).catch((failure) => failure.error);
+    let isOver = false;
+    const others = (async () => {
+      const numbers = function* () {
+        for (let n = 0; !isOver; n++) yield n;
+      };
+      for await (
+        const { failure } of server.map(numbers(), { settled: true })
+      ) {
+        assertEquals(failure, undefined); // none of those that wait
+      }
+    })();
+    try {
+      const error = await within(failed, 3000, "it times out");
+      assertInstanceOf(error, ItemTimeoutError);
+    } finally {
+      isOver = true;
+      await others;
+    }
+  },
+);
+
 both("Values that nobody will read aren't checked", async (net) => {
   let checked = 0;
   const counting = schema<number, number>((n) => (checked++, n));
