@@ -172,7 +172,9 @@ export class WorkLoop implements Runner {
       !this.#sink.isBusy()
     ) {
       this.#begin(this.#waiting.shift());
-      if (this.#turns.isDue() && this.#waiting.length > 0) {
+      // Though nothing may wait: what comes next is read before the turn is over,
+      // and a result that has just been written leaves at its end.
+      if (this.#turns.isDue()) {
         this.#turns.next(() => {
           this.#loop = "resting";
           this.run();

@@ -112,8 +112,32 @@ for (
     loop.run();
     await within(idle.promise, 5000, "all are done");
     assertEquals(turns.size, 10);
+    loop.close();
   });
 }
+
+Deno.test("WorkLoop: what comes behind a slow handler waits for the turn, too", async () => {
+  using clock = new Clock();
+  const begun: number[] = [];
+  let turn = 0;
+  const loop = new WorkLoop(
+    (ms: number) => {
+      begun.push(turn);
+      clock.now += ms;
+      turned(() => turn++);
+    },
+    1,
+    sink(),
+  );
+  for (const item of items(0, 3, 20)) {
+    loop.push(item); // nothing else waits
+    loop.run();
+    await null; // it is read before the event loop has had a turn
+  }
+  await until(() => begun.length === 3, "all are begun");
+  assertEquals(begun, [0, 1, 2]);
+  loop.close();
+});
 
 Deno.test("WorkLoop begins nothing that couldn't be answered yet", () => {
   const begun: number[] = [];
