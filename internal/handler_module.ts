@@ -28,6 +28,30 @@ export interface HandlerModule {
   readonly exports: HandlerExports;
 }
 
+/** The module that this thread was started for; null: it is no thread of ours. */
+let own: string | null = null;
+
+/**
+ * The same as {@linkcode importHandler}, in a thread that was started for it.
+ */
+export function importOwnHandler(url: string): Promise<HandlerModule> {
+  own = url;
+  return importHandler(url);
+}
+
+/**
+ * To be called before threads are started: where a program is its own handler,
+ * each thread would run it, and start threads in turn, without end.
+ *
+ * @throws {TypeError} If this is a thread of the same module.
+ */
+export function checkNotInside(url: string): void {
+  if (url !== own) return;
+  throw new TypeError(
+    "Cannot start threads of a module in a thread of the same module: what it starts by itself belongs behind `if (import.meta.main)`",
+  );
+}
+
 /**
  * Imports a handler's module.
  *

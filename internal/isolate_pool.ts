@@ -10,6 +10,7 @@
 
 import type { Codec } from "../codec.ts";
 import { CborCodec } from "./cbor_codec.ts";
+import { checkNotInside } from "./handler_module.ts";
 import { type Execution, Isolate, type IsolateEvents } from "./isolate.ts";
 import type { IsolateSetup } from "./isolate_worker.ts";
 import type { HandlerSource, IsolateSink, Runner } from "./runner.ts";
@@ -75,6 +76,7 @@ export class IsolatePool implements HandlerSource {
    * @param options How many isolates, and the codec.
    */
   constructor(url: URL, options: IsolatePoolOptions) {
+    checkNotInside(url.href);
     const { codec } = options;
     this.#options = options;
     this.#setup = {

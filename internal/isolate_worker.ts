@@ -8,7 +8,7 @@
 import { setImmediate } from "node:timers";
 import { cbor, type Codec } from "../codec.ts";
 import type { CborOptions } from "./cbor_codec.ts";
-import { type HandlerExports, importHandler } from "./handler_module.ts";
+import { type HandlerExports, importOwnHandler } from "./handler_module.ts";
 import { PayloadCodec } from "./payload.ts";
 import { exitAtOnce, tellUncaught } from "./thread.ts";
 import { fromThrown, type Thrown, toThrown } from "./thrown.ts";
@@ -180,7 +180,7 @@ async function load(
   setup: IsolateSetup,
 ): Promise<{ handler: Handler<never, unknown>; codec: Codec<unknown> }> {
   const { url } = setup;
-  const module = await importHandler(url);
+  const module = await importOwnHandler(url);
   return { handler: module.handler, codec: codecOf(module.exports, setup) };
 }
 

@@ -19,7 +19,7 @@ import {
   type LocalSetup,
   type ToLocal,
 } from "./local_worker.ts";
-import { notLoaded } from "./handler_module.ts";
+import { checkNotInside, notLoaded } from "./handler_module.ts";
 import { bootstrapOf } from "./thread.ts";
 import { fromThrown } from "./thrown.ts";
 
@@ -51,6 +51,7 @@ export class LocalPool {
 
   /** @param setup What runs, where, and how often. */
   constructor(setup: LocalPoolSetup) {
+    checkNotInside(setup.url);
     this.#setup = setup;
     this.#left = setup.count;
     this.#slots = Array.from(

@@ -8,7 +8,7 @@
 import { cbor, type Codec } from "../codec.ts";
 import type { CborOptions } from "./cbor_codec.ts";
 import { INSTANCE } from "./client_handshake.ts";
-import { type HandlerExports, importHandler } from "./handler_module.ts";
+import { type HandlerExports, importOwnHandler } from "./handler_module.ts";
 import type { ConnectOptions, WorkOptions } from "./options.ts";
 import { exitAtOnce, tellUncaught } from "./thread.ts";
 import { type Thrown, toThrown } from "./thrown.ts";
@@ -70,7 +70,7 @@ export async function serve(setup: LocalSetup): Promise<void> {
   const leave = new AbortController();
   port.onmessage = () => leave.abort();
   try {
-    const { handler, exports } = await importHandler(url);
+    const { handler, exports } = await importOwnHandler(url);
     const client: ClientModule = await import(setup.clientUrl);
     const begun = new Int32Array(setup.begun);
     send({ type: "ready", instance: INSTANCE.toHex() });

@@ -791,6 +791,20 @@ Deno.test("why a module can't be loaded is said behind a part of its URL", async
   assert(message.endsWith("the reason"), message);
 });
 
+Deno.test("a module that starts threads of itself in each is told so", async () => {
+  const module = handler("itself");
+  const server = listen({ port: 0, local: { module, count: 1 } });
+  const { port } = server.addr as Deno.NetAddr;
+  const error = await assertRejects(() => server.closed, TypeError);
+  assertStringIncludes(error.message, "in a thread of the same module");
+  module.search = "?isolate";
+  await assertRejects(
+    () => work({ port }, module, { isolate: true }),
+    TypeError,
+    "in a thread of the same module",
+  );
+});
+
 Deno.test("isolate: a function can't be taken into one", async () => {
   const port = freePort();
   await assertRejects(
