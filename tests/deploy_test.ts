@@ -200,6 +200,18 @@ Deno.test("deploy's programs want a secret", async () => {
   }
 });
 
+Deno.test("deploy's YAML closes no list at the place of its key, which strict parsers refuse", async () => {
+  for (
+    const name of [
+      "kubernetes/server.yaml",
+      "kubernetes/worker.yaml",
+      "kubernetes/autoscaler.yaml",
+      "docker-compose.yml",
+      "README.md",
+    ]
+  ) assertEquals((await read(name)).match(/^ *[\]}].*/gm), null, name);
+});
+
 yamlTest(
   "deploy/kubernetes: names, ports, probes and labels belong together",
   async () => {
