@@ -22,11 +22,8 @@ export class PipeClosedError extends Error {}
  * @throws {FatalError} If it can't be written.
  */
 export function print(text: string): void {
-  const bytes = new TextEncoder().encode(text);
   try {
-    for (let at = 0; at < bytes.length;) {
-      at += Deno.stdout.writeSync(bytes.subarray(at));
-    }
+    writeSync(Deno.stdout, text);
   } catch (error) {
     throw outputError(error);
   }
@@ -39,19 +36,36 @@ export function outputError(error: unknown): Error {
     : new FatalError(`can't write standard output: ${reasonOf(error)}`);
 }
 
-/** How long to wait for room where a write doesn't wait for it itself, in ms. */
-const ROOM_MS = 10;
-
 /** Writes text to standard error, if anybody is there to be told. */
 export function printError(text: string): void {
+  try {
+    writeSync(Deno.stderr, text);
+  } catch {
+    // Nobody is.
+  }
+}
+
+/** How long to wait for room where a write doesn't wait for it itself, in ms. */
+export const ROOM_MS = 10;
+
+/**
+ * Whether there was no room for a write just now: another process with the same
+ * pipe, such as ssh in the background, has made it non-blocking for all.
+ */
+export function isFull(error: unknown): boolean {
+  return error instanceof Deno.errors.WouldBlock;
+}
+
+function writeSync(
+  to: { writeSync(bytes: Uint8Array): number },
+  text: string,
+): void {
   const bytes = new TextEncoder().encode(text);
   for (let at = 0; at < bytes.length;) {
     try {
-      at += Deno.stderr.writeSync(bytes.subarray(at));
+      at += to.writeSync(bytes.subarray(at));
     } catch (error) {
-      if (!(error instanceof Deno.errors.WouldBlock)) return; // nobody is
-      // Another process with the same pipe, such as ssh in the background, has
-      // made it non-blocking for all, and it is full just now.
+      if (!isFull(error)) throw error;
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ROOM_MS);
     }
   }

@@ -8,7 +8,13 @@
 
 import type { Format, InputItem } from "./cli_input.ts";
 import { formatEntry, type Joblog, type Settled } from "./cli_joblog.ts";
-import { excerpt, formatResult, outputError } from "./cli_output.ts";
+import {
+  excerpt,
+  formatResult,
+  isFull,
+  outputError,
+  ROOM_MS,
+} from "./cli_output.ts";
 import type { Console } from "./cli_progress.ts";
 
 /** Above so much that waits to be written, results aren't taken, in characters. */
@@ -128,11 +134,12 @@ export class Reporter {
 }
 
 async function writeAll(bytes: Uint8Array): Promise<void> {
-  try {
-    for (let at = 0; at < bytes.length;) {
+  for (let at = 0; at < bytes.length;) {
+    try {
       at += await Deno.stdout.write(bytes.subarray(at));
+    } catch (error) {
+      if (!isFull(error)) throw outputError(error);
+      await new Promise((resolve) => setTimeout(resolve, ROOM_MS));
     }
-  } catch (error) {
-    throw outputError(error);
   }
 }

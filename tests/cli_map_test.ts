@@ -6,7 +6,14 @@ import {
   assertStringIncludes,
 } from "@std/assert";
 import { parseAddress } from "../internal/cli_arguments.ts";
-import { formatResult, printable, printError } from "../internal/cli_output.ts";
+import {
+  formatResult,
+  print,
+  printable,
+  printError,
+} from "../internal/cli_output.ts";
+import { Console } from "../internal/cli_progress.ts";
+import { Reporter } from "../internal/cli_reporter.ts";
 import { stdArgs } from "../tools/std.ts";
 import {
   addressOf,
@@ -583,4 +590,36 @@ Deno.test("printError() waits where its pipe is full and non-blocking, and for n
     Deno.stderr.writeSync = writeSync;
   }
   assertEquals(text, "distchan: item 1 (a) failed\n");
+});
+
+Deno.test("Reporter waits where standard output is full and non-blocking, as print() does", async () => {
+  const { write, writeSync } = Deno.stdout;
+  let text = "", calls = 0;
+  Deno.stdout.writeSync = (bytes) => {
+    if (++calls % 2 === 1) throw new Deno.errors.WouldBlock("it is full");
+    const part = bytes.subarray(0, 7);
+    text += new TextDecoder().decode(part);
+    return part.length;
+  };
+  Deno.stdout.write = (bytes) => {
+    try {
+      return Promise.resolve(Deno.stdout.writeSync(bytes));
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  };
+  try {
+    print("a table\n");
+    using console = new Console(() => {
+      throw new Error("there is no bar");
+    }, true);
+    const reporter = new Reporter({ joblog: null, format: "lines", console });
+    reporter.add({ seq: 1, text: "a" }, { result: "the first result" });
+    reporter.add({ seq: 2, text: "b" }, { result: "the second" });
+    await reporter.finish();
+  } finally {
+    Deno.stdout.write = write;
+    Deno.stdout.writeSync = writeSync;
+  }
+  assertEquals(text, "a table\nthe first result\nthe second\n");
 });
