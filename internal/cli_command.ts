@@ -14,8 +14,9 @@ const MAX_STDERR = 8 * 1024;
 /** How long a cancelled command may go on after SIGTERM, in ms. */
 const GRACE_MS = 2000;
 /**
- * Ctrl-C on a terminal goes to a command and to this process: which learns
- * within so long what it was that ended the command, in ms.
+ * Ctrl-C on a terminal goes to a command and to this process, and so does the
+ * SIGTERM of `timeout` and of systemd: within so long this process learns what
+ * it was that ended the command, in ms.
  */
 const SIGNAL_MS = 200;
 
@@ -103,9 +104,9 @@ export class CommandRunner {
   }
 
   /**
-   * This process was told to stop. Ctrl-C on a terminal goes to what runs as
-   * well: what ends badly from now on hasn't failed, it was interrupted, and
-   * its item gets no answer.
+   * This process was told to stop, and what runs perhaps as well, as by Ctrl-C
+   * on a terminal: what ends badly from now on hasn't failed, it was
+   * interrupted, and its item gets no answer.
    */
   interrupt(): void {
     for (const running of this.#running) running.wasInterrupted = true;
@@ -170,8 +171,7 @@ export class CommandRunner {
       hasEnded = true;
       if (signal.aborted || isTooLong) stop("SIGKILL");
       await Promise.all([stdout.done, stderr.done]);
-      const { signal: endedBy, code } = status;
-      if (endedBy === "SIGINT" || code === 130 || code === CONTROL_C_EXIT) {
+      if (!signal.aborted && isStopped(status)) {
         await new Promise((resolve) => setTimeout(resolve, SIGNAL_MS));
       }
     } finally {
@@ -198,6 +198,12 @@ export class CommandRunner {
     }
     return toResult(stdout.bytes());
   }
+}
+
+/** Whether a command ended as those do that are told to stop. */
+function isStopped({ signal, code }: Deno.CommandStatus): boolean {
+  return signal === "SIGINT" || signal === "SIGTERM" ||
+    [130, 143, CONTROL_C_EXIT].includes(code);
 }
 
 /** A command's exit status was not 0. */

@@ -293,6 +293,22 @@ Deno.test("map waits for commands at the first SIGINT, and ends them at the seco
   assertEquals((await Deno.readTextFile(path)).split("\n").length, 3);
 });
 
+Deno.test("map counts no command as failed that the same SIGTERM ended", async () => {
+  await using folder = await Folder.make();
+  const path = `${folder.path}/log`;
+  // As `timeout` and systemd do it, and the command is the first to end.
+  await using map = startCli(
+    ["map", "--local=1", "--joblog", path, "--", "sh", "-c"].concat(
+      "test $0 = 1 && exit; (sleep 0.05; kill -TERM $PPID) > /dev/null 2>&1 & kill -TERM $$",
+      "{}",
+    ),
+    { stdin: "1\n2\n3\n" },
+  );
+  const { code, stderr } = await map.exit;
+  assertEquals(code, 143, stderr);
+  assertMatch(await Deno.readTextFile(path), /^\{"seq":1,.*\}\n$/);
+});
+
 Deno.test("map ends with 143 at SIGTERM, and at once without workers", async () => {
   await using map = startCli(["map", "--listen=:0"], { stdin: "a\n" });
   await addressOf(map);
