@@ -41,8 +41,10 @@ export class EncodeFailure {
   /** The error for the caller. */
   static toError(error: unknown): EncodeError | FrameTooLargeError {
     const failure = EncodeFailure.#of(error);
-    // It isn't where it got too long that matters.
-    return failure.cause instanceof FrameTooLargeError
+    // It isn't where it got too long that matters, unless it leads back to
+    // itself: then no limit is large enough.
+    return failure.cause instanceof FrameTooLargeError &&
+        new Set(failure.holders).size === failure.holders.length
       ? failure.cause
       : failure.#toError();
   }
@@ -57,8 +59,8 @@ export class EncodeFailure {
 
   #toError(): EncodeError {
     const steps = this.steps.toReversed();
-    let { reason } = this;
-    if (this.tooDeep) {
+    let { reason, cause } = this;
+    if (this.tooDeep || cause instanceof FrameTooLargeError) {
       // Endless depth is a cycle: name where it closes rather than a long path.
       const first = new Map<unknown, number>();
       for (const [depth, holder] of this.holders.toReversed().entries()) {
@@ -68,6 +70,7 @@ export class EncodeFailure {
             steps.slice(0, earlier).join("")
           }`;
           steps.length = depth;
+          cause = undefined;
           break;
         }
         first.set(holder, depth);
@@ -75,9 +78,9 @@ export class EncodeFailure {
     }
     const path = "$" + steps.join("");
     const message = `Cannot encode value: ${path} ${reason}`;
-    return this.cause === undefined
+    return cause === undefined
       ? new EncodeError(message, { path })
-      : new EncodeError(message, { path, cause: this.cause });
+      : new EncodeError(message, { path, cause });
   }
 }
 

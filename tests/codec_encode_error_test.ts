@@ -2,6 +2,7 @@ import { assertEquals, assertThrows } from "@std/assert";
 import { cbor, CborSimple, CborTag, EncodeError } from "../codec.ts";
 import { ByteWriter, SEGMENT_BYTES } from "../internal/byte_writer.ts";
 import { CborCodec } from "../internal/cbor_codec.ts";
+import { FrameTooLargeError } from "../internal/errors.ts";
 
 const codec = cbor();
 
@@ -148,6 +149,25 @@ Deno.test("cbor() refuses cycles and says where they close", () => {
   const array: unknown[] = [];
   array.push([array]);
   assertEquals(failure(array).path, "$[0][0]");
+});
+
+Deno.test("CborCodec.encodeInto() names a cycle that is too large before it is too deep", () => {
+  const item: Record<string, unknown> = { data: new Uint8Array(1000) };
+  item["parents"] = [item];
+  const out = new ByteWriter();
+  out.valueLimit = 4096;
+  const error = assertThrows(
+    () => new CborCodec().encodeInto(out, item),
+    EncodeError,
+    "$.parents[0] is a cycle: it leads back to $",
+  );
+  assertEquals(error.path, "$.parents[0]");
+
+  const shared = { data: item["data"] };
+  assertThrows(
+    () => new CborCodec().encodeInto(out, Array(100).fill(shared)),
+    FrameTooLargeError,
+  );
 });
 
 Deno.test("cbor() allows one object in two places", () => {
