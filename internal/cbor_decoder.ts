@@ -206,13 +206,14 @@ export class CborDecoder extends CborReader {
       if (count === Infinity && this.atBreak()) break;
       const keyAt = this.pos;
       const key = this.value(depth + 1);
-      if (!buckets.accepts(key)) this.fail(COLLIDING, keyAt);
+      // Arrays and the like: the same if their bytes are.
+      const isObject = typeof key === "object" && key !== null;
+      const content = isObject ? this.#content(keyAt) : key;
+      if (!buckets.accepts(content)) this.fail(COLLIDING, keyAt);
       let twice = result.has(key);
-      if (typeof key === "object" && key !== null) {
-        // Arrays and the like: the same if their bytes are.
-        const content = this.#content(keyAt);
-        twice = seen.has(content);
-        seen.add(content);
+      if (isObject) {
+        twice = seen.has(content as string);
+        seen.add(content as string);
       }
       if (twice) this.fail("a key is there twice", keyAt);
       result.set(key, this.value(depth + 1));

@@ -2,7 +2,8 @@
  * A limit on keys that collide. V8 hashes numbers, bigints and text that is a
  * number without a seed: a peer can choose those of a set or a map so that all
  * fall into one bucket, and each takes a walk past all the others then. So do
- * long texts of one length, which is all that V8 hashes of them.
+ * long texts of one length, which is all that V8 hashes of them. Of a bigint it
+ * hashes the last 64 bits, but compares all.
  *
  * This adds up these walks, by V8's own hash: some thousands of keys may be in
  * one bucket.
@@ -15,7 +16,7 @@ export const COLLIDING = "too many members of a set, or keys of a map, collide";
 
 /** Buckets that are told apart. */
 const BUCKETS = 1 << 14;
-/** So few keys aren't counted. */
+/** So few keys aren't counted, or so few steps past them. */
 const FREE_KEYS = 1024;
 /** How many times as many as the average a bucket may have. */
 const MAX_EXCESS = 8;
@@ -28,6 +29,10 @@ const MAX_INDEX = 2 ** 32 - 2;
 const MAX_HASHED_LENGTH = 16383;
 /** So much of such a text is compared in the time of a step. */
 const LENGTH_A_STEP = 32;
+/** Bigints from here on, or from minus this on down, take more than a step. */
+const LONG_BIGINT = 1n << 256n;
+/** So many hexadecimal digits of such a bigint are compared in the time of one. */
+const DIGITS_A_STEP = 64;
 
 const double = new Float64Array(1);
 const halves = new Uint32Array(double.buffer);
@@ -37,6 +42,8 @@ const HIGH = new Uint8Array(new Float64Array([-0]).buffer)[7] === 0 ? 0 : 1;
 /** The keys of one set or map, while it is read. */
 export class KeyBuckets {
   #count = 0;
+  /** The steps that it takes to walk past each once. */
+  #size = 0;
   #steps = 0;
   #counts: Uint32Array | null = null;
   /** How many long texts of each length there are. */
@@ -45,13 +52,16 @@ export class KeyBuckets {
   /** Counts a key; false if there are far too many like it. */
   accepts(key: unknown): boolean {
     if (isLong(key)) return this.#acceptsLong(key.length);
-    if (++this.#count <= FREE_KEYS) return true;
+    const size = stepsPast(key);
+    this.#count++;
+    this.#size += size;
+    if (this.#size <= FREE_KEYS) return true;
     const hash = hashOf(key);
     if (hash === undefined) return true;
     this.#counts ??= new Uint32Array(BUCKETS);
     const before = this.#counts[hash & (BUCKETS - 1)]!++;
     const excess = before - MAX_EXCESS * this.#count / BUCKETS;
-    if (excess > 0) this.#steps += excess;
+    if (excess > 0) this.#steps += excess * size;
     return this.#steps <= MAX_STEPS;
   }
 
@@ -67,6 +77,13 @@ export class KeyBuckets {
 /** Whether all that V8 hashes of a key is its length. */
 export function isLong(key: unknown): key is string {
   return typeof key === "string" && key.length > MAX_HASHED_LENGTH;
+}
+
+/** How many steps it takes to compare a key with one like it. */
+function stepsPast(key: unknown): number {
+  return typeof key === "bigint" && (key >= LONG_BIGINT || key <= -LONG_BIGINT)
+    ? key.toString(16).length / DIGITS_A_STEP
+    : 1;
 }
 
 /** What V8 makes of a key, as far as anybody can know it. */

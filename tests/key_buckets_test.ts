@@ -88,6 +88,8 @@ const good: Record<string, (i: number) => number | bigint | string> = {
   "bigints of 128 bits": (i) =>
     (BigInt(i) << 64n) |
     (BigInt(i) * 0x9e37_79b9_7f4a_7c15n & (1n << 64n) - 1n),
+  "long bigints": (i) =>
+    (BigInt(i) << 512n) | (BigInt(i) * 0x9e37_79b9_7f4a_7c15n),
   "small bigints, shifted": (i) => BigInt(i % 1000) << 64n,
 };
 
@@ -136,4 +138,44 @@ Deno.test("The codec refuses hundreds of long texts of one length as keys and me
       codec.decode(codec.encode(make(texts(500, length))));
     }
   }
+});
+
+Deno.test("The codec refuses hundreds of long bigints with the same last 64 bits", () => {
+  const bigints = (count: number, shift: bigint) =>
+    Array.from(
+      { length: count },
+      (_, i) => (1n << 32768n) + (1n << shift) * BigInt(i),
+    );
+  for (
+    const make of [
+      (keys: bigint[]) => new Set(keys),
+      (keys: bigint[]) => new Set(keys.map((key) => -key)),
+      (keys: bigint[]) => new Map(keys.map((key) => [key, 0])),
+    ]
+  ) {
+    const refused = codec.encode(make(bigints(900, 64n)));
+    assertThrows(() => codec.decode(refused), DecodeError, "collide");
+    codec.decode(codec.encode(make(bigints(900, 0n))));
+    codec.decode(codec.encode(make(bigints(90, 64n))));
+  }
+});
+
+Deno.test("The codec refuses hundreds of long keys that are objects, of one length", () => {
+  const map = (count: number, length: number) => {
+    const payload = new Uint8Array(3 + count * (length + 4));
+    payload.set([0xb9, count >> 8, count & 0xff]);
+    const view = new DataView(payload.buffer);
+    for (let i = 0, at = 3; i < count; i++, at += length + 4) {
+      payload.set([0x59, length >> 8, length & 0xff], at);
+      view.setUint32(at + 3, i);
+    }
+    return payload;
+  };
+  // Three bytes are its head.
+  const refused = map(500, 16_381);
+  assertThrows(() => codec.decode(refused), DecodeError, "collide");
+  assertEquals(
+    (codec.decode(map(500, 16_380)) as Map<unknown, unknown>).size,
+    500,
+  );
 });
