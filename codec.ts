@@ -76,8 +76,9 @@ export interface Codec<T> {
  * stack and no other properties), plain objects with any text keys, objects without a prototype, arrays
  * (holes become `undefined`), {@linkcode CborTag}, {@linkcode CborSimple}, and
  * all of these inside one another. Getters are called; symbol keys and
- * properties that aren't enumerable are left out, and so is the `lastIndex` of a
- * `RegExp`. A Node `Buffer` comes back as a `Uint8Array`, and a view of a
+ * properties that aren't enumerable are left out, and so is what an array, a
+ * `Map` or the like has beside its elements (the `index` of what `match()` found)
+ * and the `lastIndex` of a `RegExp`. A Node `Buffer` comes back as a `Uint8Array`, and a view of a
  * resizable or shared buffer comes back with a buffer of its own that is
  * neither. What is in two places of a value comes back as two.
  *

@@ -311,6 +311,13 @@ Deno.test("cbor() calls getters, and leaves out symbol keys and hidden propertie
   assertSame(roundTrip(value), { a: 1 });
 });
 
+Deno.test("cbor() leaves out what an array or a Map has beside its elements", () => {
+  const found = "abc".match(/b/);
+  const map = Object.assign(new Map([[1, 2]]), { note: "a" });
+  const decoded = codec.decode(codec.encode([found, map]));
+  assertEquals(decoded, [["b"], new Map([[1, 2]])]);
+});
+
 Deno.test("cbor() leaves out what every object inherits", () => {
   const prototype = Object.prototype as { everywhere?: number };
   prototype.everywhere = 1;
