@@ -108,6 +108,9 @@ export interface DeliveryOptions {
   events: DeliveryEvents;
 }
 
+/** How long an item waits that may be poison, before its last try, in ms. */
+const REST_MS = 500;
+
 /** Queues, dispatch, redelivery and blame. */
 export class Delivery {
   /** Items that were taken and aren't settled. */
@@ -143,6 +146,8 @@ export class Delivery {
   readonly #passed: Item[] = [];
   /** Items that wait for their time to be tried again. */
   readonly #held = new Set<Item>();
+  /** Of them, those of `#rest()`, and since when, in ms; -1: since just now. */
+  readonly #resting = new Map<Item, number>();
   readonly #deaths = new Deaths();
   #nextId = 0;
   #turn = 0;
@@ -212,10 +217,10 @@ export class Delivery {
     this.#placement.joined();
     this.places = placesFor(this.#workers.length);
     const { instance } = worker;
-    this.#returned.change(
-      this.#deaths.of(instance) as readonly Item[],
-      () => this.#deaths.takeBack(instance),
-    );
+    const blamed = this.#deaths.of(instance) as readonly Item[];
+    this.#returned.change(blamed, () => this.#deaths.takeBack(instance));
+    const rested = blamed.filter((entry) => this.#resting.delete(entry));
+    if (rested.length > 0) this.requeue(rested);
   }
 
   /**
@@ -354,7 +359,20 @@ export class Delivery {
    */
   check(now: number): void {
     this.#deaths.tidy();
+    this.#endRests(now);
     if (this.#placement.look(now)) this.pump();
+  }
+
+  /** What has rested for long enough may go, if it still waits. */
+  #endRests(now: number): void {
+    const rested: Item[] = [];
+    for (const [entry, since] of this.#resting) {
+      if (since < 0) this.#resting.set(entry, now);
+      else if (now - since >= REST_MS) rested.push(entry);
+    }
+    if (rested.length === 0) return;
+    for (const entry of rested) this.#resting.delete(entry);
+    this.requeue(rested);
   }
 
   /** A worker settled an item with a result. */
@@ -450,7 +468,9 @@ export class Delivery {
     for (const [, entry] of worker.inFlight.entries()) {
       entry.release(worker);
       if (entry.state !== IN_FLIGHT || isTrusted(entry)) continue;
-      if (!poison.includes(entry)) returned.push(entry);
+      if (poison.includes(entry)) continue;
+      returned.push(entry);
+      if (blamed.includes(entry) && this.#isLastTry(entry)) this.#rest(entry);
     }
     this.#return(worker, returned, death === null ? "left" : "lost");
     for (const entry of poison) {
@@ -578,7 +598,26 @@ export class Delivery {
   }
 
   #letGo(entry: Item): void {
-    if (this.#held.delete(entry)) this.#options.events.onLetGo(entry);
+    if (!this.#held.delete(entry)) return;
+    this.#resting.delete(entry);
+    this.#options.events.onLetGo(entry);
+  }
+
+  /** Whether it has ended more than one process, and the next is its verdict. */
+  #isLastTry({ blames }: Item): boolean {
+    return blames!.length > 1 &&
+      blames!.length === this.#options.maxDeliveries - 1 &&
+      blames!.at(-1)!.instance !== null;
+  }
+
+  /**
+   * One cut of the network ends many connections, one after the other, and an
+   * item may go from each to the next. By the time it goes on, all of them have
+   * ended, or their processes are back and the blames are taken back.
+   */
+  #rest(entry: Item): void {
+    this.#held.add(entry);
+    this.#resting.set(entry, -1);
   }
 
   /** What items held up that are gone may go now: once for all of this turn. */
@@ -613,7 +652,7 @@ export class Delivery {
       this.#tracer?.returned(entry, worker, cause);
     }
     this.waiting += entries.length;
-    this.#returned.add(entries);
+    this.#returned.add(entries.filter((entry) => !this.#held.has(entry)));
     this.redelivered += entries.length;
     this.#options.events.onRedelivered(worker, entries.map((e) => e.id), cause);
   }

@@ -232,6 +232,11 @@ class Scene {
     });
   }
 
+  /** Time goes by: what may be poison has its last try. */
+  rest(): void {
+    for (const now of [0, 500]) this.delivery.check(now);
+  }
+
   /** A worker has said goodbye. */
   leave(worker: FakeWorker): void {
     this.delivery.removeWorker(worker, null);
@@ -605,6 +610,7 @@ Deno.test("Delivery: at maxDeliveries blames an item is poison", () => {
   for (const name of ["a", "b", "c"]) {
     assertEquals(scene.way.failures, []);
     const worker = scene.worker(name);
+    scene.rest();
     assertEquals(worker.holds, ["x"]);
     scene.lose(worker);
   }
@@ -619,6 +625,60 @@ Deno.test("Delivery: at maxDeliveries blames an item is poison", () => {
   assertEquals(x!.state, SETTLED);
   assertEquals(scene.worker("d").holds, []);
   assertEquals([scene.delivery.alive, scene.delivery.waiting], [0, 0]);
+});
+
+Deno.test("Delivery: before the death that would be its verdict an item rests", () => {
+  const scene = new Scene({ maxDeliveries: 4 });
+  const [x] = scene.send("x");
+  for (const name of ["a", "b"]) {
+    const worker = scene.worker(name);
+    assertEquals(worker.holds, ["x"], "at once");
+    scene.lose(worker);
+  }
+  const c = scene.worker("c");
+  assertEquals(c.holds, ["x"], "that one can't be the last");
+  scene.lose(c);
+  assertEquals(scene.told, ["a", "b", "c"].map((name) => [name, [0], "lost"]));
+  const d = scene.worker("d", { window: 2 });
+  scene.send("y");
+  for (const now of [7000, 7499]) {
+    scene.delivery.check(now);
+    assertEquals([d.holds, scene.delivery.due], [["y"], 0]);
+  }
+  scene.delivery.check(7500);
+  assertEquals(d.holds, ["y"], "and then alone");
+  scene.result(d);
+  assertEquals(d.holds, ["x"]);
+  scene.result(d);
+  assertEquals([x!.state, scene.delivery.alive], [SETTLED, 0]);
+  assertEquals(scene.way.failures, []);
+});
+
+Deno.test("Delivery: an item rests no longer than until one of its dead comes back", () => {
+  const scene = new Scene();
+  const [x] = scene.send("x");
+  for (const instance of ["one", "two"]) {
+    scene.lose(scene.worker(instance, { instance }));
+  }
+  const other = scene.worker("other", { instance: "three" });
+  assertEquals(other.holds, []);
+  const back = scene.worker("two again", { instance: "two" });
+  const holder = back.isAlone ? back : other;
+  assertEquals([holder.holds, holder.isAlone], [["x"], true]);
+  assertEquals(x!.blames!.map(({ instance }) => instance), ["one"]);
+  scene.result(holder);
+  scene.rest(); // nothing of it is left
+  assertEquals(scene.delivery.alive, 0);
+});
+
+Deno.test("Delivery: an item that isn't wanted any more rests no longer", () => {
+  const scene = new Scene();
+  const [x] = scene.send("x");
+  for (const name of ["a", "b"]) scene.lose(scene.worker(name));
+  const c = scene.worker("c");
+  scene.delivery.discard(x!);
+  scene.rest();
+  assertEquals([c.holds, scene.delivery.waiting, scene.idles], [[], 0, 1]);
 });
 
 Deno.test("Delivery: bystanders of a poison item are blamed once at most", () => {

@@ -107,6 +107,31 @@ both("maxDeliveries is what it says", async (net) => {
   assertEquals(((await failed).error as PoisonItemError).attempts.length, 2);
 });
 
+both("One cut of many connections makes no item poison", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const instances = range(4).map((i) => new Uint8Array(16).fill(i));
+  const peers = new Map<string, ScriptedPeer>();
+  for (const instance of instances) {
+    const name = String(instance[0]);
+    peers.set(name, await scripted(kit, { instance, name }));
+  }
+  const result = kit.server.submit(7);
+  result.catch(() => {});
+  // Each end is heard by itself, and the item goes to the next at once.
+  for (let left = 3; left >= 0; left--) {
+    const holder = kit.server.workers.find(({ inFlight }) => inFlight > 0) ??
+      kit.server.workers[0]!;
+    const peer = peers.get(holder.name)!;
+    if (holder.inFlight > 0) assertEquals(ids(await takeItems(peer, 1)), [0]);
+    await die(kit, peer, left);
+  }
+  await using back = await scripted(kit, { instance: instances[3]! });
+  const [item] = await takeItems(back, 1);
+  assertEquals([item!.id, item!.attempt], [0, 3]);
+  await answer(back, 0, 14);
+  assertEquals(await result, 14);
+});
+
 both("abort() and leaving blame nobody", async (net) => {
   await using kit = new Kit<number, number>(net, { maxDeliveries: 2 });
   const result = kit.server.submit(1);
