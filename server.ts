@@ -906,9 +906,7 @@ export class Server<Item = unknown, Result = unknown>
     this.#channel.fail(reason);
     this.#submits.fail(reason);
     // First, so that no map() looks for its own among all that is in flight.
-    for (const entry of this.#delivery.unfinished()) {
-      this.#delivery.discard(entry);
-    }
+    this.#delivery.discardAll(this.#delivery.unfinished());
     for (const map of [...this.#maps]) map.stop(reason);
     this.#outlet.fail(reason);
     this.#inlet.fail(reason);

@@ -240,6 +240,27 @@ for (const by of ["map()", "submit()", "iteration"] as const) {
 }
 
 both(
+  "abort() of a server begins nothing that waits at a worker",
+  async (net) => {
+    const transforms = [gzip()];
+    await using kit = new Kit<number, number>(net, { transforms });
+    const { server } = kit;
+    let running = 0;
+    const { done } = await kit.worker((_, { signal }) => {
+      running++;
+      return untilAborted(signal);
+    }, { concurrency: 3, client: { prefetch: 40, transforms } });
+    const results = range(40).map((n) => server.submit(n));
+    for (const result of results) result.catch(() => {});
+    await until(() => server.workers[0]!.inFlight === 40, "all are sent");
+    await until(() => running === 3, "three are executed");
+    await server.abort(new Error("enough"));
+    await assertRejects(() => within(done, 5000, "the worker is told"));
+    assertEquals(running, 3, "none was begun that nobody wants");
+  },
+);
+
+both(
   "itemTimeoutMs: the item fails, its worker is told, and goes on",
   async (net) => {
     await using kit = new Kit<number, number>(net, { itemTimeoutMs: 60 });
