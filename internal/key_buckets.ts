@@ -3,7 +3,7 @@
  * number without a seed: a peer can choose those of a set or a map so that all
  * fall into one bucket, and each takes a walk past all the others then. So do
  * long texts of one length, which is all that V8 hashes of them. Of a bigint it
- * hashes the last 64 bits, but compares all.
+ * hashes the last 64 bits, but compares all with others of its length.
  *
  * This adds up these walks, by V8's own hash: some thousands of keys may be in
  * one bucket.
@@ -31,8 +31,8 @@ const MAX_HASHED_LENGTH = 16383;
 const LENGTH_A_STEP = 32;
 /** Bigints from here on, or from minus this on down, take more than a step. */
 const LONG_BIGINT = 1n << 256n;
-/** So many hexadecimal digits of such a bigint are compared in the time of one. */
-const DIGITS_A_STEP = 64;
+/** So many of V8's digits, of 64 bits, are compared in the time of a step. */
+const DIGITS_A_STEP = 4;
 
 const double = new Float64Array(1);
 const halves = new Uint32Array(double.buffer);
@@ -46,23 +46,35 @@ export class KeyBuckets {
   #size = 0;
   #steps = 0;
   #counts: Uint32Array | null = null;
+  /** The same of long bigints, by their lengths too. */
+  #longCounts: Uint32Array | null = null;
   /** How many long texts of each length there are. */
   #lengths: Map<number, number> | null = null;
 
   /** Counts a key; false if there are far too many like it. */
   accepts(key: unknown): boolean {
     if (isLong(key)) return this.#acceptsLong(key.length);
-    const size = stepsPast(key);
+    const digits = longDigits(key);
+    const size = Math.max(1, digits / DIGITS_A_STEP);
     this.#count++;
     this.#size += size;
     if (this.#size <= FREE_KEYS) return true;
     const hash = hashOf(key);
     if (hash === undefined) return true;
     this.#counts ??= new Uint32Array(BUCKETS);
-    const before = this.#counts[hash & (BUCKETS - 1)]!++;
+    this.#walk(this.#counts, hash, 1);
+    if (digits > 0) {
+      // Past those of another length that was all.
+      this.#longCounts ??= new Uint32Array(BUCKETS);
+      this.#walk(this.#longCounts, hash + digits, size - 1);
+    }
+    return this.#steps <= MAX_STEPS;
+  }
+
+  #walk(counts: Uint32Array, hash: number, size: number): void {
+    const before = counts[hash & (BUCKETS - 1)]!++;
     const excess = before - MAX_EXCESS * this.#count / BUCKETS;
     if (excess > 0) this.#steps += excess * size;
-    return this.#steps <= MAX_STEPS;
   }
 
   #acceptsLong(length: number): boolean {
@@ -79,11 +91,11 @@ export function isLong(key: unknown): key is string {
   return typeof key === "string" && key.length > MAX_HASHED_LENGTH;
 }
 
-/** How many steps it takes to compare a key with one like it. */
-function stepsPast(key: unknown): number {
+/** How many digits V8 has for a long bigint; 0: it is none. */
+function longDigits(key: unknown): number {
   return typeof key === "bigint" && (key >= LONG_BIGINT || key <= -LONG_BIGINT)
-    ? key.toString(16).length / DIGITS_A_STEP
-    : 1;
+    ? Math.ceil(key.toString(16).length / 16)
+    : 0;
 }
 
 /** What V8 makes of a key, as far as anybody can know it. */

@@ -105,6 +105,7 @@ Deno.test("KeyBuckets accepts some thousands of keys that collide by nature", ()
   for (
     const make of [
       (i: number) => BigInt(i) << 64n, // IPv6 networks
+      (i: number) => 1n << BigInt(i), // of which few have the same length
       (i: number) => String(i * 65536), // places in a file
     ]
   ) {
