@@ -468,9 +468,11 @@ export class Delivery {
     for (const [, entry] of worker.inFlight.entries()) {
       entry.release(worker);
       if (entry.state !== IN_FLIGHT || isTrusted(entry)) continue;
-      if (poison.includes(entry)) continue;
-      returned.push(entry);
-      if (blamed.includes(entry) && this.#isLastTry(entry)) this.#rest(entry);
+      if (!poison.includes(entry)) returned.push(entry);
+    }
+    for (const entry of blamed) {
+      // Also a suspect's, which waits already.
+      if (this.#isLastTry(entry) && !isTrusted(entry)) this.#rest(entry);
     }
     this.#return(worker, returned, death === null ? "left" : "lost");
     for (const entry of poison) {
@@ -616,6 +618,7 @@ export class Delivery {
    * ended, or their processes are back and the blames are taken back.
    */
   #rest(entry: Item): void {
+    if (this.#held.has(entry)) return; // it waits to be tried again anyway
     this.#held.add(entry);
     this.#resting.set(entry, -1);
   }

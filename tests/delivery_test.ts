@@ -671,6 +671,21 @@ Deno.test("Delivery: an item rests no longer than until one of its dead comes ba
   assertEquals(scene.delivery.alive, 0);
 });
 
+Deno.test("Delivery: an item rests, too, that waits since its worker was suspect", () => {
+  const scene = new Scene();
+  scene.send("x");
+  scene.lose(scene.worker("a"));
+  const b = scene.worker("b");
+  scene.suspect(b);
+  scene.lose(b);
+  const c = scene.worker("c");
+  assertEquals([c.holds, scene.delivery.due], [[], 0]);
+  scene.rest();
+  assertEquals(c.holds, ["x"]);
+  scene.result(c);
+  assertEquals([scene.delivery.alive, scene.delivery.waiting], [0, 0]);
+});
+
 Deno.test("Delivery: an item that isn't wanted any more rests no longer", () => {
   const scene = new Scene();
   const [x] = scene.send("x");
