@@ -8,7 +8,7 @@ import {
 import { ItemFailure, listen, RemoteError, type ServerEvent } from "../mod.ts";
 import { Folder } from "./_support/folder.ts";
 import { Process, ROOT } from "./_support/process.ts";
-import { ScriptedPeer, T } from "./_support/scripted_peer.ts";
+import { payload, ScriptedPeer, T } from "./_support/scripted_peer.ts";
 import { moment, until } from "./_support/within.ts";
 import {
   commandsIn,
@@ -191,6 +191,25 @@ test("says DONE where results aren't wanted", async () => {
   for (let n = 0; n < 100; n++) await server.send(n);
   assertEquals(await server.submit(5), 25); // a call has its result all the same
   await server.close();
+  await assertEndsWell(worker);
+});
+
+test("takes undefined in WELCOME as left out, and cuts its name", async () => {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  await using worker = startPython(listener.addr.port, "square", {
+    args: [`--name=${"é".repeat(5000)}`],
+  });
+  await using server = new ScriptedPeer(await listener.accept());
+  const { fields } = await server.expect(T.HELLO);
+  assertEquals((fields[2] as { name: string }).name, "é".repeat(200));
+  const welcome = { ...server.welcome({}), results: undefined };
+  await server.say(T.WELCOME, 1, welcome);
+  await server.until(T.CREDIT);
+  await server.say(T.ITEM, 1, 0, 0, 0, payload(5));
+  assertEquals((await server.until(T.RESULT)).fields, [0, payload(25)]);
+  await server.say(T.END);
+  await server.until(T.GOODBYE);
+  await server.say(T.GOODBYE, 0, "");
   await assertEndsWell(worker);
 });
 

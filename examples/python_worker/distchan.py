@@ -222,7 +222,7 @@ def _shake_hands(sock, signature, secret, name):
         "auth": secret is not None,
     }
     if name:
-        hello["name"] = name
+        hello["name"] = _cut(name, 200)  # 10.
     write(HELLO, "distchan", VERSION, hello)
     if secret is None:
         version, welcome = read(WELCOME)
@@ -257,7 +257,8 @@ class _Connection:
             raise
         self._sock.start()
         self._max_bytes = welcome["maxFrameBytes"]
-        self._wants_results = welcome.get("results", True)
+        # Undefined counts as left out (3.), and only false as false.
+        self._wants_results = welcome.get("results", True) is not False
         # Deliveries not begun. Whoever pops one, in whichever thread, is the
         # one to answer for it (R17); pop() is atomic.
         self._waiting = {}
