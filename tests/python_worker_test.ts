@@ -316,6 +316,26 @@ test("is told what nobody waits for any more", async () => {
   assertEquals(await server.submit(0), 0); // 61 was not begun
 });
 
+test("ends with a server that didn't wait for what it cancelled", async () => {
+  const server = listen<string, string>({
+    port: 0,
+    heartbeat: { intervalMs: 50, timeoutMs: 200, dropMs: 10_000 },
+  });
+  await using folder = await Folder.make();
+  const go = `${folder.path}/go`;
+  await using worker = startPython(portOfServer(server), "wait", {
+    args: ["--give-up=0"],
+  });
+  const abort = new AbortController();
+  const item = server.submit(go, { signal: abort.signal });
+  await worker.stderr.line(/^begun 0/);
+  abort.abort();
+  await assertRejects(() => item);
+  await server.close();
+  await folder.write("go", "");
+  await assertEndsWell(worker);
+});
+
 test("at SIGTERM finishes what it began, and hands back the rest", async () => {
   const server = listen<string | number, string | number>({ port: 0 });
   const port = portOfServer(server);

@@ -267,6 +267,8 @@ class _Connection:
         self._turns = queue.SimpleQueue()  # numbers, the above, what went wrong
         self._leaving = False
         self._said_goodbye = False
+        self._ended = False  # END has come
+        self._is_done = False  # and the last GOODBYE, in order
 
     def work(self, handler):
         """Works until the end, or until `leave()`."""
@@ -293,6 +295,10 @@ class _Connection:
             except ConnectionLost:
                 pass
             raise
+        except ConnectionLost:
+            # 7.: the server didn't wait for the item that ran here until now.
+            if not self._is_done:
+                raise
         finally:
             self._sock.close()
             reader.join()
@@ -371,10 +377,13 @@ class _Connection:
         elif kind == PING:
             self._write(PONG, *fields)
         elif kind == END:
+            self._ended = True
             self._turns.put(_AT_END)
         elif kind == GOODBYE:
             code, reason = fields
-            if code == NORMAL and self._said_goodbye:
+            # 7.: a suspect's comes right after END; all items are settled.
+            if code == NORMAL and (self._said_goodbye or self._ended):
+                self._is_done = True
                 self._turns.put(_AT_GOODBYE)
             else:
                 self._turns.put(ConnectionLost(f"goodbye {code}: {reason}"))
