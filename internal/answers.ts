@@ -14,6 +14,9 @@ import { toError } from "./thrown.ts";
 import type { WorkItem } from "./work_items.ts";
 import type { WorkSpans } from "./work_spans.ts";
 
+/** An unsigned integer of a frame has at most so many bytes. */
+const MAX_UINT_BYTES = 9;
+
 /** What answers need of their client. */
 export interface AnswersOptions {
   /** The codec. */
@@ -88,7 +91,10 @@ export class Answers {
     if (!this.#isOpen) return;
     const connection = this.#connection;
     connection.prepare();
-    connection.frames.open(FrameType.DONE);
+    const { frames } = connection;
+    // A number more could be too much for the frame that is open.
+    if (frames.size + MAX_UINT_BYTES > frames.limit) frames.close();
+    frames.open(FrameType.DONE);
     connection.out.writeUint(item.delivery);
     this.#answered(item, null);
   }

@@ -406,6 +406,29 @@ Deno.test("Client writes DONE of section 11 when results aren't wanted", async (
   await done.catch(() => {});
 });
 
+Deno.test("Client keeps DONE to the server's maxFrameBytes", async () => {
+  const [server, conn] = ScriptedPeer.pair();
+  await using _ = server;
+  const client = new Client<number, unknown>(conn);
+  const done = client.work((n) => n, { concurrency: 64 });
+  await server.greet({ fields: { results: false, maxFrameBytes: 1024 } });
+  await server.until(T.CREDIT);
+  const ids = Array.from({ length: 4000 }, (_, id) => id);
+  const items = ids.flatMap((id) => [id, payload(id)]);
+  await server.say(T.ITEM, 1, 0, 0, ...items);
+  const named: unknown[] = [];
+  let largest = 0;
+  while (named.length < ids.length) {
+    const { fields, body } = await server.until(T.DONE);
+    named.push(...fields);
+    largest = Math.max(largest, body.length);
+  }
+  assertEquals(named, ids);
+  assert(largest > 1000 && largest <= 1024, `the largest has ${largest} bytes`);
+  server.close();
+  await done.catch(() => {});
+});
+
 Deno.test("Client rejects with what REJECT of section 11 says", async () => {
   const [server, conn] = ScriptedPeer.pair();
   await using _ = server;
