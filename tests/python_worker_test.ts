@@ -356,6 +356,32 @@ test("at SIGTERM finishes what it began, and hands back the rest", async () => {
   await assertEndsWell(second);
 });
 
+test("hands back in frames that a server with small ones takes", async () => {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  await using folder = await Folder.make();
+  const go = `${folder.path}/go`;
+  await using worker = startPython(listener.addr.port, "wait");
+  await using server = new ScriptedPeer(await listener.accept());
+  await server.greet({ fields: { maxFrameBytes: 1024 } });
+  await server.until(T.CREDIT);
+  const rest = Array.from({ length: 1000 }, (_, n) => n + 1);
+  const items = [0, ...rest].flatMap((n) => [n, payload(go)]);
+  await server.say(T.ITEM, 1, 0, 0, ...items);
+  await worker.stderr.line(/^begun 0/);
+  worker.signal("SIGTERM");
+  const named: unknown[] = [];
+  while (named.length < rest.length) {
+    const { fields, body } = await server.until(T.LEAVE);
+    assert(body.length <= 1024, `a LEAVE of ${body.length} bytes`);
+    named.push(...fields);
+  }
+  assertEquals(named, rest);
+  await folder.write("go", "");
+  await server.until(T.GOODBYE);
+  await server.say(T.GOODBYE, 0, "");
+  await assertEndsWell(worker);
+});
+
 test("connects again when its server comes back", async () => {
   const first = listen<number, number>({ port: 0 });
   const port = portOfServer(first);

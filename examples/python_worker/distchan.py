@@ -36,6 +36,7 @@ PING, PONG, GOODBYE = 20, 21, 22
 VERSION = 1
 MODE_WORK = 1
 WINDOW = 4096
+NAMED_AT_ONCE = 64  # deliveries in a LEAVE
 CALL = 1  # the kind of items that always want a result (5. Items)
 NORMAL = 0  # the code of a GOODBYE in order (7.)
 PROTOCOL = 2
@@ -315,14 +316,16 @@ class _Connection:
         """Hands back what has not begun, and ends once nothing runs."""
         self._leaving = True
         try:
-            self._write(LEAVE, *self._hand_back())
+            self._hand_back()
         except ConnectionLost:
             pass  # the reader sees it too
         self._turns.put(_AT_END)
 
     def _hand_back(self):
-        numbers = list(self._waiting)
-        return [n for n in numbers if self._waiting.pop(n, None)]
+        numbers = [n for n in list(self._waiting) if self._waiting.pop(n, None)]
+        # At least one, and each fits into the smallest frame there may be (R2).
+        for at in range(0, len(numbers) or 1, NAMED_AT_ONCE):
+            self._write(LEAVE, *numbers[at:at + NAMED_AT_ONCE])
 
     def _execute(self, handler, delivery):
         try:
@@ -402,9 +405,7 @@ class _Connection:
             self._waiting[number] = _Delivery(number, kind, payload, context)
             self._turns.put(number)
         if self._leaving:
-            numbers = self._hand_back()
-            if numbers:
-                self._write(LEAVE, *numbers)
+            self._hand_back()
 
     def _cancel(self, numbers):
         for number in numbers:
