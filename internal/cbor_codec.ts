@@ -111,12 +111,8 @@ export class CborCodec<T = unknown> {
    *
    * @throws {EncodeError} If it has a part that can't be encoded.
    */
-  encodeInto(
-    out: ByteWriter,
-    value: T,
-    segmentThreshold: number = SEGMENT_BYTES,
-  ): void {
-    this.#encoder.encode(out, value, segmentThreshold);
+  encodeInto(out: ByteWriter, value: T): void {
+    this.#encoder.encode(out, value, SEGMENT_BYTES);
   }
 
   /** What is limited for several payloads together is counted from here. */

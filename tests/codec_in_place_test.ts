@@ -45,11 +45,7 @@ Deno.test("CborCodec.encodeInto() leaves large byte strings where they are", () 
   // One byte less than the threshold is copied.
   assertEquals(out.length > size - 1 && out.length < size + 200, true);
   assertSame(codec.decode(out.toBytes()), value);
-
-  const copied = new ByteWriter();
-  codec.encodeInto(copied, value, Infinity);
-  assertEquals(copied.segments.length, 0);
-  assertEquals(copied.toBytes(), out.toBytes());
+  assertEquals(codec.encode(value), out.toBytes());
 });
 
 Deno.test("CborCodec.encodeInto() copies what may change its size", () => {
@@ -112,8 +108,8 @@ Deno.test("CborCodec.encodeInto() may write two buffers in turn", () => {
     },
     d: [1],
   };
-  codec.encodeInto(first, value, Infinity);
-  assertEquals(first.segments.length, 0);
+  codec.encodeInto(first, value);
+  assertEquals(first.segments.length, 1);
   assertEquals(second.segments.length, 1);
   assertSame(codec.decode(first.toBytes()), {
     a: value.a,
