@@ -1,6 +1,6 @@
 /**
- * Which worker gets an item. A strategy sees the workers that have room and
- * picks one; whether they have room is not its business.
+ * Which worker gets an item. A strategy picks one of all workers, and asks which
+ * of them have room; why is not its business. Users' own see those alone.
  *
  * @module
  */
