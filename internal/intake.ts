@@ -100,7 +100,7 @@ export class Intake<Item> {
     this.#items = schema === undefined ? null : new SchemaQueue(schema);
     this.outlet = new Outlet<Item, number>({
       onTaken: () => this.grant(),
-      onAsk: () => this.settleHanded(),
+      onAsk: () => this.#settleHanded(),
       onRead: (_bytes, delivery) => {
         this.#handed = delivery;
         this.#handedSince++;
@@ -252,15 +252,6 @@ export class Intake<Item> {
     this.#held--;
   }
 
-  /** The reader asks for the next item: those that it was handed are settled. */
-  settleHanded(): void {
-    if (this.#handed <= this.#settled) return;
-    this.#settled = this.#handed;
-    this.#held -= this.#handedSince;
-    this.#handedSince = 0;
-    this.#options.onSettled(this.#settled);
-  }
-
   /** `work()` ends early: what isn't begun goes back, the rest is finished. */
   leave(): void {
     if (this.#isLeaving) return;
@@ -274,7 +265,7 @@ export class Intake<Item> {
   /** A reader ends early: what it was handed is settled, the rest goes back. */
   close(): void {
     if (this.#isLeaving) return;
-    if (!this.outlet.isLeftOver) this.settleHanded();
+    if (!this.outlet.isLeftOver) this.#settleHanded();
     this.#isLeaving = true;
     const unread = this.outlet.close(this.#handed === this.#settled);
     if (this.#handed > this.#settled) unread.unshift(this.#handed);
@@ -287,6 +278,15 @@ export class Intake<Item> {
   abortRunner(reason: unknown): void {
     this.#runner?.takeWaiting();
     this.#runner?.abort(reason);
+  }
+
+  /** The reader asks for the next item: those that it was handed are settled. */
+  #settleHanded(): void {
+    if (this.#handed <= this.#settled) return;
+    this.#settled = this.#handed;
+    this.#held -= this.#handedSince;
+    this.#handedSince = 0;
+    this.#options.onSettled(this.#settled);
   }
 
   #push(item: WorkItem, bytes: number): void {
