@@ -4,6 +4,7 @@ import { Client, ConnectionLostError, DrainTimeoutError } from "../mod.ts";
 import { both, Kit, type Net, QUIET, range } from "./_support/channel_kit.ts";
 import { payload, ScriptedPeer, T } from "./_support/scripted_peer.ts";
 import {
+  forever,
   Gate,
   moment,
   stateOf,
@@ -11,8 +12,6 @@ import {
   until,
   within,
 } from "./_support/within.ts";
-
-const forever = () => new Promise<never>(() => {});
 
 both(
   "writable has high-water mark 1: one item waits, then ready is pending",

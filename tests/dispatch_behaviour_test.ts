@@ -8,9 +8,7 @@ import { Mode } from "../internal/frame.ts";
 import { both, Kit, range } from "./_support/channel_kit.ts";
 import { ScriptedPeer, T } from "./_support/scripted_peer.ts";
 import { answer, itemsOf, scripted, takeItems } from "./_support/task_kit.ts";
-import { Gate, moment, until, within } from "./_support/within.ts";
-
-const forever = () => new Promise<never>(() => {});
+import { forever, Gate, moment, until, within } from "./_support/within.ts";
 
 both(
   "Round robin is strict while all are free: item k to worker k mod n",

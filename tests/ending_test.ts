@@ -21,6 +21,7 @@ import { MemoryListener } from "./_support/memory_pair.ts";
 import { T } from "./_support/scripted_peer.ts";
 import { scripted } from "./_support/task_kit.ts";
 import {
+  forever,
   Gate,
   moment,
   stateOf,
@@ -28,8 +29,6 @@ import {
   until,
   within,
 } from "./_support/within.ts";
-
-const forever = () => new Promise<never>(() => {});
 
 both(
   "end() resolves once nothing waits for its first dispatch",

@@ -6,9 +6,14 @@ import { assertEquals, assertRejects } from "@std/assert";
 import { Client } from "../mod.ts";
 import { both, Kit, range } from "./_support/channel_kit.ts";
 import { payload, ScriptedPeer, T } from "./_support/scripted_peer.ts";
-import { Gate, moment, stateOf, until, within } from "./_support/within.ts";
-
-const forever = () => new Promise<never>(() => {});
+import {
+  forever,
+  Gate,
+  moment,
+  stateOf,
+  until,
+  within,
+} from "./_support/within.ts";
 
 both(
   "Server redelivers what a lost worker held, in id order, to the front",

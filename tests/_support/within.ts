@@ -54,6 +54,11 @@ export function moment(ms = 60): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
+/** What never comes, as a handler that never ends. */
+export function forever(): Promise<never> {
+  return new Promise(() => {});
+}
+
 /** What became of a promise so far. */
 export async function stateOf(
   promise: PromiseLike<unknown>,
