@@ -73,6 +73,8 @@ Deno.test("Heartbeat asks first after a pause of its own loop", () => {
   assertEquals(heartbeat.judge(0, 5109), "ping");
   assertEquals(heartbeat.judge(0, 5110), "drop");
   assertEquals(heartbeat.judge(5111, 5112), "fine", "it was heard after all");
+  heartbeat.suspect = false;
+  assertEquals(heartbeat.judge(5111, 9000), "ping", "after the next pause too");
 });
 
 Deno.test("Heartbeat tells a suspect once, and drops it by its silence", () => {
