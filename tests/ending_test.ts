@@ -529,6 +529,20 @@ both("close({ drainMs: 0 }) of an idle server is no timeout", async (net) => {
   await kit.server.close({ drainMs: 0 });
 });
 
+both(
+  "close() of a server that only waits for others to close is no timeout",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    await using peer = await scripted(kit);
+    const closing = kit.server.close({ drainMs: 300 });
+    await peer.until(T.END);
+    await peer.say(T.GOODBYE, 0, "");
+    await peer.until(T.GOODBYE);
+    // It doesn't close: its connection outlasts drainMs.
+    await closing;
+  },
+);
+
 both("close() after abort(r) rejects with r", async (net) => {
   await using kit = new Kit<number, number>(net);
   const reason = new Error("stop");
