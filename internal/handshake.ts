@@ -345,7 +345,6 @@ export class Transcript {
 
 /** The handshake fails because of the transforms: their keys, perhaps. */
 export function transformsError(error: unknown): HandshakeError {
-  if (error instanceof HandshakeError) return error;
   const reason = reasonOf(error);
   return new HandshakeError("transforms", `Handshake failed: ${reason}`, {
     cause: error,
