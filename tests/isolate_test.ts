@@ -306,6 +306,8 @@ Deno.test("isolate: an item that waits can be cancelled", async () => {
   await until(() => pair.server.stats().inFlight === 3, "all are there");
   cancel.abort();
   await assertRejects(() => b, DOMException);
+  const held = () => pair.server.workers[0]!.inFlight;
+  await until(() => held() === 2, "it is answered, and leaves its slot");
   gates.open("a");
   await a;
   await gates.told("at c");
