@@ -279,6 +279,25 @@ Deno.test("cbor() keeps own properties named like Object.prototype's", () => {
   assertEquals((value as { polluted?: boolean }).polluted, undefined);
 });
 
+Deno.test("cbor() calls no setter of Object.prototype's, such as --unstable-unsafe-proto brings", () => {
+  Object.defineProperty(Object.prototype, "__proto__", {
+    set() {
+      throw new Error("it is called");
+    },
+    configurable: true,
+  });
+  try {
+    const codec = cbor<object>();
+    const payload = codec.encode(JSON.parse('{"__proto__": 1}'));
+    // From the second time on its shape is known.
+    for (let i = 0; i < 3; i++) {
+      assertEquals(Object.keys(codec.decode(payload)), ["__proto__"]);
+    }
+  } finally {
+    Reflect.deleteProperty(Object.prototype, "__proto__");
+  }
+});
+
 Deno.test("cbor() keeps the name of an error of any class", () => {
   class JobError extends TypeError {
     override name = "JobError";
