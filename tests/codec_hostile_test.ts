@@ -2,6 +2,8 @@ import { assert, assertEquals, assertLess, assertThrows } from "@std/assert";
 import process from "node:process";
 import { cbor, CborTag, DecodeError } from "../codec.ts";
 import { CborCodec } from "../internal/cbor_codec.ts";
+import { CborDecoder } from "../internal/cbor_decoder.ts";
+import { PayloadCodec } from "../internal/payload.ts";
 import { randomValue } from "./_support/random_value.ts";
 import { type Rng, seeded } from "./_support/rng.ts";
 
@@ -320,6 +322,25 @@ Deno.test("cbor() keeps a peer's text from other peers' memory", () => {
     const object = Object.fromEntries(keys.map((key, i) => [key, i]));
     assertEquals(codec.decode(codec.encode(object)), object);
   }
+});
+
+Deno.test("PayloadCodec.beginFrame(): regular expressions are limited in each frame, not in a connection", () => {
+  const payloads = new PayloadCodec(codec);
+  const reader = new CborDecoder();
+  const read = (from: number) => {
+    const list = Array.from(
+      { length: 512 },
+      (_, i) => new RegExp(`\\p{L}\\P{Lu}${from + i}`, "u"),
+    );
+    reader.set(codec.encode(codec.encode(list)));
+    reader.readBytesRange();
+    assertEquals(payloads.readFrom(reader), list);
+  };
+  payloads.beginFrame();
+  read(0);
+  payloads.beginFrame();
+  read(1000);
+  assertThrows(() => read(2000), DecodeError, "more than 1024 escapes");
 });
 
 Deno.test("codec: regular expressions that are slow to read are limited, all together", () => {
