@@ -935,6 +935,28 @@ Deno.test("Delivery by key reserves the worker of each blamed item", () => {
   assertEquals([a.holds, b.holds], [["a3"], ["b3"]]);
 });
 
+for (const how of ["is cancelled", "stays where it was"]) {
+  Deno.test(`Delivery by key: who is reserved gets others' items if the blamed one ${how}`, async () => {
+    const scene = new Scene({ strategy: byName });
+    const dying = scene.worker("a");
+    const [blamed] = scene.send("a1") as [Item];
+    const holder = scene.worker("a");
+    scene.lose(dying);
+    assertEquals(holder.holds, ["a1"]);
+    const reserved = scene.worker("a", { window: 2, instance: "another" });
+    scene.send("a2");
+    scene.suspect(holder);
+    assert(reserved.isReserved);
+    scene.send("a3");
+    assertEquals(reserved.holds, ["a2"], "it gets nothing new");
+    if (how === "is cancelled") {
+      scene.delivery.discard(blamed);
+      await Promise.resolve(); // the end of this turn
+    } else scene.trust(holder);
+    assertEquals(reserved.holds, ["a2", "a3"]);
+  });
+}
+
 Deno.test("Delivery: a blamed call that nobody can take holds up no other blamed item", () => {
   const scene = new Scene();
   const calls = new FakeWay(ItemKind.CALL);
@@ -1478,7 +1500,6 @@ Deno.test("Delivery.unfinished() is everything that isn't settled, by id", () =>
 
 // --- Everything at once ---
 
-/** Random events, until all is settled; what must hold is checked throughout. */
 /** Whether a worker could be given an item that waits. */
 function isFree(worker: FakeWorker, entry: Item): boolean {
   return worker.isOpen && worker.hasRoom && !worker.isAlone &&
@@ -1487,6 +1508,7 @@ function isFree(worker: FakeWorker, entry: Item): boolean {
     (entry.blames === null ? !worker.isReserved : worker.inFlight.count === 0);
 }
 
+/** Random events, until all is settled; what must hold is checked throughout. */
 function storm(rng: Rng, crowd = 0): void {
   const scene = new Scene({ maxDeliveries: 100 });
   const { delivery } = scene;
