@@ -25,6 +25,21 @@ Deno.test("ShapeCache.learn() learns few of many keys that are data, and goes on
   assertEquals(counts, [1024, 1024]);
 });
 
+Deno.test("ShapeCache.learn() forgets all when it learns again", () => {
+  const cache = new ShapeCache();
+  let last = learn(cache, "first")!;
+  const bytes = encoded("next");
+  for (let i = 1; i < 1024; i++) {
+    last = cache.learn(last, "next", bytes, 0, bytes.length)!;
+  }
+  const first = encoded("first");
+  const isKnown = () => cache.root.next(first, 0, first.length) !== null;
+  for (let i = 1; i < 16 * 1024; i++) learn(cache, `strange ${i}`);
+  assertEquals(isKnown(), true);
+  learn(cache, "one more");
+  assertEquals(isKnown(), false, "else memory would grow without end");
+});
+
 Deno.test("ShapeCache.learn() leaves what is known while it learns no more", () => {
   const cache = new ShapeCache();
   for (let i = 0; i < 1024 + 100; i++) learn(cache, `key ${i}`);
