@@ -7,7 +7,7 @@
  *   accept() ──► fewer than maxConnections are open: its handshake begins, and
  *       │        over maxHandshakes the oldest that isn't done is refused
  *       ├──────► up to MAX_REFUSALS more: is told so, and may read it
- *       └──────► else: closed at once
+ *       └──────► else: the oldest of these is closed, and makes room
  * ```
  *
  * @module
@@ -146,7 +146,7 @@ export class Acceptor {
     const { links, maxConnections } = this.#options;
     const open = this.#makeRoom();
     if (links.size >= maxConnections + MAX_REFUSALS) {
-      conn.close();
+      conn.close(); // what made room still waits for its transforms
       return;
     }
     tuneSocket(conn);
