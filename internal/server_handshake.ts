@@ -94,7 +94,7 @@ export class ServerHandshake {
    * @throws {ProtocolError} If it has no place here.
    */
   onFrame(type: number, reader: CborDecoder): void {
-    if (this.#isOver || this.#refusal !== null) return;
+    if (this.#isOver) return;
     if (type !== this.#next) {
       throw new ProtocolError(
         `Expected ${frameName(this.#next)}, got ${frameName(type)}`,
