@@ -158,6 +158,8 @@ export class Delivery {
   #busy = false;
   #again = false;
   #isPumpDue = false;
+
+  /** @param options Which worker is picked, and whom to tell. */
   constructor(options: DeliveryOptions) {
     this.#options = options;
     this.#placement = new Placement(options.strategy, this.#workers);
