@@ -31,6 +31,7 @@ export class Console implements Disposable {
   readonly #timer: ReturnType<typeof setInterval> | undefined;
   readonly #history: { at: number; done: number }[] = [];
   #isDrawn = false;
+  #isPaused = false;
 
   /**
    * @param ask Called for what there is to show.
@@ -65,6 +66,13 @@ export class Console implements Disposable {
     this.#isDrawn = false;
   }
 
+  /** The same, and none is drawn until what is returned is disposed of. */
+  pause(): Disposable {
+    this.clear();
+    this.#isPaused = true;
+    return { [Symbol.dispose]: () => this.#isPaused = false };
+  }
+
   /** The bar is no more. */
   [Symbol.dispose](): void {
     clearInterval(this.#timer);
@@ -72,6 +80,7 @@ export class Console implements Disposable {
   }
 
   #draw(): void {
+    if (this.#isPaused) return;
     const progress = this.#ask();
     const now = performance.now();
     this.#history.push({ at: now, done: progress.done });

@@ -119,7 +119,8 @@ export class Reporter {
   }
 
   async #print(output: readonly (string | Uint8Array)[]): Promise<void> {
-    if (Deno.stdout.isTerminal()) this.#options.console.clear();
+    // The bar's next turn may come before this is written.
+    using _ = Deno.stdout.isTerminal() ? this.#options.console.pause() : null;
     let text = "";
     for (const part of output) {
       if (typeof part === "string") text += part;

@@ -346,6 +346,46 @@ Deno.test("Console.print() wipes what the terminal still shows", () => {
   }
 });
 
+Deno.test("Console.pause() leaves the terminal to others, however long they write", () => {
+  const { isTerminal, writeSync } = Deno.stderr;
+  const { setInterval } = globalThis;
+  let written = "", tick = () => {};
+  Deno.stderr.isTerminal = () => true;
+  Deno.stderr.writeSync = (bytes) => {
+    written += new TextDecoder().decode(bytes);
+    return bytes.length;
+  };
+  Object.assign(globalThis, {
+    setInterval: (draw: () => void) => void (tick = draw),
+  });
+  try {
+    const progress = {
+      done: 0,
+      skipped: 0,
+      total: 1,
+      failed: 0,
+      workers: 1,
+      isStopping: false,
+    };
+    using console = new Console(() => progress, false);
+    tick();
+    assertMatch(written, /░/);
+    {
+      using _ = console.pause();
+      assertEquals(written.slice(-4), "\r\x1b[K", "wiped");
+      written = "";
+      tick();
+      assertEquals(written, "", "not drawn");
+    }
+    tick();
+    assertMatch(written, /░/);
+  } finally {
+    Deno.stderr.isTerminal = isTerminal;
+    Deno.stderr.writeSync = writeSync;
+    Object.assign(globalThis, { setInterval });
+  }
+});
+
 /** A terminal of its own, with `distchan` in it. */
 class Tmux implements AsyncDisposable {
   readonly #socket: string;
