@@ -27,8 +27,11 @@ import { SchemaQueue, type StandardSchemaV1 } from "./schema.ts";
 import { readTrace } from "./trace_context.ts";
 import type { WorkItem } from "./work_items.ts";
 
-/** Deliveries in a LEAVE: it is to fit into the smallest frame there may be. */
-const MAX_NAMED = 64;
+/**
+ * Deliveries in a LEAVE, of 9 bytes each at most: it is to fit into the smallest
+ * frame there may be, of which many transforms leave 256 bytes.
+ */
+const MAX_NAMED = 28;
 
 /** What an intake needs of its client. */
 export interface IntakeOptions {

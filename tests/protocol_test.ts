@@ -429,6 +429,41 @@ Deno.test("Client keeps DONE to the server's maxFrameBytes", async () => {
   await done.catch(() => {});
 });
 
+Deno.test("Client keeps LEAVE to what transforms leave of the smallest frame", async () => {
+  const [server, conn] = ScriptedPeer.pair();
+  await using _ = server;
+  const client = new Client<number, unknown>(conn, { prefetch: 1e6 });
+  const leaving = new AbortController();
+  const { signal } = leaving;
+  const held = Promise.withResolvers<void>();
+  // Numbers from here on take five bytes.
+  const first = 0x10000;
+  const done = client.work(
+    (n) => n < first ? undefined : held.promise,
+    { signal },
+  );
+  await server.greet({ fields: { results: false } });
+  await server.until(T.CREDIT);
+  const ids = Array.from({ length: first + 200 }, (_, id) => id);
+  for (let at = 0; at < ids.length; at += 8192) {
+    const items = ids.slice(at, at + 8192).flatMap((id) => [id, payload(id)]);
+    await server.say(T.ITEM, 1, 0, at, ...items);
+  }
+  let last: unknown;
+  while (last !== first - 1) last = (await server.until(T.DONE)).fields.at(-1);
+  leaving.abort();
+  const named: unknown[] = [];
+  while (named.length < 199) {
+    const { fields, body } = await server.until(T.LEAVE);
+    named.push(...fields);
+    assert(body.length <= 256, `a LEAVE of ${body.length} bytes`);
+  }
+  assertEquals(named, ids.slice(first + 1));
+  held.resolve();
+  server.close();
+  await done.catch(() => {});
+});
+
 Deno.test("Client rejects with what REJECT of section 11 says", async () => {
   const [server, conn] = ScriptedPeer.pair();
   await using _ = server;
