@@ -317,71 +317,67 @@ Deno.test("terminalSize() is 80 × 24 where a terminal doesn't know it", () => {
   }
 });
 
-Deno.test("Console.print() wipes what the terminal still shows", () => {
-  const { isTerminal, writeSync } = Deno.stderr;
-  let written = "";
-  Deno.stderr.isTerminal = () => true;
-  Deno.stderr.writeSync = (bytes) => {
-    written += new TextDecoder().decode(bytes);
-    return bytes.length;
+/** Standard error is a terminal, as far as a console knows. */
+class FakeTerminal implements Disposable {
+  /** What was written to it. */
+  text = "";
+  readonly #real = {
+    isTerminal: Deno.stderr.isTerminal,
+    writeSync: Deno.stderr.writeSync,
   };
-  try {
-    const progress = {
-      done: 0,
-      skipped: 0,
-      total: 1,
-      failed: 0,
-      workers: 1,
-      isStopping: false,
+  readonly progress = {
+    done: 0,
+    skipped: 0,
+    total: 1,
+    failed: 0,
+    workers: 1,
+    isStopping: false,
+  };
+
+  constructor() {
+    Deno.stderr.isTerminal = () => true;
+    Deno.stderr.writeSync = (bytes) => {
+      this.text += new TextDecoder().decode(bytes);
+      return bytes.length;
     };
-    using console = new Console(() => progress, false);
-    console.clear();
-    assertEquals(written, "", "there was nothing to wipe");
-    // A bar may be there whose wiping was dropped, or the "^C" of a Ctrl-C.
-    console.print("stopping");
-    assertEquals(written, "\r\x1b[Kstopping\n");
-  } finally {
-    Deno.stderr.isTerminal = isTerminal;
-    Deno.stderr.writeSync = writeSync;
   }
+
+  [Symbol.dispose](): void {
+    Object.assign(Deno.stderr, this.#real);
+  }
+}
+
+Deno.test("Console.print() wipes what the terminal still shows", () => {
+  using terminal = new FakeTerminal();
+  using console = new Console(() => terminal.progress, false);
+  console.clear();
+  assertEquals(terminal.text, "", "there was nothing to wipe");
+  // A bar may be there whose wiping was dropped, or the "^C" of a Ctrl-C.
+  console.print("stopping");
+  assertEquals(terminal.text, "\r\x1b[Kstopping\n");
 });
 
 Deno.test("Console.pause() leaves the terminal to others, however long they write", () => {
-  const { isTerminal, writeSync } = Deno.stderr;
+  using terminal = new FakeTerminal();
   const { setInterval } = globalThis;
-  let written = "", tick = () => {};
-  Deno.stderr.isTerminal = () => true;
-  Deno.stderr.writeSync = (bytes) => {
-    written += new TextDecoder().decode(bytes);
-    return bytes.length;
-  };
+  let tick = () => {};
   Object.assign(globalThis, {
     setInterval: (draw: () => void) => void (tick = draw),
   });
   try {
-    const progress = {
-      done: 0,
-      skipped: 0,
-      total: 1,
-      failed: 0,
-      workers: 1,
-      isStopping: false,
-    };
-    using console = new Console(() => progress, false);
+    using console = new Console(() => terminal.progress, false);
     tick();
-    assertMatch(written, /░/);
+    assertMatch(terminal.text, /░/);
     {
       using _ = console.pause();
-      assertEquals(written.slice(-4), "\r\x1b[K", "wiped");
-      written = "";
+      assertEquals(terminal.text.slice(-4), "\r\x1b[K", "wiped");
+      terminal.text = "";
       tick();
-      assertEquals(written, "", "not drawn");
+      assertEquals(terminal.text, "", "not drawn");
     }
     tick();
-    assertMatch(written, /░/);
+    assertMatch(terminal.text, /░/);
   } finally {
-    Deno.stderr.isTerminal = isTerminal;
-    Deno.stderr.writeSync = writeSync;
     Object.assign(globalThis, { setInterval });
   }
 });
