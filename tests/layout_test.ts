@@ -3,8 +3,10 @@
  * touches the network.
  */
 import { assert, assertEquals } from "@std/assert";
+import { Folder } from "./_support/folder.ts";
 
 const ROOT = new URL("../", import.meta.url);
+const STD = new URL("tools/std_offline/import_map.json", ROOT).href;
 const PUBLIC = ["mod.ts", "server.ts", "client.ts", "codec.ts", "cli.ts"];
 const INTERNAL = [...Deno.readDirSync(new URL("internal/", ROOT))]
   .map(({ name }) => `internal/${name}`)
@@ -133,4 +135,20 @@ Deno.test("Layout: only channel.ts makes the streams of values", () => {
     }
     assert(!/new (Readable|Writable|Transform)Stream\b/.test(code), path);
   }
+});
+
+Deno.test("Every export says its type: a project with isolatedDeclarations may import a checkout", async () => {
+  await using folder = await Folder.make();
+  await folder.write(
+    "deno.json",
+    '{ "compilerOptions": { "isolatedDeclarations": true } }',
+  );
+  const modules = PUBLIC.map((path) => `import "${new URL(path, ROOT)}";\n`);
+  const main = await folder.write("main.ts", modules.join(""));
+  const { success, stderr } = await new Deno.Command(Deno.execPath(), {
+    cwd: folder.path,
+    args: ["check", "--quiet", "--import-map", STD, main],
+    stdout: "null",
+  }).output();
+  assert(success, new TextDecoder().decode(stderr));
 });
