@@ -570,7 +570,9 @@ export class Server<Item = unknown, Result = unknown>
    * @param options How many, and what they are called.
    * @returns A handle to end them before the server ends.
    * @throws {TypeError} If an option is unknown or of the wrong type, the
-   * server has ended, or it doesn't listen on TCP.
+   * server has ended, or it doesn't listen on TCP; also in a thread that runs
+   * the same module: a program that is its own handler starts its server behind
+   * `if (import.meta.main)`.
    * @throws {RangeError} If an option is out of range.
    *
    * @example All cores
