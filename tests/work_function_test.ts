@@ -323,19 +323,21 @@ Deno.test("work(): maxAttempts gives up with the last error", async () => {
 });
 
 Deno.test("work(): maxAttempts counts attempts, not the connection before", async () => {
-  const first = start<number, number>();
-  const { port } = first;
-  const working = work<number, number>({
-    port,
-    reconnect: { ...fast, maxAttempts: 1 },
-  }, (n) => n + 1);
-  await first.server.submit(1);
-  // A listener in its place before the loss is noticed.
-  await first.server.abort(new Error("crash"));
-  const second = start<number, number>({ port });
-  assertEquals(await within(second.server.submit(2), 3000, "it is back"), 3);
-  await second.server.close();
-  await working;
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = listener.addr;
+  const reconnect = { ...fast, maxAttempts: 1 };
+  const working = work({ port, reconnect }, () => {});
+  for (const isLast of [false, false, true]) {
+    const accepted = within(listener.accept(), 10_000, "an attempt");
+    await using peer = new ScriptedPeer(await accepted);
+    await peer.greet();
+    await peer.until(T.CREDIT);
+    if (!isLast) continue; // it is lost
+    await peer.say(T.END);
+    await peer.until(T.GOODBYE);
+    await peer.say(T.GOODBYE, 0, "");
+  }
+  await within(working, 10_000, "the end");
 });
 
 Deno.test("work(): maxElapsedMs gives up", async () => {
