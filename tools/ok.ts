@@ -47,6 +47,7 @@ const times: string[] = [];
 let failed = "";
 try {
   for (const { name, args, beside } of steps) {
+    if (name === "coverage") await removeTorn(coverage);
     console.log(`\n== ${name}: deno ${args.join(" ")}`);
     const start = performance.now();
     const first = runDeno(std, args);
@@ -86,6 +87,25 @@ async function runBeside(
   console.log(`\n== beside it: deno ${args.join(" ")}`);
   await output.pipeTo(Deno.stdout.writable, { preventClose: true });
   return await child.status;
+}
+
+/**
+ * Removes the profiles that aren't whole: tests shoot processes, and one may
+ * have been writing its own.
+ */
+async function removeTorn(folder: string): Promise<void> {
+  for await (const { name } of Deno.readDir(folder)) {
+    const path = `${folder}/${name}`;
+    using file = await Deno.open(path);
+    const { size } = await file.stat();
+    const end = new Uint8Array(2);
+    await file.seek(Math.max(0, size - end.length), Deno.SeekMode.Start);
+    await file.read(end);
+    // They are indented JSON: an object that is closed in the first column.
+    if (new TextDecoder().decode(end) === "\n}") continue;
+    console.log(`removed, since it isn't whole: ${path}, ${size} bytes`);
+    await Deno.remove(path);
+  }
 }
 
 /** The paths of every second file with tests. */
