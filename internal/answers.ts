@@ -6,16 +6,13 @@
  */
 
 import type { Connection } from "./connection.ts";
-import { FrameType, ItemKind } from "./frame.ts";
+import { FrameType, ItemKind, MAX_UINT_BYTES } from "./frame.ts";
 import type { PayloadCodec } from "./payload.ts";
 import { writeError } from "./remote_error.ts";
 import { SchemaQueue, type StandardSchemaV1 } from "./schema.ts";
 import { toError } from "./thrown.ts";
 import type { WorkItem } from "./work_items.ts";
 import type { WorkSpans } from "./work_spans.ts";
-
-/** An unsigned integer of a frame has at most so many bytes. */
-const MAX_UINT_BYTES = 9;
 
 /** What answers need of their client. */
 export interface AnswersOptions {

@@ -18,6 +18,12 @@ export const MAGIC = "distchan";
 /** What a peer may send in all before the handshake is done (section 3). */
 export const MAX_HANDSHAKE_BYTES = 4096;
 
+/** What transforms must leave of a frame, in bytes. */
+export const MIN_PLAIN_BYTES = 256;
+
+/** The most bytes that an unsigned integer takes. */
+export const MAX_UINT_BYTES = 9;
+
 /** The smallest and the largest `maxFrameBytes` there may be (section 10). */
 export const MIN_FRAME_BYTES = 1024, MAX_FRAME_BYTES = 0xffff_ffff;
 

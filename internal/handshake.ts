@@ -24,6 +24,7 @@ import {
   MAX_HANDSHAKE_BYTES,
   MAX_REASON,
   MIN_FRAME_BYTES,
+  MIN_PLAIN_BYTES,
   PROTOCOL_VERSION,
   REJECT_CODES,
   saying,
@@ -41,8 +42,6 @@ import { reasonOf } from "./thrown.ts";
 export const NONCE_BYTES = 16;
 /** Bytes of a proof, and of a digest. */
 const DIGEST_BYTES = 32;
-/** What transforms must leave of a frame for values. */
-const MIN_PLAIN_BYTES = 256;
 /** Names of workers are cut to this length, in UTF-16 units. */
 const MAX_NAME = 200;
 

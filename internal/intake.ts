@@ -19,7 +19,13 @@ import type { ClientControl } from "./client_control.ts";
 import type { Connection } from "./connection.ts";
 import { MAX_WINDOW } from "./credit.ts";
 import { ProtocolError } from "./errors.ts";
-import { FrameType, ItemKind, Mode } from "./frame.ts";
+import {
+  FrameType,
+  ItemKind,
+  MAX_UINT_BYTES,
+  MIN_PLAIN_BYTES,
+  Mode,
+} from "./frame.ts";
 import { DEFAULTS } from "./options.ts";
 import type { PayloadCodec } from "./payload.ts";
 import type { Runner } from "./runner.ts";
@@ -27,11 +33,8 @@ import { SchemaQueue, type StandardSchemaV1 } from "./schema.ts";
 import { readTrace } from "./trace_context.ts";
 import type { WorkItem } from "./work_items.ts";
 
-/**
- * Deliveries in a LEAVE, of 9 bytes each at most: it is to fit into the smallest
- * frame there may be, of which many transforms leave 256 bytes.
- */
-const MAX_NAMED = 28;
+/** Deliveries in a LEAVE: it is to fit into the smallest frame there may be. */
+const MAX_NAMED = Math.floor((MIN_PLAIN_BYTES - 1) / MAX_UINT_BYTES);
 
 /** What an intake needs of its client. */
 export interface IntakeOptions {
