@@ -404,7 +404,9 @@ export interface ConnectOptions<Item = any, Result = any>
    */
   hostname?: string;
   /**
-   * TLS, with the certificate authorities to trust.
+   * TLS. The authorities that Deno trusts are accepted, which is Mozilla's list
+   * unless `DENO_TLS_CA_STORE` says otherwise, and those in `caCerts`, as PEM,
+   * beside them.
    *
    * @default {false}
    */
