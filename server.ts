@@ -129,7 +129,8 @@ export type {
  * @param options Where to listen, and the options of the server.
  * @returns The server, which listens already.
  * @throws {InsecureBindError} If the address is open to other machines and
- * neither `secret` nor TLS is set, nor `insecure: true`.
+ * neither `secret` nor TLS is set, nor `insecure: true`; or the dashboard's is,
+ * without `secret`.
  * @throws {TypeError} If an option is unknown or of the wrong type.
  * @throws {RangeError} If an option is out of range.
  * @throws {Deno.errors.AddrInUse} If somebody else listens there, or where the
@@ -256,7 +257,8 @@ export class Server<Item = unknown, Result = unknown>
    * belongs to the server from now on.
    * @param options The options.
    * @throws {InsecureBindError} If the listener is open to other machines, has
-   * no TLS, and neither `secret` nor `insecure: true` is set.
+   * no TLS, and neither `secret` nor `insecure: true` is set; or the dashboard
+   * is, without one of these two.
    * @throws {TypeError} If an option is unknown or of the wrong type.
    * @throws {RangeError} If an option is out of range.
    */
@@ -950,7 +952,7 @@ export class Server<Item = unknown, Result = unknown>
 
   #openDashboard(options: DashboardOptions): Dashboard {
     const { hostname = DEFAULTS.hostname, port, cert, key } = options;
-    checkBind(hostname, this.#options);
+    checkBind(hostname, this.#options, { isDashboard: true });
     const isLocal = isLoopback(hostname);
     return new Dashboard({
       title: this.#options.signature ?? DEFAULTS.signature,

@@ -18,14 +18,18 @@ export function isLoopback(hostname: string): boolean {
 /**
  * Only loopback may be open to everybody who reaches it.
  *
+ * @param hostname The address.
+ * @param options What allows more.
+ * @param of `isDashboard`: it is that of a dashboard, for the message.
  * @throws {InsecureBindError} If it isn't, and the options don't allow it.
  */
 export function checkBind(
   hostname: string,
   options: { secret?: unknown; insecure?: boolean },
+  of?: { isDashboard: boolean },
 ): void {
   if (options.secret !== undefined || options.insecure === true) return;
-  if (!isLoopback(hostname)) throw new InsecureBindError(hostname);
+  if (!isLoopback(hostname)) throw new InsecureBindError(hostname, of);
 }
 
 /**

@@ -490,8 +490,8 @@ export class DrainTimeoutError<Item = unknown> extends Error {
 }
 
 /**
- * A listener would be open to other machines with neither `secret` nor TLS. Set
- * one of them, or `insecure: true`.
+ * A listener would be open to other machines with neither `secret` nor TLS, or a
+ * dashboard without `secret`. Set what is missing, or `insecure: true`.
  *
  * @example All addresses, without a secret
  * ```ts
@@ -512,11 +512,22 @@ export class InsecureBindError extends Error {
    * Makes the error.
    *
    * @param hostname The address.
+   * @param options `isDashboard`: it is that of a dashboard.
    */
-  constructor(hostname: string) {
+  constructor(
+    hostname: string,
+    { isDashboard = false }: { isDashboard?: boolean } = {},
+  ) {
+    const [what, missing, needed] = isDashboard
+      ? [
+        "open a dashboard",
+        "`secret` is not set, which TLS doesn't replace",
+        "set it",
+      ]
+      : ["listen", "neither `secret` nor TLS is set", "set one of them"];
     super(
-      `Cannot listen on ${hostname}: it is open to other machines and neither \`secret\` nor TLS is set; ` +
-        "set one of them, or `insecure: true` if the network itself is trusted",
+      `Cannot ${what} on ${hostname}: it is open to other machines and ${missing}; ` +
+        `${needed}, or \`insecure: true\` if the network itself is trusted`,
     );
     this.name = "InsecureBindError";
     this.hostname = hostname;

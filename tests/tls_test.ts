@@ -66,6 +66,16 @@ Deno.test("TLS: a dashboard off loopback has the server's certificate", async ()
   assertEquals([response.status, await response.text()], [200, "open\n"]);
 });
 
+Deno.test("TLS: a dashboard off loopback without a secret is told so", () => {
+  const dashboard = { port: 0, hostname: "0.0.0.0" };
+  const error = assertThrows(
+    () => listen({ port: 0, ...certificate, dashboard }),
+    InsecureBindError,
+    "Cannot open a dashboard on 0.0.0.0: ",
+  );
+  assert(!error.message.includes("nor TLS"), "TLS is set");
+});
+
 Deno.test("TLS: a listener and a connection that are handed in", async () => {
   const listener = Deno.listenTls({
     hostname: "127.0.0.1",
