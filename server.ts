@@ -135,7 +135,8 @@ export type {
  * @throws {RangeError} If an option is out of range.
  * @throws {Deno.errors.AddrInUse} If somebody else listens there, or where the
  * dashboard is to be.
- * @throws {Deno.errors.InvalidData} If `cert` or `key` can't be read.
+ * @throws {Deno.errors.InvalidData} If `cert` or `key` can't be read, or one
+ * isn't the other's.
  *
  * @example Send items and iterate over the results
  * ```ts
@@ -173,7 +174,7 @@ export function listen<Item, Result>(
     }
   }
   const listener = hasTls
-    ? Deno.listenTls({ hostname, port, cert, key })
+    ? withPem("listen", () => Deno.listenTls({ hostname, port, cert, key }))
     : Deno.listen({ hostname, port });
   try {
     const server = new Server<Item, Result>(listener, rest);
@@ -961,15 +962,16 @@ export class Server<Item = unknown, Result = unknown>
       stats: () => this.stats(),
       phase: () => this.#phase,
       serve: (handler, signal, again = port) =>
-        Deno.serve({
-          hostname,
-          port: again,
-          signal,
-          // By themselves these print.
-          onListen: () => {},
-          onError: () => new Response(null, { status: 500 }),
-          ...(cert !== undefined && key !== undefined ? { cert, key } : {}),
-        }, handler),
+        withPem("dashboard", () =>
+          Deno.serve({
+            hostname,
+            port: again,
+            signal,
+            // By themselves these print.
+            onListen: () => {},
+            onError: () => new Response(null, { status: 500 }),
+            ...(cert !== undefined && key !== undefined ? { cert, key } : {}),
+          }, handler)),
     });
   }
 
@@ -1110,6 +1112,25 @@ export class Server<Item = unknown, Result = unknown>
   #emit(event: ServerEvent<Item>): void {
     this.#dashboard?.onEvent(event);
     tellEvent(this.#options.onEvent, event);
+  }
+}
+
+/**
+ * Opens what has a certificate. Of what is wrong with that, or with its key, Deno
+ * doesn't say that it is theirs, and not always with a class.
+ */
+function withPem<T>(of: string, open: () => T): T {
+  try {
+    return open();
+  } catch (cause) {
+    const reason = reasonOf(cause);
+    const isOfPem = cause instanceof Deno.errors.InvalidData ||
+      /^(?:keys may|invalid peer certificate|unexpected error)/.test(reason);
+    if (!isOfPem) throw cause;
+    throw new Deno.errors.InvalidData(
+      `Cannot use ${of} options: cert and key: ${reason}`,
+      { cause },
+    );
   }
 }
 

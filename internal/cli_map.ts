@@ -434,8 +434,10 @@ function openServer(
     const other = dashboardAt === null
       ? ""
       : ` and ${formatAddress(dashboardAt)}`;
-    throw new FatalError(
-      `can't listen on ${where}${other}: ${reasonOf(error)}`,
-    );
+    const message = `can't listen on ${where}${other}: ${reasonOf(error)}`;
+    // That is of --cert or --key.
+    throw error instanceof Deno.errors.InvalidData
+      ? new UsageError(message)
+      : new FatalError(message);
   }
 }

@@ -525,6 +525,8 @@ Deno.test("map refuses command lines that make no sense", async () => {
   await using folder = await Folder.make();
   const authority = await Authority.create("A test's authority");
   const cert = await folder.write("cert.pem", authority.cert);
+  const { key } = await authority.issue();
+  const anothers = await folder.write("key.pem", key);
   for (
     const [args, reason] of [
       [[], "who is to do the work?"],
@@ -559,6 +561,7 @@ Deno.test("map refuses command lines that make no sense", async () => {
       [[`--cert=${UPPER}`, UPPER], "upper.ts has no certificate, expected PEM"],
       [[`--key=${UPPER}`, UPPER], "upper.ts has no private key, expected PEM"],
       [[`--cert=${cert}`, UPPER], "expected both, or none"],
+      [[`--cert=${cert}`, `--key=${anothers}`, UPPER], "cert and key: keys"],
     ] as const
   ) {
     const { code, stderr } = await runHere(["map", ...args]);

@@ -347,6 +347,36 @@ Deno.test("TLS options are checked", async () => {
   }
 });
 
+Deno.test("TLS: a certificate and a key that can't be used are named", async () => {
+  const { cert, key } = certificate;
+  const { key: another } = await authority.issue();
+  const label = "PRIVATE KEY", encrypted = `ENCRYPTED ${label}`;
+  for (
+    const tls of [
+      { cert, key: another },
+      { cert, key: key.replaceAll(label, encrypted) },
+      { cert: cert.replace("-----END", "---END"), key },
+    ]
+  ) {
+    assertThrows(
+      () => listen({ port: 0, ...tls }),
+      Deno.errors.InvalidData,
+      "Cannot use listen options: cert and key: ",
+    );
+    assertThrows(
+      () => listen({ port: 0, dashboard: { port: 0, ...tls } }),
+      Deno.errors.InvalidData,
+      "Cannot use dashboard options: cert and key: ",
+    );
+  }
+  // What has to do with neither is left as it is.
+  using taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  assertThrows(
+    () => listen({ port: taken.addr.port, cert, key }),
+    Deno.errors.AddrInUse,
+  );
+});
+
 Deno.test("InsecureBindError: an open address needs a secret, TLS or insecure", async () => {
   const options = { hostname: "0.0.0.0", port: 0 };
   const error = assertThrows(() => listen(options), InsecureBindError);
