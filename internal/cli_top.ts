@@ -56,9 +56,7 @@ export async function top(args: Arguments): Promise<number> {
   const place = parsePlace(where, ca !== undefined);
   const intervalMs = args.ms("interval") ?? 1000;
   const secret = await readSecret(args);
-  using client = ca === undefined
-    ? null
-    : Deno.createHttpClient({ caCerts: [ca] });
+  using client = ca === undefined ? null : trusting(ca);
   const look = () => fetchSnapshot(place, { secret, client });
   const first = await look();
   if (args.has("once") || !Deno.stdout.isTerminal()) {
@@ -66,6 +64,14 @@ export async function top(args: Arguments): Promise<number> {
     return 0;
   }
   return await new Screen(place.name, intervalMs, look).run(first);
+}
+
+function trusting(ca: string): Deno.HttpClient {
+  try {
+    return Deno.createHttpClient({ caCerts: [ca] });
+  } catch (error) {
+    throw new UsageError(`can't use --ca: ${reasonOf(error)}`);
+  }
 }
 
 /** Where a dashboard is. */

@@ -199,6 +199,7 @@ Deno.test("top refuses what is no URL of a dashboard", async () => {
   const ca = await folder.write("ca.pem", "no certificate");
   const { cert } = await Authority.create("A test's authority");
   const good = await folder.write("good.pem", cert);
+  const torn = await folder.write("torn.pem", cert.slice(0, 100));
   for (
     const [args, reason] of [
       [[], "which server?"],
@@ -209,6 +210,7 @@ Deno.test("top refuses what is no URL of a dashboard", async () => {
       [[`--ca=${good}`, "http://localhost"], "--ca is for https:"],
       [[`--ca=${ca}`, ":1"], "ca.pem has no certificate, expected PEM"],
       [["--ca=/no/such/file", ":1"], "can't read --ca"],
+      [[`--ca=${torn}`, ":1"], "can't use --ca: "],
     ] as const
   ) {
     const { code, stderr } = await runHere(["top", ...args]);
