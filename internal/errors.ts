@@ -287,7 +287,10 @@ export class ItemFailure<Item = unknown> extends Error {
   readonly id: number;
   /** Why it failed. */
   readonly error: Error;
-  /** How often it was delivered to a worker. */
+  /**
+   * How often it was delivered to a worker, those that handed it back unbegun
+   * not counted.
+   */
   readonly attempts: number;
 
   /**

@@ -81,7 +81,7 @@ export interface CommonOptions {
   /**
    * How silence is judged.
    *
-   * @default {{}}
+   * @default {those of `HeartbeatOptions`}
    */
   heartbeat?: HeartbeatOptions;
 }
@@ -421,7 +421,7 @@ export interface ConnectOptions<Item = any, Result = any>
   /**
    * How the function `work()` reconnects; `connect()` never does.
    *
-   * @default {{}}
+   * @default {those of `ReconnectOptions`}
    */
   reconnect?: ReconnectOptions | false;
 }

@@ -18,7 +18,10 @@ export interface WorkContext {
    * on.
    */
   readonly id: number;
-  /** How often the item was delivered, this time included: 1 at first. */
+  /**
+   * How often the item was delivered, this time included: 1 at first. A worker
+   * that handed it back unbegun doesn't count.
+   */
   readonly attempt: number;
   /** Aborts when the item isn't needed any more, or the connection is lost. */
   readonly signal: AbortSignal;
