@@ -2,7 +2,7 @@
  * The demo: a server and four worker processes compute the SHA-256 of every
  * file below a folder (hidden ones and .git included, symbolic links not
  * followed), one worker is killed halfway, and the proof at the end shows that
- * nothing was lost and nothing done twice.
+ * every file has its checksum, once.
  *
  *     deno task demo
  *     deno task demo -- DIR
