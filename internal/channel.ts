@@ -208,8 +208,9 @@ export class Outlet<T, From = null> {
     this.#choose("iteration");
     const iterator: AsyncIterableIterator<T, undefined> = {
       next: () => this.#next(),
-      return: () => {
-        this.#cancel(undefined);
+      // ReadableStream.from() gives why its stream was cancelled.
+      return: (reason?: unknown) => {
+        this.#cancel(reason);
         return Promise.resolve({ value: undefined, done: true });
       },
       [Symbol.asyncIterator]: () => iterator,

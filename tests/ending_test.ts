@@ -726,6 +726,23 @@ both("Leaving the server's loop ends the workers too", async (net) => {
 });
 
 both(
+  "What a stream of the server's loop is cancelled with errors send()",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const { server } = kit;
+    const reason = new Error("the disk is full");
+    const sink = new WritableStream({ write: () => Promise.reject(reason) });
+    const piped = ReadableStream.from(server).pipeTo(sink).catch((e) => e);
+    const worker = await kit.worker((n) => n);
+    await server.send(1);
+    assertStrictEquals(await within(piped, 1000, "the pipe breaks"), reason);
+    await within(worker.done, 1000, "work() resolves");
+    const sending = Promise.resolve(server.send(2)).catch((e) => e);
+    assertStrictEquals(await sending, reason);
+  },
+);
+
+both(
   "Leaving the loop lets go of whoever waits to send more values",
   async (net) => {
     // Many small ones, and few that are large: what a worker may send unread.
