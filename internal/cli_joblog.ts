@@ -233,7 +233,9 @@ async function readEntries(path: string, file: Deno.FsFile): Promise<Known> {
     const count = await file.read(chunk);
     if (count === null) break;
     const bytes = chunk.subarray(0, count);
-    const lines = (rest + decoder.decode(bytes, { stream: true })).split("\n");
+    rest += decoder.decode(bytes, { stream: true });
+    // A long line isn't looked through again with each part of it.
+    const lines = bytes.includes(LINE_FEED) ? rest.split("\n") : [rest];
     rest = lines.pop()!;
     let end = 0;
     for (const text of lines) {

@@ -3,6 +3,7 @@ import {
   assertEquals,
   assertFalse,
   assertGreater,
+  assertLess,
   assertRejects,
   assertStringIncludes,
   assertThrows,
@@ -170,6 +171,20 @@ Deno.test("Joblog refuses what isn't its own", async () => {
     message = (error as Error).message;
   }
   assertStringIncludes(message, "item 2 isn't the one in the joblog");
+});
+
+Deno.test("Joblog reads a line of any length in time", async () => {
+  await using folder = await Folder.make();
+  const path = await folder.write("log", '{"a": "');
+  await Deno.truncate(path, 128 * 1024 * 1024);
+  const startedAt = performance.now();
+  await assertRejects(
+    () => Joblog.open(path, RESUME),
+    UsageError,
+    "isn't a joblog",
+  );
+  // Looked through again with each part of it, it takes a minute.
+  assertLess(performance.now() - startedAt, 10_000);
 });
 
 Deno.test("Joblog refuses a pipe, which has no end to be read to", async () => {
