@@ -26,8 +26,8 @@ import {
   type IsolateSetup,
   type ToIsolate,
 } from "./isolate_worker.ts";
-import { bootstrapOf } from "./thread.ts";
-import { fromThrown, type Thrown, toThrown } from "./thrown.ts";
+import { bootstrapOf, startSoon } from "./thread.ts";
+import { fromThrown, type Thrown, toError, toThrown } from "./thrown.ts";
 import { timerMs } from "./timer.ts";
 import type { WorkItem } from "./work_items.ts";
 
@@ -61,11 +61,12 @@ export interface IsolateEvents {
 
 /** One isolate. */
 export class Isolate {
-  readonly #worker: Worker;
-  readonly #port: MessagePort;
   readonly #url: string;
   readonly #graceMs: number;
   readonly #events: IsolateEvents;
+  readonly #forgetStart: () => void;
+  /** Null: it isn't started yet. */
+  #thread: { worker: Worker; port: MessagePort } | null = null;
   #state: "loading" | "free" | "busy" | "gone" = "loading";
   #execution: Execution | null = null;
   #grace: ReturnType<typeof setTimeout> | undefined;
@@ -73,7 +74,7 @@ export class Isolate {
   #isResponsive = false;
 
   /**
-   * Starts it.
+   * Starts it, soon.
    *
    * @param setup What it is started with.
    * @param options How long an aborted handler may go on, and whom to tell.
@@ -85,24 +86,7 @@ export class Isolate {
     this.#url = setup.url;
     this.#graceMs = options.graceMs;
     this.#events = options.events;
-    const { port1, port2 } = new MessageChannel();
-    this.#port = port1;
-    port1.onmessage = ({ data }: MessageEvent<FromIsolate>) => this.#on(data);
-    this.#worker = new Worker(BOOTSTRAP, {
-      name: "distchan isolate",
-      // Without it the environment is read, and the permission asked for.
-      env: SHARE_ENV,
-      workerData: { ...setup, port: port2 } satisfies IsolateSetup,
-      // deno-lint-ignore no-explicit-any
-      transferList: [port2 as any],
-    });
-    this.#worker.on("error", (error: Error) => this.#end(error));
-    this.#worker.on("exit", (code: number) =>
-      this.#end(
-        new Error(
-          `The handler ended its isolate: Deno.exit() or the like, exit code ${code}`,
-        ),
-      ));
+    this.#forgetStart = startSoon(() => this.#start(setup));
   }
 
   /** Whether it waits for an item. */
@@ -161,12 +145,44 @@ export class Isolate {
     this.#state = "gone";
     this.#execution = null;
     clearTimeout(this.#grace);
-    this.#port.close();
-    this.#worker.terminate();
+    this.#forgetStart();
+    this.#thread?.port.close();
+    this.#thread?.worker.terminate();
+  }
+
+  #start(setup: Omit<IsolateSetup, "port">): void {
+    const { port1, port2 } = new MessageChannel();
+    let worker: Worker;
+    try {
+      worker = new Worker(BOOTSTRAP, {
+        name: "distchan isolate",
+        // Without it the environment is read, and the permission asked for.
+        env: SHARE_ENV,
+        workerData: { ...setup, port: port2 } satisfies IsolateSetup,
+        // deno-lint-ignore no-explicit-any
+        transferList: [port2 as any],
+      });
+    } catch (error) {
+      // No thread to be had, for example.
+      port1.close();
+      port2.close();
+      this.terminate();
+      this.#events.onUnusable(this, toError(error));
+      return;
+    }
+    this.#thread = { worker, port: port1 };
+    port1.onmessage = ({ data }: MessageEvent<FromIsolate>) => this.#on(data);
+    worker.on("error", (error: Error) => this.#end(error));
+    worker.on("exit", (code: number) =>
+      this.#end(
+        new Error(
+          `The handler ended its isolate: Deno.exit() or the like, exit code ${code}`,
+        ),
+      ));
   }
 
   #send(told: ToIsolate, transfer: Transferable[] = []): void {
-    if (this.#state !== "gone") this.#port.postMessage(told, transfer);
+    if (this.#state !== "gone") this.#thread!.port.postMessage(told, transfer);
   }
 
   #on(told: FromIsolate): void {

@@ -14,7 +14,6 @@ import { checkNotInside } from "./handler_module.ts";
 import { type Execution, Isolate, type IsolateEvents } from "./isolate.ts";
 import type { IsolateSetup } from "./isolate_worker.ts";
 import type { HandlerSource, IsolateSink, Runner } from "./runner.ts";
-import { toError } from "./thrown.ts";
 import { cancelled, WaitingItems, type WorkItem } from "./work_items.ts";
 
 /** Options of {@linkcode IsolatePool}. */
@@ -171,19 +170,13 @@ export class IsolatePool implements HandlerSource {
     await promise;
   }
 
-  #start(): Isolate | null {
-    try {
-      const isolate = new Isolate(this.#setup, {
-        graceMs: this.#options.cancelGraceMs,
-        events: this.#events,
-      });
-      this.#isolates.add(isolate);
-      return isolate;
-    } catch (error) {
-      // No thread to be had, for example.
-      this.#fail(toError(error));
-      return null;
-    }
+  #start(): Isolate {
+    const isolate = new Isolate(this.#setup, {
+      graceMs: this.#options.cancelGraceMs,
+      events: this.#events,
+    });
+    this.#isolates.add(isolate);
+    return isolate;
   }
 
   /**
@@ -191,11 +184,8 @@ export class IsolatePool implements HandlerSource {
    * keeps its slot until that is loaded: the next item's time isn't spent on it.
    */
   #replace(execution: Execution, error: Error): void {
-    const isolate = this.#isClosed || this.#error !== null
-      ? null
-      : this.#start();
-    if (isolate === null) execution.onError(error);
-    else this.#owed.set(isolate, () => execution.onError(error));
+    if (this.#isClosed || this.#error !== null) execution.onError(error);
+    else this.#owed.set(this.#start(), () => execution.onError(error));
   }
 
   #replaced(isolate: Isolate): void {

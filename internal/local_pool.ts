@@ -20,7 +20,7 @@ import {
   type ToLocal,
 } from "./local_worker.ts";
 import { checkNotInside, notLoaded } from "./handler_module.ts";
-import { bootstrapOf } from "./thread.ts";
+import { bootstrapOf, startSoon } from "./thread.ts";
 import { fromThrown } from "./thrown.ts";
 
 const BOOTSTRAP = bootstrapOf(LOCAL_WORKER_MODULE, "a thread");
@@ -144,6 +144,7 @@ class Slot {
   /** Null: none runs now. */
   #thread: Thread | null = null;
   #timer: ReturnType<typeof setTimeout> | undefined;
+  #forgetStart: () => void = () => {};
   /** As it was at the last crash. */
   #progress = -1;
 
@@ -160,6 +161,10 @@ class Slot {
     // Not before it is needed: it takes long to load.
     const threads = await import("node:worker_threads");
     if (this.#stage === "ended") return;
+    this.#forgetStart = startSoon(() => this.#start(threads));
+  }
+
+  #start(threads: typeof import("node:worker_threads")): void {
     const {
       count: _count,
       progress: _progress,
@@ -230,6 +235,7 @@ class Slot {
 
   #stop(): void {
     clearTimeout(this.#timer);
+    this.#forgetStart();
     const thread = this.#thread;
     // Forgotten first: to close them tells of the thread's exit, and of what it
     // said last, and neither is another crash.

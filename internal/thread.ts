@@ -7,6 +7,7 @@
  */
 
 import { type Thrown, toThrown } from "./thrown.ts";
+import { afterTurn } from "./timer.ts";
 
 const BUNDLED =
   "this library is bundled into one file with the program, where threads can't load it: use deno compile";
@@ -40,6 +41,35 @@ export function bootstrapOf(module: string, what: string): URL {
         `message: ${JSON.stringify(`Cannot start ${what}: `)} + message } }));`,
     ),
   );
+}
+
+/** Threads that are to be started. */
+const starts = new Set<() => void>();
+let forgetTurn: () => void = () => {};
+
+/**
+ * Starts a thread, soon. This thread stands still until that one runs, 20 to 80
+ * ms: its event loop has a turn between any two, or a server that starts a
+ * hundred would hear nobody for seconds, and the first of them would give up.
+ *
+ * @param start Starts it.
+ * @returns Forgets it.
+ */
+export function startSoon(start: () => void): () => void {
+  starts.add(start);
+  if (starts.size === 1) startNext();
+  return () => {
+    if (starts.delete(start) && starts.size === 0) forgetTurn();
+  };
+}
+
+function startNext(): void {
+  forgetTurn = afterTurn(() => {
+    const [start] = starts;
+    starts.delete(start!);
+    if (starts.size > 0) startNext();
+    start!();
+  });
 }
 
 /** Inside of a thread: what nobody catches is told, and Deno doesn't print it. */
