@@ -14,9 +14,12 @@ import { SETTLED, WAITING } from "./in_flight.ts";
 import type { SubmitOptions } from "./options.ts";
 import { Queue } from "./queue.ts";
 import { timerMs } from "./timer.ts";
+import { Turns } from "./turns.ts";
 
 /** A write waits so long for a reader who never came, in ms. */
 const NO_READER_MS = 5000;
+/** Items that fail at once before the clock is looked at. */
+const MAX_FAILURES = 64;
 
 /** What a way needs of its server. */
 export interface WayHost {
@@ -78,6 +81,9 @@ export class ChannelWay implements Way {
   #room: PromiseWithResolvers<void> | null = null;
   #write: { entry: Item; left: PromiseWithResolvers<void> } | null = null;
   #end: PromiseWithResolvers<void> | null = null;
+  readonly #turns = new Turns(MAX_FAILURES);
+  /** What is waited for behind items that fail at once. */
+  #turn: Promise<void> | undefined;
   /** What later items are refused with, and whether all is given up. */
   #closed: { error: unknown; hasFailed: boolean } | null = null;
 
@@ -136,7 +142,7 @@ export class ChannelWay implements Way {
     if (
       entry.state !== WAITING &&
       ((delivery.hasMore && this.#isFree) || delivery.hasRoom(this))
-    ) return undefined;
+    ) return entry.state === SETTLED ? this.#nextTurn() : undefined;
     return (this.#room ??= deferred<void>()).promise;
   }
 
@@ -265,6 +271,17 @@ export class ChannelWay implements Way {
     if (this.#write?.entry !== entry) return;
     this.#write.left.resolve();
     this.#write = null;
+  }
+
+  /** Items that fail at once take no room: whoever sends them would never wait. */
+  #nextTurn(): Promise<void> | undefined {
+    if (this.#turn !== undefined || !this.#turns.isDue()) return this.#turn;
+    return this.#turn = new Promise((resolve) =>
+      this.#turns.next(() => {
+        this.#turn = undefined;
+        resolve();
+      })
+    );
   }
 
   #refusal(): Promise<void> | null {

@@ -40,6 +40,21 @@ both(
   },
 );
 
+both(
+  "Whoever sends items that fail at once lets go of the event loop",
+  async (net) => {
+    await using kit = new Kit<unknown, number>(net, { onFailure: () => {} });
+    await kit.worker(() => 0);
+    let hasFired = false, sent = 0;
+    setTimeout(() => hasFired = true, 0);
+    for (; !hasFired && sent < 50_000; sent++) {
+      await kit.server.send(() => {});
+    }
+    assert(hasFired, `a timer waits for ${sent} items`);
+    await kit.server.close();
+  },
+);
+
 both("Without onFailure both sides error with the failure", async (net) => {
   await using kit = new Kit<number, number>(net);
   const { server } = kit;
