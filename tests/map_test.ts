@@ -348,6 +348,25 @@ both("map({ onFailure }) skips failures and goes on, in order", async (net) => {
   }
 });
 
+both(
+  "map({ onFailure }) ends behind failures that nobody waited for",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    await kit.worker((n) => {
+      if (n > 0) throw new Error(`not ${n}`);
+      return n;
+    });
+    const failed: unknown[] = [];
+    const results = kit.server.map([0, 1, 2], {
+      onFailure: (failure) => failed.push(failure.item),
+    });
+    assertEquals(await results.next(), { value: 0, done: false });
+    await until(() => failed.length === 2, "the rest has failed");
+    const last = within(results.next(), 5000, "it ends");
+    assertEquals(await last, { value: undefined, done: true });
+  },
+);
+
 both("map({ onFailure }) ends with what onFailure throws", async (net) => {
   await using kit = new Kit<number, number>(net);
   await kit.worker((n) => {
