@@ -268,6 +268,17 @@ both(
   },
 );
 
+both("maxQueued doesn't count what timed out while it waited", async (net) => {
+  await using kit = new Kit<number, number>(net, { maxQueued: 2 });
+  const { server } = kit;
+  const late = [1, 2].map((n) => server.submit(n, { timeoutMs: 1 }));
+  for (const result of late) await assertRejects(() => result, ItemFailure);
+  const waiting = [server.submit(3), server.submit(4)];
+  await assertRejects(() => server.submit(5), RangeError);
+  await kit.worker((n) => n);
+  assertEquals(await Promise.all(waiting), [3, 4]);
+});
+
 both(
   "submit() has its own queue: unread results don't hold it up",
   async (net) => {
