@@ -78,6 +78,17 @@ Deno.test("Reconnection.wait() ends at once if nobody wants it any more", async 
   await within(Promise.all(waits), 5000, "both have ended");
 });
 
+Deno.test("Reconnection.wait() waits for its time", async () => {
+  const reconnection = new Reconnection(undefined, rim);
+  const { signal } = new AbortController();
+  const ended: number[] = [];
+  const waits = [30, 0].map((ms) =>
+    reconnection.wait(ms, signal).then(() => ended.push(ms))
+  );
+  await within(Promise.all(waits), 5000, "both have ended");
+  assertEquals(ended, [0, 30]);
+});
+
 Deno.test("Reconnection.next() gives up at once where a permission is missing", () => {
   const reconnection = new Reconnection(options, rim);
   const error = new Deno.errors.NotCapable("Requires net access");
