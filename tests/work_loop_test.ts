@@ -177,6 +177,24 @@ Deno.test("WorkLoop.cancel(): who asks for its signal later sees it aborted", ()
   assertEquals(signal!().reason.name, "AbortError");
 });
 
+Deno.test("WorkLoop.abort() leaves the signal of an item that is settled alone", () => {
+  for (const throws of [false, true]) {
+    let signal: AbortSignal | undefined;
+    const loop = new WorkLoop(
+      (_item, context) => {
+        signal = context.signal;
+        if (throws) throw new Error("not this one");
+      },
+      1,
+      sink(),
+    );
+    loop.push(items(0, 1, null)[0]!);
+    loop.run();
+    loop.abort(new Error("the connection is lost"));
+    assertEquals(signal!.aborted, false, throws ? "it threw" : "it returned");
+  }
+});
+
 Deno.test("WorkLoop.cancel(): a generator whose values have no room is done", async () => {
   const { promise: left, resolve: leave } = Promise.withResolvers<void>();
   const { promise: failed, resolve: fail } = Promise.withResolvers<unknown>();
