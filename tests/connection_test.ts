@@ -97,6 +97,17 @@ Deno.test("Connection writes the only value of a turn at once", async () => {
   connection.end();
 });
 
+Deno.test("Connection.bytesOut counts what transforms make of frames", async () => {
+  const { connection, sizes } = sink();
+  say(connection); // leaves as it is
+  transform(connection, { encode: (bytes) => new Uint8Array([...bytes, 0]) });
+  say(connection, 3);
+  await turns();
+  assertEquals(sizes.reduce((sum, size) => sum + size, 0), 6 + 3 * 7);
+  assertEquals(connection.bytesOut, 6 + 3 * 7);
+  connection.end();
+});
+
 Deno.test("Connection.scheduleLater() while a write waits comes behind it", async () => {
   let isDue = false;
   const sizes: number[] = [];
