@@ -18,9 +18,13 @@ import {
   InsecureBindError,
   listen,
   Server,
+  type Transform,
   work,
 } from "../mod.ts";
+import { FrameType } from "../internal/frame.ts";
+import { listenOn } from "./_support/channel_kit.ts";
 import { MemoryListener, memoryPair } from "./_support/memory_pair.ts";
+import { type Direction, relay } from "./_support/relay.ts";
 
 const UNKNOWN = { unknown: 1 } as object;
 const OUT_OF_RANGE = { maxFrameBytes: -1 };
@@ -210,6 +214,48 @@ Deno.test("the longest handshake that is taken succeeds", async () => {
     work<number, number>({ ...optionsOf(length), port, name }, (n) => n + 1);
     assertEquals(await server.submit(1), 2);
   }
+});
+
+Deno.test("a handshake is counted as what each end says in it", async () => {
+  const same = (bytes: Uint8Array) => bytes;
+  const plain: Transform = {
+    name: "plain",
+    open: () => ({ encode: same, decode: same }),
+  };
+  const [spare, other] = memoryPair();
+  for (const secret of [{}, { secret: "s3cret" }]) {
+    for (const transforms of [[], [plain]]) {
+      const optionsOf = (length: number) => ({
+        ...secret,
+        transforms,
+        signature: "x".repeat(length),
+      });
+      const { listener, dial } = listenOn("memory");
+      const server = new Server(listener, optionsOf(1000));
+      const { conn, seen, done } = relay(await dial());
+      const client = new Client(conn, optionsOf(1000));
+      await client.opened;
+      const said = (direction: Direction) =>
+        seen[direction].filter(([type]) => type! <= FrameType.CONFIRM)
+          .reduce((bytes, body) => bytes + 4 + body.length, 0);
+      const trace = 7; // counted, and said by nobody
+      assertEquals(
+        said("to server"),
+        handshakeBytes(() => new Client(spare, optionsOf(5000)), "") -
+          4000 - trace,
+      );
+      assertEquals(
+        said("to client"),
+        handshakeBytes(() => listen({ port: 0, ...optionsOf(5000) }), "") -
+          4000 - trace,
+      );
+      await client.abort();
+      await server.abort();
+      await done;
+    }
+  }
+  spare.close();
+  other.close();
 });
 
 Deno.test("a function can take a Server of whatever items", async () => {
