@@ -1102,6 +1102,13 @@ const ambushes: Ambush[] = [
     error: failed("protocol", /Cannot take PROOF in the handshake/),
   },
   {
+    name: "R14 CONFIRM before WELCOME",
+    as: "raw",
+    options: { transforms: [asItIs] },
+    act: (peer) => peer.say(T.CONFIRM, new Uint8Array(32)),
+    error: failed("protocol", /Cannot take CONFIRM in the handshake/),
+  },
+  {
     name: "R22 a delivery number is left out",
     as: "work",
     act: (peer) => peer.say(T.ITEM, 1, 0, 1, 0, payload(1)),
