@@ -578,6 +578,20 @@ Deno.test("Delivery gives a blamed item to who holds nothing, and sees that one 
   assertEquals((b.isAlone ? b : c).holds, ["x"]);
 });
 
+Deno.test("Delivery reserves no worker that is alone with another blamed item", () => {
+  const scene = new Scene();
+  const dying = scene.worker("dying", { window: 2, concurrency: 2 });
+  scene.send("x", "y");
+  const busy = scene.worker("busy", { window: 3 });
+  scene.send(1, 2, 3);
+  const alone = scene.worker("alone");
+  scene.lose(dying);
+  assertEquals(alone.holds, ["x"]);
+  scene.send(4, 5, 6);
+  for (let i = 0; i < 3; i++) scene.result(busy);
+  assertEquals([alone.holds, busy.holds], [["x"], ["y"]]);
+});
+
 Deno.test("Delivery: a worker that is never empty doesn't keep a blamed item waiting", () => {
   const scene = new Scene();
   const a = scene.worker("a", { window: 1 });
