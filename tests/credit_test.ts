@@ -171,6 +171,15 @@ Deno.test("AdaptiveWindow doesn't count the time in which there was no work", ()
   assertEquals(window.size, size);
 });
 
+Deno.test("AdaptiveWindow of a worker that is given one item at a time stays small", () => {
+  const window = new AdaptiveWindow(1, MAX_WINDOW);
+  for (let now = 2; now < 100; now += 2) {
+    window.busy(now);
+    window.settled(1, 0, now + 2);
+    assertLessOrEqual(window.size, 1 + 20 / 2);
+  }
+});
+
 Deno.test("AdaptiveWindow grows when all it may hold comes back at once, however late", () => {
   const window = new AdaptiveWindow(1, MAX_WINDOW);
   window.rttMs = 0.1; // as it was before the machine was busy
