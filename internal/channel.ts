@@ -165,8 +165,7 @@ export class Outlet<T, From = null> {
 
   /** Lets `work()` take the direction. */
   takeForWork(): void {
-    if (this.#face !== null) this.#conflict("work()");
-    this.#face = "work()";
+    this.#choose("work()");
   }
 
   /**
@@ -220,15 +219,13 @@ export class Outlet<T, From = null> {
     return iterator;
   }
 
-  #choose(face: "readable" | "iteration"): void {
-    if (this.#face !== null && this.#face !== face) this.#conflict(face);
+  #choose(face: "readable" | "iteration" | "work()"): void {
+    if (this.#face !== null) {
+      throw new TypeError(
+        `Cannot use ${face}: ${this.#options.name} is in use through ${this.#face} already`,
+      );
+    }
     this.#face = face;
-  }
-
-  #conflict(face: string): never {
-    throw new TypeError(
-      `Cannot use ${face}: ${this.#options.name} is in use through ${this.#face} already`,
-    );
   }
 
   #next(): Promise<IteratorResult<T, undefined>> {
