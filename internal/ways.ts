@@ -306,7 +306,7 @@ export class ChannelWay implements Way {
 
   #checkEnd(): void {
     for (const entry of this.queue) {
-      if (entry.state === WAITING && entry.attempts === 0) return;
+      if (entry.state === WAITING) return;
     }
     this.#end?.resolve();
     // There is no next item for which the last send() would wait.
