@@ -628,7 +628,7 @@ export class Connection {
   }
 
   #lost(error: unknown): void {
-    if (!this.#isOver) this.end(this.#loss ?? lossOf(error));
+    this.end(this.#loss ?? lossOf(error));
   }
 }
 

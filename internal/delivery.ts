@@ -205,7 +205,7 @@ export class Delivery {
     this.#ways.push(way);
   }
 
-  /** Removes a way in; its queue must be empty. */
+  /** Removes a way in: nothing that waits there is dispatched any more. */
   removeWay(way: Way): void {
     const i = this.#ways.indexOf(way);
     if (i >= 0) this.#ways.splice(i, 1);

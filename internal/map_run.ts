@@ -366,7 +366,6 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
   #throw(): Promise<Result> {
     const { reason } = this.#error!;
     this.#error = null;
-    this.#state = "over";
     return Promise.reject(reason);
   }
 
