@@ -382,6 +382,17 @@ const attacks: Attack[] = [
     },
     told: rejected(PROTOCOL, /1 bytes follow/),
   },
+  {
+    name: "R7 bytes behind CONFIRM",
+    as: "raw",
+    options: { transforms: [marked] },
+    act: async (peer) => {
+      await hello(peer, { transforms: ["marked"] });
+      await peer.expect(T.WELCOME);
+      await peer.say(T.CONFIRM, new Uint8Array(33), null);
+    },
+    told: rejected(PROTOCOL, /1 bytes follow/),
+  },
   ...([
     ["CREDIT", [1, 1, 64, 0, 0]],
     ["PING", [1, 1]],
@@ -975,6 +986,35 @@ const ambushes: Ambush[] = [
     name: "R7 bytes behind WELCOME",
     as: "raw",
     act: (peer) => answer(peer, {}, null),
+    error: failed("protocol", /1 bytes follow/),
+  },
+  {
+    name: "R7 bytes behind CHALLENGE",
+    as: "raw",
+    options: { secret: "s3cret" },
+    act: (peer) => peer.say(T.CHALLENGE, peer.nonce, null),
+    error: failed("protocol", /1 bytes follow/),
+  },
+  {
+    name: "R7 bytes behind PROOF",
+    as: "raw",
+    options: { secret: "s3cret" },
+    act: async (peer) => {
+      await peer.say(T.CHALLENGE, peer.nonce);
+      await peer.say(T.WELCOME, 1, peer.welcome());
+      await peer.say(T.PROOF, new Uint8Array(32), null);
+    },
+    error: failed("protocol", /1 bytes follow/),
+  },
+  {
+    name: "R7 bytes behind CONFIRM",
+    as: "raw",
+    options: { transforms: [asItIs] },
+    act: async (peer) => {
+      await answer(peer, { transforms: ["as it is"] });
+      await peer.expect(T.CONFIRM);
+      await peer.say(T.CONFIRM, new Uint8Array(32), null);
+    },
     error: failed("protocol", /1 bytes follow/),
   },
   {
