@@ -75,6 +75,13 @@ both("map() of nothing ends, without a worker too", async (net) => {
   assertEquals(await Array.fromAsync(kit.server.map([])), []);
 });
 
+both("map() of a text takes its characters", async (net) => {
+  await using kit = new Kit<string, string>(net);
+  await kit.worker((character) => character.toUpperCase());
+  const results = await Array.fromAsync(kit.server.map("añ😀"));
+  assertEquals(results, ["A", "Ñ", "😀"]);
+});
+
 both("map() refuses what isn't iterable", async (net) => {
   await using kit = new Kit<number, number>(net);
   const { server } = kit;
