@@ -271,6 +271,28 @@ Deno.test("Outlet: who asks for more than there is, and waits for a turn, is tol
   }
 });
 
+Deno.test("Outlet: what comes while whoever asks waits for a turn comes last", async () => {
+  const { now } = performance;
+  let time = 0;
+  performance.now = () => time;
+  try {
+    const { outlet, told, push } = outletOf();
+    push(1, 2, 3, 4, 5);
+    const items = outlet.iterate();
+    const reads = [];
+    for (let i = 0; i < 6; i++) {
+      reads.push(items.next());
+      time += 1000; // the reader is slow
+    }
+    assert(told.read.length < 5, "it waits for a turn");
+    push(6);
+    const values = (await Promise.all(reads)).map(({ value }) => value);
+    assertEquals(values, [1, 2, 3, 4, 5, 6]);
+  } finally {
+    performance.now = now;
+  }
+});
+
 Deno.test("Outlet: several reads at once are served in order", async () => {
   const { outlet, push } = outletOf();
   const items = outlet.iterate();
