@@ -161,6 +161,23 @@ Deno.test("WorkLoop begins nothing that couldn't be answered yet", () => {
   assertEquals(begun, [1, 2, 3]);
 });
 
+Deno.test("WorkLoop: a handler that lets it go on is at its end before the next begins", () => {
+  const told: string[] = [];
+  const loop = new WorkLoop(
+    (n: number) => {
+      told.push(`begin ${n}`);
+      loop.run(); // as more items, or room for answers, would
+      loop.goOn();
+      told.push(`end ${n}`);
+    },
+    1,
+    sink({ onIdle: () => told.push("idle") }),
+  );
+  for (const n of [1, 2]) for (const item of items(n, 1, n)) loop.push(item);
+  loop.run();
+  assertEquals(told, ["begin 1", "end 1", "begin 2", "end 2", "idle"]);
+});
+
 Deno.test("WorkLoop.cancel(): who asks for its signal later sees it aborted", () => {
   let signal: (() => AbortSignal) | undefined;
   const loop = new WorkLoop(
