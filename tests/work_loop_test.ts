@@ -467,8 +467,13 @@ const AFTER_A_WAIT: Record<string, () => AfterAWait> = {
       entries.push(new Entry<Worker>(index, item, way, index));
       return entries.at(-1);
     };
-    const delivery = { offer, pump: () => {}, unfinished: () => [] };
-    const run: MapRun = new MapRun(numbers(3), {}, {
+    const delivery = {
+      offer,
+      pump: () => {},
+      unfinished: () => [],
+      discardAll: () => {},
+    };
+    const run: MapRun = new MapRun(numbers(8), {}, {
       delivery: delivery as unknown as Delivery,
       maxBufferedBytes: Infinity,
       onMapStart: () => {},
@@ -495,6 +500,26 @@ for (const [what, begin] of Object.entries(AFTER_A_WAIT)) {
     values.next().then(({ value }) => read.push(value));
     await microtasks();
     assertEquals(read, [1, 2]);
+    await values.return!();
+  });
+
+  if (what === "a stream") continue; // has a queue of its own for who asks
+  Deno.test(`${what}: who asks behind one who waits for a turn is served behind it`, async () => {
+    using clock = new Clock();
+    const { values, push } = begin();
+    const reads = [values.next()];
+    await microtasks();
+    for (const n of numbers(8)) push(n);
+    await reads[0];
+    for (let n = 1; n < 8; n++) {
+      if (n <= 3) clock.now += 1000; // the reader was slow, and is quick now
+      reads.push(values.next());
+    }
+    const served: unknown[] = [];
+    for (const read of reads) read.then(({ value }) => served.push(value));
+    const results = await Promise.all(reads);
+    assertEquals(results.map(({ value }) => value), numbers(8));
+    assertEquals(served, numbers(8), "in this order");
     await values.return!();
   });
 }
