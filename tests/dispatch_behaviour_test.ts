@@ -440,6 +440,29 @@ both("dispatch by key: behind ready() no key moves", async (net) => {
 });
 
 both(
+  "dispatch by key: calls wait for who has only just come",
+  async (net) => {
+    await using kit = new Kit<number, number>(net, {
+      handshakeTimeoutMs: 60_000,
+      dispatch: { key: (n) => `key ${n}` },
+    });
+    const { server } = kit;
+    const first = await scripted(kit);
+    const late = new ScriptedPeer(await kit.dial());
+    await late.handshake();
+    await until(() => server.workers.length === 2, "it is there");
+    const results = range(30).map((n) => server.submit(n).catch(() => {}));
+    assert(server.stats().pending > 0, "they wait for its first");
+    await late.say(T.CREDIT, Mode.WORK, 1, 64, 0);
+    await until(() => server.stats().pending === 0, "all have a worker");
+    assert(server.workers.every(({ inFlight }) => inFlight > 0));
+    for (const peer of [first, late]) peer.close();
+    await server.abort();
+    await Promise.all(results);
+  },
+);
+
+both(
   "dispatch by key: who never asks for items holds nothing up",
   async (net) => {
     await using kit = new Kit<number, number>(net, {
