@@ -14,7 +14,9 @@ import {
 } from "../mod.ts";
 import { both, Kit, range } from "./_support/channel_kit.ts";
 import { countListeners } from "./_support/listeners.ts";
-import { Gate, moment, stateOf, until } from "./_support/within.ts";
+import { T } from "./_support/scripted_peer.ts";
+import { scripted, takeItems } from "./_support/task_kit.ts";
+import { Gate, moment, stateOf, until, within } from "./_support/within.ts";
 
 both("submit() returns its item's own result", async (net) => {
   await using kit = new Kit<number, number>(net);
@@ -202,6 +204,18 @@ both(
     assertEquals(await result, "A");
   },
 );
+
+both("submit() and map(): DONE counts as undefined", async (net) => {
+  await using kit = new Kit<number, undefined>(net);
+  const peer = await scripted(kit);
+  const result = kit.server.submit(1);
+  const results = Array.fromAsync(kit.server.map([2]));
+  const items = await takeItems(peer, 2);
+  await peer.say(T.DONE, ...items.map(({ delivery }) => delivery));
+  assertEquals(await within(result, 5000, "the result"), undefined);
+  assertEquals(await results, [undefined]);
+  peer.close();
+});
 
 both("submit() past maxQueued rejects with a RangeError", async (net) => {
   await using kit = new Kit<number, number>(net, { maxQueued: 2 });
