@@ -194,6 +194,22 @@ Deno.test("WorkLoop.cancel(): who asks for its signal later sees it aborted", ()
   assertEquals(signal!().reason.name, "AbortError");
 });
 
+Deno.test("WorkLoop: a handler's signal is the same each time it is asked for", () => {
+  const signals: AbortSignal[] = [];
+  const loop = new WorkLoop(
+    (_item, context) => {
+      signals.push(context.signal, context.signal);
+      return new Promise(() => {});
+    },
+    1,
+    sink(),
+  );
+  loop.push(items(0, 1, null)[0]!);
+  loop.run();
+  loop.cancel(0);
+  assertEquals(signals.map(({ aborted }) => aborted), [true, true]);
+});
+
 Deno.test("WorkLoop.abort() leaves the signal of an item that is settled alone", () => {
   for (const throws of [false, true]) {
     let signal: AbortSignal | undefined;
