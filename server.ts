@@ -522,7 +522,6 @@ export class Server<Item = unknown, Result = unknown>
   ): AsyncIterableIterator<Result | MapOutcome<Item, Result>> {
     options = ownOptions(options, "map");
     if (
-      items === null ||
       typeof items !== "object" && typeof items !== "string" ||
       !(Symbol.iterator in Object(items)) &&
         !(Symbol.asyncIterator in Object(items))
