@@ -282,6 +282,32 @@ both(
   },
 );
 
+both("maxQueued counts nothing twice that failed at a worker", async (net) => {
+  await using kit = new Kit<string, string>(net, { maxQueued: 1 });
+  const { server } = kit;
+  const gate = new Gate();
+  await kit.worker(async (what, { signal }) => {
+    if (what === "fails") throw new Error("as it is to");
+    if (what === "is cancelled") {
+      await new Promise((_, reject) => signal.onabort = reject);
+    }
+    await gate.pass();
+    return what;
+  }, { client: { prefetch: 1 } });
+  await assertRejects(() => server.submit("fails"), ItemFailure);
+  const controller = new AbortController(), { signal } = controller;
+  const cancelled = server.submit("is cancelled", { signal });
+  assertEquals(server.stats().inFlight, 1);
+  controller.abort();
+  await assertRejects(() => cancelled, DOMException);
+  const running = server.submit("runs");
+  await until(() => server.stats().inFlight === 1, "it runs");
+  const waiting = server.submit("waits");
+  await assertRejects(() => server.submit("is too much"), RangeError);
+  gate.open();
+  assertEquals(await Promise.all([running, waiting]), ["runs", "waits"]);
+});
+
 both("maxQueued doesn't count what timed out while it waited", async (net) => {
   await using kit = new Kit<number, number>(net, { maxQueued: 2 });
   const { server } = kit;
