@@ -766,6 +766,19 @@ both(
   },
 );
 
+both(
+  "end() that waits when the channel is given up rejects with why",
+  async (net) => {
+    await using kit = new Kit<number, number>(net);
+    const reason = new Error("given up");
+    kit.server.send(1); // there is no worker
+    const ended = kit.server.end();
+    await kit.server.abort(reason);
+    const error = await within(ended, 5000, "it ends").catch((error) => error);
+    assertStrictEquals(error, reason);
+  },
+);
+
 both("end() after the channel was given up rejects with why", async (net) => {
   for (const give of ["abort", "leave"] as const) {
     await using kit = new Kit<number, number>(net);
