@@ -18,6 +18,26 @@ import { both, Kit, range } from "./_support/channel_kit.ts";
 import { moment, until, within } from "./_support/within.ts";
 
 both(
+  "regular expressions are limited in each frame, not in a connection",
+  async (net) => {
+    await using kit = new Kit<RegExp, RegExp>(net);
+    const { server } = kit;
+    const costly = range(3).map((i) =>
+      new RegExp(`${"\\p{L}".repeat(600)}${i}`, "u")
+    );
+    await kit.worker((item) => item);
+    for (const item of costly) assertEquals(await server.submit(item), item);
+    const client = await kit.client();
+    for (const value of costly) {
+      client.send(value);
+      const { value: read } = await server[Symbol.asyncIterator]().next();
+      assertEquals(read, value);
+    }
+    client.end();
+  },
+);
+
+both(
   "onFailure is told of each failed item, and the channel goes on",
   async (net) => {
     const failures: ItemFailure<number>[] = [];
