@@ -372,10 +372,13 @@ Deno.test("aesGcm takes a key that can't be extracted, if both ends have one", a
 Deno.test("fromTransformStream checks its arguments", () => {
   const make = () => new TransformStream<Uint8Array, Uint8Array>();
   assertThrows(() => fromTransformStream(1 as never, make, make), TypeError);
-  assertThrows(
-    () => fromTransformStream("x", make, null as never),
-    TypeError,
-  );
+  for (const [encoder, decoder] of [[make, null], [null, make]]) {
+    assertThrows(
+      () => fromTransformStream("x", encoder as never, decoder as never),
+      TypeError,
+      "expected two functions",
+    );
+  }
 });
 
 Deno.test("fromTransformStream bounds what comes out", async () => {
