@@ -151,6 +151,7 @@ export class MapRun implements Way, AsyncIterableIterator<unknown, undefined> {
   /** The consumer stops early: what is under way is cancelled. */
   async return(): Promise<Result> {
     const isPulling = this.#pulling === "async";
+    this.#error = null; // nobody is there any more to be told
     const returned = this.#close();
     if (!isPulling) await returned;
     else {

@@ -506,6 +506,26 @@ both(
   },
 );
 
+both("map(): who has left is told no error any more", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const threw = new Gate();
+  await kit.worker((n, { signal }) =>
+    n === 0 ? n : new Promise<never>((_, reject) => {
+      signal.addEventListener("abort", () => reject(signal.reason));
+    })
+  );
+  const results = kit.server.map(function* () {
+    yield 0;
+    yield 1;
+    threw.open();
+    throw new Error("the source broke");
+  }());
+  assertEquals(await results.next(), { value: 0, done: false });
+  await threw.pass();
+  await results.return!();
+  assertEquals(await results.next(), { value: undefined, done: true });
+});
+
 both("map(): a source that has thrown isn't closed as well", async (net) => {
   await using kit = new Kit<number, number>(net);
   await kit.worker(() => new Promise<never>(() => {}));
