@@ -222,7 +222,9 @@ export class Delivery {
     const blamed = this.#deaths.of(instance) as readonly Item[];
     this.#returned.change(blamed, () => this.#deaths.takeBack(instance));
     const rested = blamed.filter((entry) => this.#resting.delete(entry));
-    if (rested.length > 0) this.requeue(rested);
+    if (rested.length === 0) return;
+    this.#putBack(rested);
+    this.#pumpSoon(); // once its owner has told of the worker
   }
 
   /**
@@ -536,11 +538,15 @@ export class Delivery {
 
   /** Items that waited apart go back to the queue. */
   requeue(entries: readonly Item[]): void {
+    this.#putBack(entries);
+    this.pump(null);
+  }
+
+  #putBack(entries: readonly Item[]): void {
     this.#placement.forgetAsked();
     this.#returned.add(
       entries.filter((e) => this.#held.delete(e) && e.state === WAITING),
     );
-    this.pump(null);
   }
 
   /**

@@ -685,6 +685,17 @@ Deno.test("Delivery: an item rests no longer than until one of its dead comes ba
   assertEquals(scene.delivery.alive, 0);
 });
 
+Deno.test("Delivery.addWorker() sends nothing before its owner has told of the worker", async () => {
+  const scene = new Scene();
+  scene.send("x");
+  for (const name of ["a", "b"]) scene.lose(scene.worker(name));
+  const c = scene.worker("c");
+  scene.delivery.addWorker(new FakeWorker("b", { isOpen: false }));
+  assertEquals([c.holds, scene.delivery.due], [[], 1]);
+  await null;
+  assertEquals(c.holds, ["x"]);
+});
+
 Deno.test("Delivery: an item rests, too, that waits since its worker was suspect", () => {
   const scene = new Scene();
   scene.send("x");
