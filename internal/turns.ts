@@ -68,6 +68,14 @@ export class Turns {
     this.#resumedAt = this.#glance === 1 ? performance.now() : Infinity;
   }
 
+  /**
+   * A step follows that may wait before it keeps the event loop: a slice begins
+   * with it, if there was a turn since the last one did.
+   */
+  mark(): void {
+    if (this.#glance === 1 && this.#mark?.isPast !== false) this.#beginMarked();
+  }
+
   /** Whether it is time for a turn, after some more steps. */
   isDue(steps = 1): boolean {
     if ((this.#steps += steps) < this.#glance) return false;

@@ -112,6 +112,8 @@ export class WorkLoop implements Runner {
   #called: Context | null = null;
   #loop: Loop = "resting";
   readonly #turns = new Turns(MAX_STEPS);
+  /** The same of what handlers do once they have waited. */
+  readonly #awaited = new Turns(MAX_STEPS);
 
   constructor(
     handler: Handler<never, unknown>,
@@ -165,6 +167,7 @@ export class WorkLoop implements Runner {
 
   close(): void {
     this.#turns.hurry();
+    this.#awaited.hurry();
   }
 
   /** Begins what can be begun; returns what the loop does then. */
@@ -177,15 +180,18 @@ export class WorkLoop implements Runner {
       this.#begin(this.#waiting.shift());
       // Though nothing may wait: what comes next is read before the turn is over,
       // and a result that has just been written leaves at its end.
-      if (this.#turns.isDue()) {
-        this.#turns.next(() => {
-          this.#loop = "resting";
-          this.run();
-        });
-        return "due";
-      }
+      if (this.#turns.isDue()) return this.#leave(this.#turns);
     }
     return "resting";
+  }
+
+  /** Leaves the event loop a turn. */
+  #leave(turns: Turns): Loop {
+    turns.next(() => {
+      this.#loop = "resting";
+      this.run();
+    });
+    return "due";
   }
 
   #begin(item: WorkItem): void {
@@ -218,6 +224,7 @@ export class WorkLoop implements Runner {
 
   /** What a promise resolves with is a result, whatever it is. */
   #await(item: WorkItem, promise: Promise<unknown>): void {
+    this.#awaited.mark();
     // Not its own then(), which may be any function.
     then.call(
       promise,
@@ -241,6 +248,9 @@ export class WorkLoop implements Runner {
   #settle(item: WorkItem, tell: () => void): void {
     this.#running.delete(item.delivery);
     tell();
+    if (this.#loop === "resting" && this.#awaited.isDue()) {
+      this.#loop = this.#leave(this.#awaited);
+    }
     if (this.#waiting.length > 0) this.goOn();
     else if (this.isIdle) this.#sink.onIdle();
   }
