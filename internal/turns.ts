@@ -109,7 +109,13 @@ export class Turns {
     // timer would be due at once and nothing would sleep.
     setImmediate(() => {
       if (this.#call !== call) return;
-      if (performance.now() - this.#sleptAt < AWAKE_MS) return this.hurry();
+      if (performance.now() - this.#sleptAt < AWAKE_MS) {
+        // A promise or a transform may have brought something up behind this.
+        setImmediate(() => {
+          if (this.#call === call) this.hurry();
+        });
+        return;
+      }
       this.#forget = afterTurn(() => {
         this.#sleptAt = performance.now();
         this.hurry();

@@ -116,6 +116,31 @@ for (const [what, handler] of Object.entries(SLOW)) {
     loop.close();
   });
 
+  Deno.test(`WorkLoop: results of ${what} leave before the next begins`, async () => {
+    using clock = new Clock();
+    const idle = Promise.withResolvers<void>();
+    const told: string[] = [];
+    const loop = new WorkLoop(
+      (ms: number) =>
+        handler(() => {
+          told.push("kept");
+          clock.now += ms;
+        }),
+      1,
+      sink({
+        // As a connection under load does it.
+        result: () => turned(() => told.push("left")),
+        onIdle: () => idle.resolve(),
+      }),
+    );
+    for (const item of items(0, 5, 20)) loop.push(item);
+    loop.run();
+    await within(idle.promise, 5000, "all are done");
+    await until(() => told.length === 10, "all have left");
+    assertEquals(told, Array(5).fill(["kept", "left"]).flat());
+    loop.close();
+  });
+
   Deno.test(`WorkLoop: what comes behind ${what} waits for the turn, too`, async () => {
     using clock = new Clock();
     const begun: number[] = [];
