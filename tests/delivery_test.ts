@@ -711,6 +711,57 @@ Deno.test("Delivery: an item rests, too, that waits since its worker was suspect
   assertEquals([scene.delivery.alive, scene.delivery.waiting], [0, 0]);
 });
 
+Deno.test("Delivery: an item doesn't rest where its latest blame stays", () => {
+  const scene = new Scene();
+  scene.send("x");
+  scene.lose(scene.worker("a"));
+  const b = scene.worker("b");
+  scene.delivery.removeWorker(b, {
+    worker: "b",
+    at: 1,
+    instance: null,
+    reason: "protocol",
+  });
+  assertEquals(scene.worker("c").holds, ["x"]);
+});
+
+Deno.test("Delivery: an item doesn't rest that a worker has", () => {
+  const scene = new Scene();
+  scene.send("x");
+  scene.lose(scene.worker("a"));
+  const b = scene.worker("b");
+  scene.suspect(b);
+  const c = scene.worker("c");
+  assertEquals(c.holds, ["x"]);
+  scene.lose(b);
+  assertEquals(scene.delivery.due, 0);
+  scene.result(c);
+  assertEquals([scene.delivery.alive, scene.delivery.due], [0, 0]);
+});
+
+for (const end of ["its time", "a suspect that is heard"] as const) {
+  Deno.test(`Delivery: a rest that ${end} has ended doesn't end a retry's wait`, () => {
+    const scene = new Scene();
+    const [x] = scene.send("x");
+    scene.lose(scene.worker("a"));
+    const b = scene.worker("b");
+    if (end !== "its time") scene.suspect(b);
+    const c = scene.worker("c");
+    scene.lose(end === "its time" ? b : c);
+    const last = end === "its time" ? c : b;
+    if (end === "its time") scene.rest();
+    else scene.trust(b);
+    assertEquals(last.holds, ["x"]);
+    assert(scene.delivery.hold(last, last.take()));
+    for (const now of [1000, 1500, 2000]) {
+      scene.delivery.check(now);
+      assertEquals(last.holds, []);
+    }
+    scene.delivery.requeue([x!]);
+    assertEquals(last.holds, ["x"]);
+  });
+}
+
 Deno.test("Delivery: an item that isn't wanted any more rests no longer", () => {
   const scene = new Scene();
   const [x] = scene.send("x");
