@@ -369,6 +369,28 @@ fault("a worker with another signature, codec, secret", async () => {
   await server.close();
 });
 
+fault("a certificate that the worker doesn't trust", async () => {
+  const { cert, key } = await (await Authority.create("unknown")).issue();
+  const rejected: string[] = [];
+  await using server = listen<Item, number>({
+    port: 0,
+    cert,
+    key,
+    onEvent: (e) => e.type === "rejected" && rejected.push(e.code),
+  });
+  const { port } = server.addr;
+  const error = await assertRejects(
+    () =>
+      work<Item, number>(
+        { port, tls: true, reconnect: { minDelayMs: 1 } },
+        () => 0,
+      ),
+    HandshakeError,
+  );
+  assertEquals(error.code, "auth");
+  await until(() => rejected.length === 2, "the server tells of both tries");
+});
+
 fault("one end speaks TLS, the other doesn't", async () => {
   const { cert, key } = await (await Authority.create("tests")).issue();
   const ends = [
