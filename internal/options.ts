@@ -138,8 +138,12 @@ export interface ServerOptions<Item = any, Result = any> extends CommonOptions {
    *
    * @default {undefined}
    */
-  // deno-lint-ignore no-explicit-any
-  itemSchema?: StandardSchemaV1<Item, any>;
+  itemSchema?:
+    // deno-lint-ignore no-explicit-any
+    | StandardSchemaV1<Item, any>
+    // It may take more than items, as one that coerces does.
+    // deno-lint-ignore no-explicit-any
+    | StandardSchemaV1<any, NoInfer<Item>>;
   /**
    * What results, and values that workers write, must pass when they come in.
    * What comes out of it is read. A result that doesn't pass is the failure of
@@ -334,8 +338,12 @@ export interface ClientOptions<Item = any, Result = any> extends CommonOptions {
    *
    * @default {undefined}
    */
-  // deno-lint-ignore no-explicit-any
-  resultSchema?: StandardSchemaV1<Result, any>;
+  resultSchema?:
+    // deno-lint-ignore no-explicit-any
+    | StandardSchemaV1<Result, any>
+    // It may take more than results, as one that coerces does.
+    // deno-lint-ignore no-explicit-any
+    | StandardSchemaV1<any, NoInfer<Result>>;
   /**
    * Items that may be at this client, 1 to 1,000,000. Under `work()` no more of
    * them are executed at once either, whatever its `concurrency`. `"auto"`:

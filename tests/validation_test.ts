@@ -735,6 +735,25 @@ Deno.test("types are inferred from schemas", async () => {
   await done;
 });
 
+Deno.test("beside type arguments a schema may take more, as one that coerces does", async () => {
+  const coerced = schema<unknown, number>(Number);
+  await using server = listen<number, number>({
+    port: 0,
+    itemSchema: coerced,
+  });
+  const { port } = server.addr;
+  const done = work<number, number>(
+    { port, resultSchema: coerced },
+    (n) => n + 1,
+  );
+  assertEquals(await server.submit(1), 2);
+  const dates = schema<Date, Date>((date) => date);
+  // @ts-expect-error it takes no numbers
+  assertThrows(() => listen<number, number>({ port: -1, itemSchema: dates }));
+  await server.close();
+  await done;
+});
+
 for (const [name, numbers] of [["", even], [", async", evenLater]] as const) {
   Deno.test(`schemas of a worker with isolates: they check values, not payloads${name}`, async () => {
     await using server = listen<number, number>({ port: 0, onFailure() {} });
