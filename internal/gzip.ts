@@ -6,7 +6,7 @@
 
 import { streamTransform } from "./stream_transform.ts";
 import type { Transform } from "./transforms.ts";
-import { validate } from "./validate.ts";
+import { ownOptions } from "./validate.ts";
 
 /** Options of {@linkcode gzip}. */
 export interface GzipOptions {
@@ -52,7 +52,7 @@ const MIN_PIECE_BYTES = 512;
  * ```
  */
 export function gzip(options: GzipOptions = {}): Transform {
-  validate(options, "gzip");
+  options = ownOptions(options, "gzip");
   return streamTransform("gzip", {
     encoderFactory: () => new CompressionStream("gzip"),
     decoderFactory: () => new DecompressionStream("gzip"),

@@ -381,7 +381,7 @@ export function validate(options: unknown, of: Owner): void {
  */
 export function ownOptions<T extends object>(
   options: T,
-  of: "server" | "listen" | "client" | "connect" | "work" | "map",
+  of: "server" | "listen" | "client" | "connect" | "work" | "map" | "gzip",
 ): T {
   checkObject(options, of);
   const copy = copyOf(options, CHECKS[of]);

@@ -230,6 +230,20 @@ Deno.test("gzip({ maxOutputBytes }) takes so many bytes, and not one more", asyn
   await assertRejects(async () => limited.decode(await bytes(101)), Error);
 });
 
+Deno.test("gzip() takes options that a class gives: a limit is never dropped", async () => {
+  class Limits {
+    get maxOutputBytes(): number {
+      return 100;
+    }
+  }
+  const long = await chain([gzip()]).encode(new Uint8Array(101));
+  await assertRejects(
+    async () => await chain([gzip(new Limits())]).decode(long),
+    Error,
+    "more than 100 bytes come out of it",
+  );
+});
+
 Deno.test("gzip checks its options", () => {
   assertThrows(() => gzip({ maxOutputBytes: 0 }), RangeError);
   assertThrows(() => gzip({ level: 9 } as never), TypeError, '"level"');
