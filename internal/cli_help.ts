@@ -57,26 +57,24 @@ function row({ name, short, value, help }: OptionSpec): [string, string] {
 
 function table(rows: readonly (readonly [string, string])[]): string {
   const width = Math.max(...rows.map(([left]) => left.length)) + 2;
+  const indent = " ".repeat(width + 2);
   return rows.map(([left, right]) =>
-    `  ${left.padEnd(width)}${
-      wrap(right, " ".repeat(width + 2), width + 2).trimStart()
-    }`
+    `  ${left.padEnd(width)}${wrap(right, indent).trimStart()}`
   ).join("\n");
 }
 
-/** Breaks text into lines; `used` columns of the first are taken. */
-function wrap(text: string, indent: string, used = 0): string {
+/** Breaks text into lines that begin with `indent`. */
+function wrap(text: string, indent: string): string {
   const lines: string[] = [];
-  let line = indent || " ".repeat(used);
-  let isEmpty = true;
+  let line = "";
   for (const word of text.split(" ")) {
-    if (!isEmpty && line.length + 1 + word.length > WIDTH) {
-      lines.push(line);
-      line = indent;
-      isEmpty = true;
+    if (
+      line !== "" && indent.length + line.length + 1 + word.length > WIDTH
+    ) {
+      lines.push(indent + line);
+      line = "";
     }
-    line += isEmpty ? word : ` ${word}`;
-    isEmpty = false;
+    line += line === "" ? word : ` ${word}`;
   }
-  return [...lines, line].join("\n");
+  return [...lines, indent + line].join("\n");
 }

@@ -80,6 +80,43 @@ Deno.test("the help names every command, option and exit status", () => {
   }
 });
 
+Deno.test("commandHelp() breaks lines at 79 columns, and its columns stay in line", () => {
+  const words = (count: number) => Array(count).fill("word").join(" ");
+  const help = commandHelp({
+    name: "x",
+    usage: ["distchan x", "distchan x FILE"],
+    summary: "does x",
+    details: [words(17), "more"],
+    options: [
+      { name: "all", short: "a", help: "all of it" },
+      { name: "size", value: "N", help: words(13) },
+    ],
+    operands: "none",
+    examples: ["distchan x --all"],
+  });
+  assertEquals(words(16).length, 79);
+  assertEquals(help.split("\n"), [
+    "distchan x: does x",
+    "",
+    "Usage: distchan x",
+    "       distchan x FILE",
+    "",
+    words(16),
+    "word",
+    "",
+    "more",
+    "",
+    "Options:",
+    "  -a, --all     all of it",
+    `      --size N  ${words(12)}`,
+    "                word",
+    "",
+    "Examples:",
+    "  distchan x --all",
+    "",
+  ]);
+});
+
 Deno.test("distchan --help and --version print to standard output", async () => {
   const [help, version, none, unknown] = await Promise.all([
     runCli(["map", "--help"]),
