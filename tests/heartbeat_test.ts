@@ -93,6 +93,7 @@ Deno.test("Heartbeat spreads its pings, never beyond the interval", () => {
 
 Deno.test("Heartbeat.pong() measures the answer to the last ping alone", () => {
   const heartbeat = new Heartbeat(OPTIONS, 1);
+  assertFalse(heartbeat.isAsking);
   const first = heartbeat.ping(100);
   assertEquals(heartbeat.pong(first, 103), 3);
   const second = heartbeat.ping(200);
@@ -139,28 +140,38 @@ Deno.test("Heartbeat judges nobody while its own end doesn't listen, and says so
   assertEquals(heartbeat.judge(null, 1009), "fine");
   assertEquals(heartbeat.judge(null, 1010), "ping");
   heartbeat.ping(1010);
+  for (let now = 1020; now <= 2000; now += 10) { // far past dropMs
+    assertEquals(heartbeat.judge(null, now), "ping");
+    heartbeat.ping(now);
+  }
   // It listens again: silence counts from here.
-  assertEquals(heartbeat.judge(1011, 1012), "fine");
-  assertEquals(heartbeat.judge(1011, 1021), "ping");
-  heartbeat.ping(1021);
-  assertEquals(heartbeat.judge(1011, 1031), "ping");
-  heartbeat.ping(1031);
-  assertEquals(heartbeat.judge(1011, 1041), "suspect");
+  assertEquals(heartbeat.judge(2001, 2002), "fine");
+  assertEquals(heartbeat.judge(2001, 2011), "ping");
+  heartbeat.ping(2011);
+  assertEquals(heartbeat.judge(2001, 2021), "ping");
+  heartbeat.ping(2021);
+  assertEquals(heartbeat.judge(2001, 2031), "suspect");
 });
 
 Deno.test("Heartbeat drops who doesn't read, or finish a frame, as late as who is silent", () => {
   const heartbeat = new Heartbeat(OPTIONS, 1);
-  const after = (ms: number) =>
+  const after = (ms: number, now = 1000) =>
     heartbeat.judgePeer({
       heardAt: 1000,
       isDeaf: false,
       saidAt: 1000,
       stall: () => ({ what: "nothing that was sent was read", ms }),
-    }, 1000);
+    }, now);
   assertEquals(after(119).verdict, "fine");
   assertEquals(after(120), {
     verdict: "drop",
     reason: "nothing that was sent was read for 120 ms",
+  });
+  heartbeat.judge(1000, 1000);
+  heartbeat.ping(1000);
+  assertEquals(after(0, 1120), {
+    verdict: "drop",
+    reason: "nothing was heard for 120 ms",
   });
 });
 
