@@ -131,6 +131,24 @@ Deno.test("ItemSource.stop() ends a wait for more input", async () => {
   assertEquals(source.hasEnded, false);
 });
 
+Deno.test("ItemSource reads no more once its loop is left", async () => {
+  const bytes = new TextEncoder().encode("a\nb\n");
+  const cancelled = Promise.withResolvers<void>();
+  const source = new ItemSource(
+    new ReadableStream({
+      pull: (controller) => controller.enqueue(bytes),
+      cancel: () => cancelled.resolve(),
+    }),
+    { format: "lines", isSettled: () => false, onUnreadable: () => undefined },
+  );
+  for await (const item of source) {
+    assertEquals(item, "a");
+    break;
+  }
+  await within(cancelled.promise, 5000, "nothing more is read");
+  assertEquals(await source.next(), { done: true, value: undefined });
+});
+
 Deno.test("ItemSource refuses what never ends a line", async () => {
   const chunk = new Uint8Array(16 * 1024 * 1024).fill(0x61);
   await assertRejects(

@@ -527,6 +527,7 @@ Deno.test("map refuses command lines that make no sense", async () => {
   const cert = await folder.write("cert.pem", authority.cert);
   const { key } = await authority.issue();
   const anothers = await folder.write("key.pem", key);
+  const empty = await folder.write("empty", "\n");
   for (
     const [args, reason] of [
       [[], "who is to do the work?"],
@@ -535,8 +536,12 @@ Deno.test("map refuses command lines that make no sense", async () => {
       [["--listen=nowhere"], "expected HOST:PORT"],
       [["--local=2"], "--local needs"],
       [["--local=x", UPPER], "expected a whole number"],
+      [["--local=1.5", UPPER], "expected a whole number"],
+      [["--local=1025", UPPER], "expected a whole number from 0 to 1024"],
+      [["--max-output=0", UPPER], "expected a whole number from 1 to"],
       [["--local"], "--local needs a value: N"],
       [["-k=1", UPPER], "no option -="],
+      [["--keep-order=no", UPPER], "--keep-order takes no value"],
       [["--format=xml", UPPER], "expected lines, jsonl, null"],
       [["--resume", UPPER], "--resume needs the --joblog"],
       [["--resume-failed", UPPER], "--resume-failed needs the --joblog"],
@@ -544,6 +549,9 @@ Deno.test("map refuses command lines that make no sense", async () => {
       [["--isolate", "--", "echo"], "--isolate is for workers"],
       [["--timeout=-1", UPPER], "expected seconds above 0"],
       [["--timeout=0", UPPER], "expected seconds above 0"],
+      [["--timeout=1e3", UPPER], "expected seconds above 0"],
+      [["--timeout=2000001", UPPER], "above 0, up to 2000000; see"],
+      [["--timeout=never", UPPER], "expected seconds above 0"],
       [["--frobnicate", UPPER], "there is no option --frobnicate"],
       [[UPPER, "--", "echo"], "expected one of them"],
       [[UPPER, MOODY], "2 modules"],
@@ -557,9 +565,13 @@ Deno.test("map refuses command lines that make no sense", async () => {
       [["--input=/no/such/file", UPPER], "can't read --input"],
       [["--input=.", UPPER], "can't read --input .: it is a directory"],
       [["--secret-file=/no/such/file", UPPER], "can't read --secret-file"],
+      [[`--secret-file=${empty}`, UPPER], "--secret-file is empty"],
       [["--cert=/no/such/file", UPPER], "can't read --cert"],
       [[`--cert=${UPPER}`, UPPER], "upper.ts has no certificate, expected PEM"],
-      [[`--key=${UPPER}`, UPPER], "upper.ts has no private key, expected PEM"],
+      [
+        [`--key=${UPPER}`, UPPER],
+        "private key, expected PEM without a passphrase",
+      ],
       [[`--cert=${cert}`, UPPER], "expected both, or none"],
       [[`--cert=${cert}`, `--key=${anothers}`, UPPER], "cert and key: keys"],
     ] as const
