@@ -33,11 +33,11 @@ export function writeError(
   const { thrown, sendStack } = options;
   const error = toThrown(thrown, { depth: MAX_CAUSES, hasStack: sendStack });
   const { length, segments } = frames.out;
-  write(frames, delivery, error, { sendStack, share: Infinity });
+  write(frames, delivery, error, Infinity);
   if (frames.size > frames.limit) {
     // A small limit of the peer's leaves less room for words.
     frames.restore(length, segments.length);
-    write(frames, delivery, error, { sendStack, share: frames.limit / 32 });
+    write(frames, delivery, error, frames.limit / 32);
   }
   frames.close();
 }
@@ -46,16 +46,15 @@ function write(
   frames: FrameWriter,
   delivery: number,
   { name, message, stack, cause }: Thrown,
-  { sendStack, share }: { sendStack: boolean; share: number },
+  share: number,
 ): void {
   frames.begin(FrameType.ERROR);
   frames.out.writeUint(delivery);
   frames.out.writeText(clip(name, Math.min(MAX_NAME, share)));
   frames.out.writeText(clip(message, Math.min(MAX_MESSAGE, share * 2)));
   writeCause(frames, cause, share);
-  if (sendStack && stack !== undefined) {
-    frames.out.writeText(clip(stack, Math.min(MAX_STACK, share * 2)));
-  } else writeNull(frames);
+  if (stack === undefined) writeNull(frames);
+  else frames.out.writeText(clip(stack, Math.min(MAX_STACK, share * 2)));
 }
 
 /** Writes the cause of an error: null, or [name, message, cause]. */

@@ -567,3 +567,16 @@ both("A stack is made only where it is sent", async (net) => {
   );
   assertEquals(error.stack?.includes("1th stack"), true);
 });
+
+both("An error without a stack is sent without one", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  await kit.worker(() => {
+    throw Object.assign(new Error("no"), { stack: undefined });
+  }, { sendStacks: true });
+  const { error } = await assertRejects(
+    () => kit.server.submit(1),
+    ItemFailure,
+  );
+  assertInstanceOf(error, RemoteError);
+  assertEquals(error.message, "no");
+});
