@@ -83,6 +83,12 @@ const CASES: [string, Format, string | Uint8Array, Read][] = [
     { items: ["a", "b"], unreadable: ["2 TypeError"] },
   ],
   [
+    "an empty item in front of bytes that aren't UTF-8",
+    "lines",
+    Uint8Array.of(10, 0xff, 10),
+    { items: [""], unreadable: ["2 TypeError"] },
+  ],
+  [
     "an empty item behind bytes that aren't UTF-8",
     "lines",
     Uint8Array.of(0xff, 10, 10),
