@@ -568,6 +568,46 @@ both("A stack is made only where it is sent", async (net) => {
   assertEquals(error.stack?.includes("1th stack"), true);
 });
 
+both("An error's texts are cut off where they are too long", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const long = (name: string, options?: ErrorOptions) =>
+    Object.defineProperties(new Error("m".repeat(20_000), options), {
+      name: { value: name.repeat(20_000) },
+      stack: { value: "s".repeat(20_000) },
+    });
+  await kit.worker(() => {
+    throw long("n", { cause: long("c") });
+  }, { sendStacks: true });
+  const { error } = await assertRejects(
+    () => kit.server.submit(1),
+    ItemFailure,
+  );
+  assertEquals(error.name, "n".repeat(199) + "…");
+  assertEquals(error.message, "m".repeat(9999) + "…");
+  assertEquals(error.stack, "s".repeat(9999) + "…");
+  const cause = error.cause as Error;
+  assertEquals(cause.name, "c".repeat(199) + "…");
+  assertEquals(cause.message, "m".repeat(9999) + "…");
+});
+
+both("An error is sent with eight causes at most", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  await kit.worker(() => {
+    let error = new Error("0");
+    for (let i = 1; i <= 9; i++) error = new Error(`${i}`, { cause: error });
+    throw error;
+  });
+  const { error } = await assertRejects(
+    () => kit.server.submit(1),
+    ItemFailure,
+  );
+  const causes: string[] = [];
+  for (let at = error.cause; at instanceof Error; at = at.cause) {
+    causes.push(at.message);
+  }
+  assertEquals(causes, ["8", "7", "6", "5", "4", "3", "2", "1"]);
+});
+
 both("An error without a stack is sent without one", async (net) => {
   await using kit = new Kit<number, number>(net);
   await kit.worker(() => {
