@@ -91,7 +91,7 @@ export function readError(reader: CborDecoder): RemoteError {
     );
   }
   return new RemoteError(name, message, {
-    ...(cause === undefined ? {} : { cause }),
+    cause,
     ...(stack === null ? {} : { stack }),
   });
 }
@@ -104,12 +104,7 @@ function toCause(value: unknown): RemoteError | undefined {
       value.length === 3 && typeof name === "string" &&
       typeof message === "string"
     ) {
-      const inner = toCause(cause);
-      return new RemoteError(
-        name,
-        message,
-        inner === undefined ? {} : { cause: inner },
-      );
+      return new RemoteError(name, message, { cause: toCause(cause) });
     }
   }
   throw new ProtocolError(
