@@ -397,7 +397,10 @@ export function ownOptions<T extends object>(
   if (typeof reconnect === "object") {
     own.reconnect = copyOf(reconnect, RECONNECT);
   }
-  if (typeof tls === "object") own.tls = copyOf(tls, TLS);
+  if (typeof tls === "object") {
+    const { caCerts } = own.tls = copyOf(tls, TLS);
+    if (caCerts !== undefined) own.tls.caCerts = [...caCerts];
+  }
   if (dashboard !== undefined) own.dashboard = copyOf(dashboard, ADDRESS);
   if (local !== undefined) own.local = copyOf(local, LOCAL);
   return copy;

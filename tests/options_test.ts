@@ -4,12 +4,13 @@
 import {
   assert,
   assertEquals,
+  assertFalse,
   assertRejects,
   assertStringIncludes,
   assertThrows,
 } from "@std/assert";
 import { DEFAULTS, secretBytes } from "../internal/options.ts";
-import { validate } from "../internal/validate.ts";
+import { ownOptions, validate } from "../internal/validate.ts";
 import {
   Client,
   connect,
@@ -157,7 +158,7 @@ const CASES: Record<string, Case> = {
   itemTimeoutMs: { of: SERVERS, ...time },
   retry: {
     of: SERVERS,
-    good: [{ attempts: 1 }, { attempts: 3, backoffMs: 0 }],
+    good: [{ attempts: 1 }, { attempts: Infinity, backoffMs: 0 }],
     range: [{ attempts: 0 }, { attempts: 3, backoffMs: -1 }],
     type: [3, null, { attempts: "3" }, { times: 3 }],
   },
@@ -435,6 +436,11 @@ Deno.test("validate() says what was given and what was expected", () => {
     "onEvent is an array, expected a function",
   );
   assertThrows(
+    () => validate({ maxQueued: () => 1 }, "server"),
+    TypeError,
+    "maxQueued is a function, expected a number",
+  );
+  assertThrows(
     () => validate({ heartbeat: { interval: 1 } }, "server"),
     TypeError,
     '"interval" is unknown, expected intervalMs, timeoutMs, dropMs',
@@ -646,6 +652,33 @@ Deno.test("DEFAULTS are what the documentation of the options says", async () =>
     if (name === "codec" || own.length === 0) continue; // or no option
     assertEquals(own, own.map(() => [name, toValue(String(value))]));
   }
+});
+
+Deno.test("ownOptions() copies what is inside of options, and what a class gives it", () => {
+  const caCerts = ["-----BEGIN CERTIFICATE-----"];
+  const module = new URL("file:///handler.ts");
+  for (
+    const [of, inside] of [
+      ["connect", { secret: Uint8Array.of(1) }],
+      ["connect", { transforms: [gzip()] }],
+      ["connect", { heartbeat: { timeoutMs: 20_000 } }],
+      ["connect", { reconnect: { minDelayMs: 1 } }],
+      ["connect", { tls: { caCerts } }],
+      ["listen", { retry: { attempts: 1 } }],
+      ["listen", { dashboard: { port: 0 } }],
+      ["listen", { local: { module } }],
+    ] as [of: "connect" | "listen", inside: object][]
+  ) {
+    const [[name, value]] = Object.entries(inside) as [[string, object]];
+    const own = (value: unknown) =>
+      Object(ownOptions({ port: 1, [name]: value }, of))[name];
+    assertEquals(own(value), value);
+    assertFalse(own(value) === value, name);
+    if (Array.isArray(value) || value instanceof Uint8Array) continue;
+    assertEquals(own(Object.create(value)), value);
+  }
+  const { tls } = ownOptions({ port: 1, tls: { caCerts } }, "connect");
+  assertFalse(tls.caCerts === caCerts);
 });
 
 Deno.test("what becomes of options once they are handed over is nothing to the server", async () => {
