@@ -7,7 +7,7 @@
 
 import { FatalError, UsageError } from "./cli_arguments.ts";
 import type { InputItem } from "./cli_input.ts";
-import { excerpt, toJson } from "./cli_output.ts";
+import { excerpt, many, toJson } from "./cli_output.ts";
 import { reasonOf } from "./thrown.ts";
 
 /** What became of an item. */
@@ -143,7 +143,9 @@ export class Joblog implements Disposable {
       const known = await readEntries(path, file);
       if (known.size > 0 && !resume) {
         throw new UsageError(
-          `the joblog ${path} has ${known.size} items already: --resume goes on with it`,
+          `the joblog ${path} has ${
+            many(known.size, "item")
+          } already: --resume goes on with it`,
         );
       }
       return new Joblog(path, file, known, resumeFailed);

@@ -343,6 +343,46 @@ Deno.test("Joblog cuts off a torn last line behind one that isn't UTF-8", async 
   assertEquals(entries.map(({ seq }) => seq), [1, 2, 3, 4]);
 });
 
+Deno.test("Joblog cuts off a torn last line of a file that is read in parts", async () => {
+  await using folder = await Folder.make();
+  const path = `${folder.path}/log`;
+  const text = "x".repeat(200);
+  const whole = Array.from(
+    { length: 3000 },
+    (_, i) => formatEntry({ seq: i + 1, text }, { result: i }),
+  ).join("");
+  assertGreater(whole.length, 512 * 1024);
+  await folder.write("log", `${whole}{"seq":3001,"at`);
+  {
+    using log = await Joblog.open(path, RESUME);
+    assertEquals([3000, 3001].map((seq) => log.has({ seq, text })), [
+      true,
+      false,
+    ]);
+  }
+  assertEquals(await Deno.readTextFile(path), whole);
+});
+
+Deno.test("Joblog begins anew where its first line is torn", async () => {
+  await using folder = await Folder.make();
+  const path = await folder.write("log", '{"seq":1,"at');
+  {
+    using _log = await Joblog.open(path, RESUME);
+  }
+  assertEquals(await Deno.readTextFile(path), "");
+});
+
+Deno.test("Joblog with one entry is resumed only where that is said", async () => {
+  await using folder = await Folder.make();
+  const entry = formatEntry({ seq: 1, text: "a" }, { result: "A" });
+  const path = await folder.write("log", entry);
+  await assertRejects(
+    () => Joblog.open(path, { ...RESUME, resume: false }),
+    UsageError,
+    "has 1 item already",
+  );
+});
+
 Deno.test("excerpt() of a long text is what all of it would give", () => {
   const parts = ["a", " ", "\t\n", " ".repeat(300), "\x1b[31m", "ö", "𝒳", "\0"];
   const rng = seeded("excerpt");
