@@ -245,7 +245,8 @@ withServer("/events sends history, then a look a second", async (server) => {
       pending: number;
     };
     assertEquals(pending, 0);
-    if (i > 0) assertEquals(sample!.latencyMs, null);
+    if (i === 0) assertEquals(sample, null, "it comes at once");
+    else assertEquals(sample!.latencyMs, null);
   }
   assertEquals(names, ["message", "message", "message"]);
   await stream.return(undefined);
@@ -255,6 +256,32 @@ withServer("/events sends history, then a look a second", async (server) => {
   assert((value!.data as unknown[]).length >= 2);
   await later.return(undefined);
 });
+
+withServer(
+  "a sample's rate is what was settled since the one before, a second",
+  async (server) => {
+    const worker = work<number, number>({ port: portOf(server) }, (n) => n);
+    const settle100 = () =>
+      Promise.all(Array.from({ length: 100 }, (_, n) => server.submit(n)));
+    await settle100();
+    const { body } = await fetch(urlOf(server, "/events"));
+    let settled = 0, last = NaN;
+    for await (const { name, data } of events(body!)) {
+      const { sample } = data as {
+        sample: { at: number; rate: number; latencyMs: number | null } | null;
+      };
+      if (name !== "message" || sample === null) continue;
+      if (Number.isNaN(last)) await settle100();
+      else settled += sample.rate * (sample.at - last) / 1000;
+      last = sample.at;
+      if (sample.rate > 0) assertEquals(typeof sample.latencyMs, "number");
+      if (settled > 90) break;
+    }
+    assertLess(settled, 110);
+    await server.close();
+    await worker;
+  },
+);
 
 withServer("/events ends with the server, and says how", async (server) => {
   const response = await fetch(urlOf(server, "/events"));
