@@ -284,7 +284,6 @@ export class Dashboard {
   }
 
   #events(request: Request): Response {
-    if (request.method === "HEAD") return respond("", "text/event-stream");
     // As long as it is answered, Deno keeps in memory what comes of a body.
     if (hasBody(request)) return text(400, "a question has no body");
     if (this.#streams.size >= MAX_STREAMS || this.#closing !== null) {
