@@ -190,17 +190,9 @@ export class Isolate {
     switch (told.type) {
       case "ready":
         return this.#free();
-      case "unusable": {
-        const { message, cause } = told.error;
+      case "unusable":
         this.terminate();
-        return this.#events.onUnusable(
-          this,
-          new TypeError(
-            message,
-            cause === undefined ? undefined : { cause: fromThrown(cause) },
-          ),
-        );
-      }
+        return this.#events.onUnusable(this, fromThrown(told.error));
       case "aborting":
         this.#isResponsive = true;
         return;

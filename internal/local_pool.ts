@@ -289,12 +289,6 @@ class Slot {
 
   #fail(error: Error): void {
     this.end();
-    // An error's class doesn't come over from a thread; its name does.
-    const { name, message, cause } = error;
-    this.#events.onError(
-      name === "TypeError" && !(error instanceof TypeError)
-        ? new TypeError(message, cause === undefined ? undefined : { cause })
-        : error,
-    );
+    this.#events.onError(error);
   }
 }

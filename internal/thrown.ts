@@ -101,10 +101,10 @@ export function toThrown(
   };
 }
 
-/** Turns plain data back into an error. */
+/** Turns plain data back into an error; of its class, TypeError is kept. */
 export function fromThrown(thrown: Thrown): Error {
   const { name, message, stack, cause } = thrown;
-  const error = new Error(
+  const error = new (name === "TypeError" ? TypeError : Error)(
     message,
     cause === undefined ? undefined : { cause: fromThrown(cause) },
   );

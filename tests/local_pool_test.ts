@@ -296,6 +296,15 @@ test("a module that can't be used aborts the server, and says why", async () => 
   }
 });
 
+test("the error of a module that can't be used shows where in the thread it was made", async () => {
+  const server = listen<number, number>({
+    port: 0,
+    local: { module: module("export const handler = 1"), count: 1 },
+  });
+  const { stack } = await assertRejects(() => server.closed, TypeError);
+  assertStringIncludes(stack!, "local_worker.ts");
+});
+
 test("codec and transforms come from the module", async () => {
   const root = new URL("../mod.ts", import.meta.url).href;
   const code = `
