@@ -24,6 +24,7 @@ import {
   RemoteSpan,
   type Span,
   type Telemetry,
+  Tracing,
 } from "../internal/tracing.ts";
 import {
   type CollectedSpan,
@@ -139,6 +140,32 @@ Deno.test("openTracing(): only where Deno's own provider is registered", () => {
   assertEquals(openTracing(api(undefined), telemetry), null);
   assertEquals(openTracing(api({}), telemetry), null, "another SDK's");
   assertEquals(openTracing(api(undefined), undefined), null);
+});
+
+Deno.test("Tracing.start(): below the active span, one elsewhere, or none", () => {
+  const started: unknown[] = [];
+  const tracing = new Tracing({
+    tracerProvider: {
+      getTracer: () => ({
+        startSpan: (name: string, options: object, context?: unknown) =>
+          started.push([name, options, context]),
+      }),
+    },
+    contextManager: {
+      active: () => ({
+        setValue: (_key: symbol, span: Span) => span.spanContext(),
+      }),
+    },
+  } as unknown as Telemetry);
+  const options = { kind: 3, attributes: { a: 1 } };
+  tracing.start("x", options);
+  tracing.start("x", { ...options, parent: TRACE });
+  tracing.start("x", { ...options, parent: null });
+  assertEquals(started, [
+    ["x", options, undefined],
+    ["x", options, { ...TRACE, isRemote: true }],
+    ["x", { ...options, root: true }, undefined],
+  ]);
 });
 
 Deno.test("RemoteSpan has what handlers may ask of an active span", () => {
