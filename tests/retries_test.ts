@@ -6,6 +6,7 @@ import { Retries } from "../internal/retries.ts";
 import { Client, Server } from "../mod.ts";
 import { range } from "./_support/channel_kit.ts";
 import { MemoryListener } from "./_support/memory_pair.ts";
+import { runWithGc } from "./_support/process.ts";
 import { Gate, until } from "./_support/within.ts";
 
 /** A delivery that keeps what comes back, and the retries at it. */
@@ -58,6 +59,36 @@ Deno.test("Retries: what is due together goes back together", async () => {
   assertEquals(requeued.flat().toSorted((a, b) => a - b), range(1000));
   assertLess(requeued.length, 100);
   retries.stop();
+});
+
+/** Items come back; prints how many of them are still in memory then. */
+const BACK = `
+const { Retries } = await import(Deno.args[0]);
+const refs = [];
+await new Promise((resolve) => {
+  let back = 0;
+  const retries = globalThis.retries = new Retries({
+    retry: { attempts: 2, backoffMs: 1 },
+    spans: null,
+    onRetry() {},
+    delivery: {
+      hold: () => true,
+      requeue: (items) => (back += items.length) === 100 && resolve(),
+    },
+  });
+  for (let id = 0; id < 100; id++) {
+    const item = { id, errors: 0, state: "waiting" };
+    refs.push(new WeakRef(item));
+    retries.error(null, item, new Error("again"));
+  }
+});
+await new Promise((resolve) => setTimeout(resolve, 0));
+globalThis.gc();
+console.log(refs.filter((ref) => ref.deref() !== undefined).length);
+`;
+
+Deno.test("Retries keeps no item that is back", async () => {
+  assertLess(Number(await runWithGc(BACK, "internal/retries.ts")), 10);
 });
 
 Deno.test("Retries.stop() leaves no timer, not even of what is due", async () => {
