@@ -7,6 +7,7 @@ import { HANDLERS, hasProgram, runCli, runHere } from "./_support/cli.ts";
 import { Authority } from "./_support/certificates.ts";
 import { Folder } from "./_support/folder.ts";
 import { ROOT } from "./_support/process.ts";
+import { until } from "./_support/within.ts";
 
 const addr: Deno.Addr = {
   transport: "tcp",
@@ -504,11 +505,15 @@ Deno.test({
     let settled = 1000;
     await using server = Deno.serve(
       { hostname: "127.0.0.1", port: 0, onListen() {} },
-      () => Response.json({ ...SNAPSHOT, settled: settled++ }),
+      () =>
+        ++settled === 1003
+          ? new Response(null, { status: 503 })
+          : Response.json({ ...SNAPSHOT, settled }),
     );
     await using terminal = new Tmux(folder);
     await terminal.start("top", "-d0.1", `:${server.addr.port}`);
     await terminal.shows(/^distchan 127\.0\.0\.1:\d+ {3}[1-9][\d.]*\/s /);
+    await until(() => settled > 1005, "it goes on past an answer that is none");
     await terminal.shows(/^slow +suspect/m);
     await terminal.tmux("send-keys", "q");
     const screen = await terminal.shows(/^status 0$/m);
