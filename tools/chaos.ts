@@ -21,7 +21,7 @@ import { Rng } from "../tests/_support/rng.ts";
 
 /** A round's faults last so long, in ms. */
 const ROUND_MS = 30_000;
-/** Descriptors of the first round, and what may be more after each. */
+/** So many more descriptors than after the first round may be open later. */
 const MORE_DESCRIPTORS = 2;
 /** What the server's memory may grow by, from the third round on, in MB. */
 const MAX_GROWTH_MB = 300;
