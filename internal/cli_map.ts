@@ -24,7 +24,7 @@ import {
   UsageError,
 } from "./cli_arguments.ts";
 import { countItems, type Format, ItemSource } from "./cli_input.ts";
-import { excerpt, PipeClosedError } from "./cli_output.ts";
+import { excerpt, many, PipeClosedError } from "./cli_output.ts";
 import { Joblog } from "./cli_joblog.ts";
 import { LocalPool } from "./cli_local_pool.ts";
 import { readRunnable, type Runnable, toUsable } from "./cli_module.ts";
@@ -300,9 +300,9 @@ class MapCommand implements Disposable {
     const settled = this.#reporter.done + skipped;
     this.#console.print(
       // Nobody knows how many those are that weren't read.
-      `stopped: ${settled} items are settled, ${
+      `stopped with ${many(settled, "item")} settled, ${
         hasEnded ? taken.size : "others"
-      } are not${this.#joblog === null ? "" : "; --resume goes on"}` +
+      } not${this.#joblog === null ? "" : "; --resume goes on"}` +
         (read === 0 ? " (nothing was read)" : ""),
     );
   }

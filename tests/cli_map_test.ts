@@ -254,7 +254,7 @@ Deno.test("map drains at the first SIGINT; --resume does the rest", async () => 
   // How many more the input has isn't known: it was never read to its end.
   assertMatch(
     stderr,
-    /^stopped: \d+ items are settled, others are not; --resume goes on$/m,
+    /^stopped with \d+ items? settled, others not; --resume goes on$/m,
   );
   const first = stdout.split("\n").slice(0, -1);
   assert(first.some((n) => Number(n) >= 20), "what was begun is finished");
@@ -315,7 +315,7 @@ Deno.test("map ends with 143 at SIGTERM, and at once without workers", async () 
   map.signal("SIGTERM");
   const { code, stderr } = await map.exit;
   assertEquals(code, 143);
-  assertMatch(stderr, /^stopped: 0 items are settled, (1|others) are not/m);
+  assertMatch(stderr, /^stopped with 0 items settled, (1|others) not/m);
 });
 
 Deno.test("map tells of no connection that its own end has refused", async () => {
@@ -325,7 +325,7 @@ Deno.test("map tells of no connection that its own end has refused", async () =>
   map.signal("SIGTERM");
   const { code, stderr } = await map.exit;
   assertEquals(code, 143);
-  assertMatch(stderr, /^stopping: .*\nstopped: .*$/m);
+  assertMatch(stderr, /^stopping: .*\nstopped with .*$/m);
 });
 
 Deno.test("map ends with 141 when nobody reads its output", async () => {

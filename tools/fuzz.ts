@@ -216,16 +216,16 @@ async function main(): Promise<void> {
     name === (values.target ?? name)
   );
   const ms = Number(values.minutes) * 60_000;
-  if (targets.length === 0 || !(ms > 0)) {
+  const seed = values.seed === undefined
+    ? crypto.getRandomValues(new Uint32Array(1))[0]!
+    : Number(values.seed);
+  if (targets.length === 0 || !(ms > 0) || !(seed >= 0)) {
     throw new TypeError(
-      `Cannot fuzz: expected --minutes N and --target ${
+      `Cannot fuzz: expected --minutes N, --seed N and --target ${
         TARGETS.map((t) => t.name).join("|")
       }`,
     );
   }
-  const seed = values.seed === undefined
-    ? crypto.getRandomValues(new Uint32Array(1))[0]!
-    : Number(values.seed);
   for (const target of targets) {
     console.log(`${target.name}: --seed ${seed}`);
     const found: { input: Bytes; outcome: string }[] = [];
