@@ -270,6 +270,7 @@ export class WorkLoop implements Runner {
       return;
     }
     this.#running.set(item.delivery, context);
+    this.#awaited.mark();
     this.#iterate(item, context, outcome).then(
       () => this.#settle(item, () => this.#sink.done(item)),
       (error) => this.#settle(item, () => this.#sink.error(item, error)),
@@ -292,6 +293,7 @@ export class WorkLoop implements Runner {
     outcome: AsyncIterable<unknown>,
   ): Promise<void> {
     const turns = new Turns(MAX_STEPS);
+    turns.resume();
     for await (const value of outcome) {
       context.signal.throwIfAborted();
       const room = this.#sink.value(value);

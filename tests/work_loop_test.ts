@@ -42,7 +42,7 @@ class Clock implements Disposable {
 function items(from: number, count: number, value: unknown): WorkItem[] {
   return Array.from({ length: count }, (_, i) => {
     const delivery = from + i;
-    return { delivery, id: delivery, attempt: 1, kind: ItemKind.CALL, value };
+    return { delivery, id: delivery, attempt: 1, kind: ItemKind.VALUE, value };
   });
 }
 
@@ -90,6 +90,10 @@ const SLOW: Record<string, (keep: () => void) => unknown> = {
   "slow handlers": (keep) => keep(),
   "slow async handlers": (keep) => Promise.resolve(keep()),
   "slow handlers that wait first": (keep) => Promise.resolve().then(keep),
+  "slow generators that wait first": async function* (keep) {
+    await null;
+    yield keep();
+  },
 };
 for (const [what, handler] of Object.entries(SLOW)) {
   Deno.test(`WorkLoop: ${what} have a turn of the event loop between any two`, async () => {
@@ -120,6 +124,8 @@ for (const [what, handler] of Object.entries(SLOW)) {
     using clock = new Clock();
     const idle = Promise.withResolvers<void>();
     const told: string[] = [];
+    // As a connection under load does it.
+    const leave = () => void turned(() => told.push("left"));
     const loop = new WorkLoop(
       (ms: number) =>
         handler(() => {
@@ -128,8 +134,8 @@ for (const [what, handler] of Object.entries(SLOW)) {
         }),
       1,
       sink({
-        // As a connection under load does it.
-        result: () => turned(() => told.push("left")),
+        result: leave,
+        done: leave,
         onIdle: () => idle.resolve(),
       }),
     );
@@ -161,11 +167,36 @@ for (const [what, handler] of Object.entries(SLOW)) {
       // It is read before the event loop has had a turn.
       for (let n = 0; n < 10; n++) await null;
     }
-    await until(() => begun.length === 3, "all are begun");
+    await until(() => begun.length === 3 && loop.isIdle, "all are done");
     assertEquals(begun, [0, 1, 2]);
     loop.close();
   });
 }
+
+Deno.test("WorkLoop: each value of a slow generator leaves before the next", async () => {
+  using clock = new Clock();
+  const idle = Promise.withResolvers<void>();
+  const told: string[] = [];
+  const loop = new WorkLoop(
+    async function* (ms: number) {
+      for (let n = 0; n < 4; n++) {
+        told.push("kept");
+        clock.now += ms;
+        yield n;
+      }
+    },
+    1,
+    sink({
+      value: () => void turned(() => told.push("left")),
+      onIdle: () => idle.resolve(),
+    }),
+  );
+  loop.push(items(0, 1, 20)[0]!);
+  loop.run();
+  await within(idle.promise, 5000, "it is done");
+  assertEquals(told, Array(4).fill(["kept", "left"]).flat());
+  loop.close();
+});
 
 Deno.test("WorkLoop begins nothing that couldn't be answered yet", () => {
   const begun: number[] = [];
@@ -278,7 +309,7 @@ Deno.test("WorkLoop.cancel(): a generator whose values have no room is done", as
       },
     }),
   );
-  loop.push({ ...items(0, 1, null)[0]!, kind: ItemKind.VALUE });
+  loop.push(items(0, 1, null)[0]!);
   loop.run();
   await within(asked.promise, 5000, "its first value");
   loop.cancel(0);
