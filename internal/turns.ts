@@ -37,7 +37,7 @@ export class Turns {
   /** The end of the slice, in ms. */
   #until = this.#lookedAt + SLICE_MS;
   #sleptAt = this.#lookedAt;
-  /** Since when there was surely no turn; Infinity: that isn't known. */
+  /** Since when there was perhaps no turn; Infinity: that isn't known. */
   #resumedAt = Infinity;
   /** What tells whether the event loop has had a turn; null: nothing does. */
   #mark: Mark | null = null;
@@ -61,19 +61,12 @@ export class Turns {
   }
 
   /**
-   * Steps follow that don't wait for each other. Where all are quick it doesn't
-   * matter when they begin, and it isn't looked at.
+   * Steps follow that may not wait. If they do, a turn more costs little beside
+   * that; how long they kept the event loop behind it nobody tells. Where all are
+   * quick it doesn't matter when they begin, and it isn't looked at.
    */
   resume(): void {
     this.#resumedAt = this.#glance === 1 ? performance.now() : Infinity;
-  }
-
-  /**
-   * A step follows that may wait before it keeps the event loop: a slice begins
-   * with it, if there was a turn since the last one did.
-   */
-  mark(): void {
-    if (this.#glance === 1 && this.#mark?.isPast !== false) this.#beginMarked();
   }
 
   /** Whether it is time for a turn, after some more steps. */

@@ -224,7 +224,7 @@ export class WorkLoop implements Runner {
 
   /** What a promise resolves with is a result, whatever it is. */
   #await(item: WorkItem, promise: Promise<unknown>): void {
-    this.#awaited.mark();
+    this.#awaited.resume();
     // Not its own then(), which may be any function.
     then.call(
       promise,
@@ -270,7 +270,7 @@ export class WorkLoop implements Runner {
       return;
     }
     this.#running.set(item.delivery, context);
-    this.#awaited.mark();
+    this.#awaited.resume();
     this.#iterate(item, context, outcome).then(
       () => this.#settle(item, () => this.#sink.done(item)),
       (error) => this.#settle(item, () => this.#sink.error(item, error)),

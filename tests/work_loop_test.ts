@@ -85,11 +85,14 @@ Deno.test("WorkLoop: slow handlers behind quick ones don't keep the event loop",
   assertEquals(settled, 1064);
 });
 
+let called = 0;
 /** Slow handlers, by when they keep the event loop. */
 const SLOW: Record<string, (keep: () => void) => unknown> = {
   "slow handlers": (keep) => keep(),
   "slow async handlers": (keep) => Promise.resolve(keep()),
   "slow handlers that wait first": (keep) => Promise.resolve().then(keep),
+  "slow handlers of which some wait for long": (keep) =>
+    (called++ % 2 === 0 ? setImmediate() : Promise.resolve()).then(keep),
   "slow generators that wait first": async function* (keep) {
     await null;
     yield keep();
