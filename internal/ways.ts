@@ -220,7 +220,8 @@ export class ChannelWay implements Way {
 
   pumped(): void {
     if (this.#room !== null && this.#hasTurn()) {
-      this.#room.resolve();
+      // An async schema may have refused the item.
+      this.#room.resolve(this.#nextTurn());
       this.#room = null;
     }
     if (this.#end !== null) this.#checkEnd();
@@ -269,7 +270,9 @@ export class ChannelWay implements Way {
 
   #written(entry: Item): void {
     if (this.#write?.entry !== entry) return;
-    this.#write.left.resolve();
+    this.#write.left.resolve(
+      entry.state === SETTLED ? this.#nextTurn() : undefined,
+    );
     this.#write = null;
   }
 

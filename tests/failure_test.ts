@@ -13,6 +13,7 @@ import {
   EncodeError,
   ItemFailure,
   RemoteError,
+  type StandardSchemaV1,
 } from "../mod.ts";
 import { both, Kit, range } from "./_support/channel_kit.ts";
 import { moment, until, within } from "./_support/within.ts";
@@ -60,20 +61,42 @@ both(
   },
 );
 
-both(
-  "Whoever sends items that fail at once lets go of the event loop",
-  async (net) => {
-    await using kit = new Kit<unknown, number>(net, { onFailure: () => {} });
-    await kit.worker(() => 0);
-    let hasFired = false, sent = 0;
-    setTimeout(() => hasFired = true, 0);
-    for (; !hasFired && sent < 50_000; sent++) {
-      await kit.server.send(() => {});
-    }
-    assert(hasFired, `a timer waits for ${sent} items`);
-    await kit.server.close();
+/** Refuses all, a microtask later. */
+const refusing: StandardSchemaV1<unknown> = {
+  "~standard": {
+    version: 1,
+    vendor: "test",
+    validate: () => Promise.resolve({ issues: [{ message: "as it is to" }] }),
   },
-);
+};
+for (
+  const [what, options] of [
+    ["fail at once", {}],
+    ["an async schema refuses", { itemSchema: refusing }],
+  ] as const
+) {
+  for (const face of ["send()", "writable"]) {
+    both(
+      `Whoever sends items that ${what}, through ${face}, lets go of the event loop`,
+      async (net) => {
+        await using kit = new Kit<unknown, number>(net, {
+          ...options,
+          onFailure: () => {},
+        });
+        const { server } = kit;
+        await kit.worker(() => 0);
+        const writer = face === "send()" ? null : server.writable.getWriter();
+        const send = (item: unknown) =>
+          writer === null ? server.send(item) : writer.write(item);
+        let hasFired = false, sent = 0;
+        setTimeout(() => hasFired = true, 0);
+        for (; !hasFired && sent < 50_000; sent++) await send(() => {});
+        assert(hasFired, `a timer waits for ${sent} items`);
+        await server.close();
+      },
+    );
+  }
+}
 
 both("Without onFailure both sides error with the failure", async (net) => {
   await using kit = new Kit<number, number>(net);
