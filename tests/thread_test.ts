@@ -1,6 +1,7 @@
 import { assertLessOrEqual } from "@std/assert";
 import "node:worker_threads"; // what loads it later has it at once
 import { listen, work } from "../mod.ts";
+import { startSoon } from "../internal/thread.ts";
 import { afterTurn } from "../internal/timer.ts";
 import { within } from "./_support/within.ts";
 
@@ -46,3 +47,12 @@ for (const kind of ["threads of a local pool", "isolates"] as const) {
     }
   });
 }
+
+Deno.test("threads of a local pool that has ended aren't started any more", async () => {
+  const server = listen<number, number>({ port: 0 });
+  server.spawn(MODULE, { count: 3 });
+  await import("node:worker_threads"); // as each of them does first
+  await server.abort();
+  // Behind them. One that had been started would leak now.
+  await new Promise<void>((resolve) => startSoon(resolve));
+});
