@@ -19,6 +19,11 @@ const PEAK_ROUND_TRIPS = 4;
  * nobody needs more than one of them in advance.
  */
 const HEAVY_MS = 500;
+/**
+ * A way that may have become longer is measured so often before that is believed:
+ * the first answers may have waited behind what was sent before.
+ */
+const FRESH_ROUND_TRIPS = 4;
 /** The largest window. */
 export const MAX_WINDOW = 4096;
 /** The places of a pool's first workers together, and of every further one. */
@@ -72,7 +77,7 @@ export class AdaptiveWindow {
   size: number;
   /** Once it was full: the items at which there is room again. */
   refillAt: number;
-  /** The shortest round trip seen, in ms. */
+  /** The shortest round trip seen, in ms; see {@linkcode sampled}. */
   rttMs = 0;
   readonly #concurrency: number;
   readonly #limit: number;
@@ -85,6 +90,11 @@ export class AdaptiveWindow {
   /** The best rate lately, in items a ms, and when it was measured. */
   #peak = 0;
   #peakAt = 0;
+  /** The best rate of a sample since the way was last in doubt. */
+  #best = 0;
+  /** How many round trips are still to be measured, and the shortest of them. */
+  #fresh = 0;
+  #freshMs = Infinity;
 
   /**
    * @param concurrency The items that the worker executes at once.
@@ -105,6 +115,30 @@ export class AdaptiveWindow {
   /** A round trip was measured. The shortest counts: others have waited somewhere. */
   measured(rttMs: number): void {
     this.rttMs = this.rttMs === 0 ? rttMs : Math.min(this.rttMs, rttMs);
+    if (this.#fresh === 0) return;
+    this.#freshMs = Math.min(this.#freshMs, rttMs);
+    if (--this.#fresh === 0) this.rttMs = this.#freshMs;
+  }
+
+  /**
+   * The worker's rate was sampled, over about a second. Where it has fallen to
+   * less than half, the way may have become longer, and a window for the old one
+   * would never fill it: then the shortest round trip is found anew.
+   *
+   * @param rate The rate, in any unit.
+   * @returns Whether to measure a round trip.
+   */
+  sampled(rate: number): boolean {
+    if (rate === 0) return false;
+    this.#best = Math.max(this.#best, rate);
+    if (rate < this.#best / 2) {
+      this.#best = rate;
+      if (this.#fresh === 0) {
+        this.#fresh = FRESH_ROUND_TRIPS;
+        this.#freshMs = Infinity;
+      }
+    }
+    return this.isFar || this.#fresh > 0;
   }
 
   /** The worker gets an item after it had none: the time between is no work. */
@@ -147,11 +181,13 @@ export class AdaptiveWindow {
       this.#peakAt = now;
     }
     // What is on the way, there or back, isn't queued at the worker. Where a
-    // segment was lost, that takes a round trip more.
-    const wayMs = rttMs + farMs;
+    // segment was lost, that takes a round trip more; but what is measured now is
+    // to wait behind nothing.
+    const lostMs = this.#fresh > 0 ? 0 : farMs;
+    const wayMs = rttMs + lostMs;
     const isDry = this.#low <= this.#concurrency + rate * wayMs;
     // Of one that is dry the rate tells how few it was sent, not what it can do.
-    const mostMs = QUEUED_MS + wayMs + (isDry ? 2 * farMs : 0);
+    const mostMs = QUEUED_MS + wayMs + (isDry ? 2 * lostMs : 0);
     const queued = Math.max(1, Math.ceil(rate * mostMs));
     const grown = isDry ? this.size * 2 : this.size;
     // All that it may hold came back at once and nothing was left: it waits for

@@ -321,13 +321,14 @@ export class WorkerLink implements Worker {
   /**
    * Measures its rate, once a second; to be called from time to time. Of one
    * that is busy and seems far, the round trip too: where all start at once,
-   * what it was at first says how busy they were.
+   * what it was at first says how busy they were. And of one that has become
+   * slow, since the way to it may have changed.
    */
   sample(now: number): void {
     if (now - this.#sampledAt < SAMPLE_MS) return;
     this.#rate = this.#rateSince(now);
-    const isFar = this.#window.adaptive?.isFar;
-    if (this.#rate > 0 && isFar && !this.heartbeat.isAsking) this.ping(now);
+    const isDue = this.#window.adaptive?.sampled(this.#rate) ?? false;
+    if (isDue && !this.heartbeat.isAsking) this.ping(now);
     this.#sampled = this.#settled + this.#failed;
     this.#sampledAt = now;
   }

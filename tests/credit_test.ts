@@ -230,6 +230,87 @@ Deno.test("AdaptiveWindow.measured() keeps the shortest round trip", () => {
   assertEquals(kept, [30, 30, 10, 10]);
 });
 
+Deno.test("AdaptiveWindow.sampled() doubts the way where the rate falls to less than half", () => {
+  const window = new AdaptiveWindow(1, MAX_WINDOW);
+  window.measured(10);
+  for (const rate of [1000, 0, 500, 1000]) assertFalse(window.sampled(rate));
+  assert(window.sampled(400));
+  // The first of them waited behind what was sent before.
+  const kept = [900, 300, 500].map((rttMs) => {
+    window.measured(rttMs);
+    assert(window.sampled(100));
+    return window.rttMs;
+  });
+  assertEquals(kept, [10, 10, 10]);
+  window.measured(400);
+  assertEquals(window.rttMs, 300);
+  window.measured(15); // it is near after all
+  assertFalse(window.sampled(100));
+});
+
+/**
+ * A worker to whom the way changes after 5 s. `isNarrow`: it is the way that takes
+ * `itemMs` an item, so PINGs wait behind the items. Returns how many items it
+ * settled from one time to another, in ms.
+ */
+function moved(
+  window: AdaptiveWindow,
+  { before, after, isNarrow, from, to }: {
+    before: { rttMs: number; itemMs: number };
+    after: { rttMs: number; itemMs: number };
+    isNarrow: boolean;
+    from: number;
+    to: number;
+  },
+): number {
+  const due: number[] = [];
+  let last = 0, sampled = 0, settled = 0;
+  window.measured(before.rttMs);
+  for (let now = 1; now < to; now++) {
+    const { rttMs, itemMs } = now < 5000 ? before : after;
+    let count = 0;
+    for (; due.length > 0 && due[0]! <= now; count++) due.shift();
+    if (count > 0) window.settled(count, due.length, now);
+    sampled += count;
+    if (now >= from) settled += count;
+    if (now % 1000 === 0) {
+      const isDue = window.sampled(sampled);
+      if (isDue) {
+        window.measured(isNarrow ? Math.max(rttMs, last - now) : rttMs);
+      }
+      sampled = 0;
+    }
+    while (due.length < window.size) {
+      if (due.length === 0) window.busy(now);
+      last = Math.max(now + rttMs, last + itemMs);
+      due.push(last);
+    }
+  }
+  return settled;
+}
+
+Deno.test("AdaptiveWindow keeps a worker busy that becomes far", () => {
+  const itemMs = 5, rttMs = 300, from = 20_000, to = 30_000;
+  for (const nearMs of [1, 30]) {
+    const window = new AdaptiveWindow(1, MAX_WINDOW);
+    const before = { rttMs: nearMs, itemMs };
+    const after = { rttMs, itemMs };
+    const way = { before, after, isNarrow: false, from, to };
+    const settled = moved(window, way);
+    assertGreater(settled, 0.9 * (to - from) / itemMs, `${nearMs} ms before`);
+    assertLess(window.size, 1 + (20 + 4 * rttMs) / itemMs);
+  }
+});
+
+Deno.test("AdaptiveWindow hardly takes a way that becomes narrow for a longer one", () => {
+  const rttMs = 50, from = 20_000, to = 60_000;
+  const before = { rttMs, itemMs: 2 }, after = { rttMs, itemMs: 40 };
+  const window = new AdaptiveWindow(1, MAX_WINDOW);
+  const settled = moved(window, { before, after, isNarrow: true, from, to });
+  assertGreater(settled, 0.9 * (to - from) / after.itemMs);
+  assertLess(window.rttMs, 2 * rttMs);
+});
+
 /**
  * A worker that is `rttMs` away and settles an item in `itemMs`. Of a third of
  * the items a segment is lost: they, and what is behind them, come a round trip

@@ -323,7 +323,7 @@ both("Server.workers and stats() tell what is so", async (net) => {
 });
 
 both(
-  "A worker that seemed far is measured again while it settles items",
+  "A worker that seemed far, or has become slow, is measured again while it settles items",
   async (net) => {
     await using kit = new Kit<number, number>(net);
     const { server } = kit;
@@ -333,12 +333,12 @@ both(
     const first = await peer.until(T.PING);
     await moment(30); // it isn't far: it is busy, as all that begin are
     await peer.say(T.PONG, first.fields[0]);
-    await peer.say(T.CREDIT, 1, 1, 64, 1);
+    await peer.say(T.CREDIT, 1, 1, 2, 1);
     peer.answersPings = true;
     const results = Array.fromAsync(server.map(range(1_000_000)));
     results.catch(() => {});
     /** Settles items until so many more PINGs have come, or for so long. */
-    const settle = async (pings: number, ms: number) => {
+    const settle = async (pings: number, ms: number, itemMs = 2) => {
       const from = peer.frames.length, since = performance.now();
       const asked = () =>
         peer.frames.slice(from).filter(({ type }) => type === T.PING).length;
@@ -347,6 +347,7 @@ both(
         if (type !== T.ITEM) continue;
         for (const { delivery } of itemsOf(fields)) {
           await answer(peer, delivery, "result");
+          await moment(itemMs);
         }
       }
       return asked();
@@ -354,6 +355,7 @@ both(
     assertEquals(await settle(1, 10_000), 1);
     while (server.workers[0]!.rttMs! > 20) await settle(1, 1500);
     assertEquals(await settle(1, 1500), 0, "it is near");
+    assertEquals(await settle(1, 10_000, 50), 1);
     await server.abort();
   },
 );
