@@ -551,13 +551,13 @@ both(
 both(
   "A server's own pause isn't taken off the time of its items",
   async (net) => {
-    await using kit = new Kit<number, number>(net, { itemTimeoutMs: 300 });
+    await using kit = new Kit<number, number>(net, { itemTimeoutMs: 1000 });
     await using peer = await scripted(kit, { name: "slow" });
     const result = kit.server.submit(1);
     await peer.until(T.ITEM);
     await until(() => kit.server.workers[0]!.inFlight === 1, "it is there");
     await moment(100); // its time runs
-    block(600);
+    block(1500);
     // Its result comes a little after the pause, as if it had been on its way.
     await moment(100);
     await peer.say(T.RESULT, 0, payload(2));
