@@ -248,49 +248,42 @@ Deno.test("Outlet.close() after a failure leaves it failed", async () => {
   await assertRejects(() => outlet.iterate().next(), Error, "lost");
 });
 
-Deno.test("Outlet: who asks for more than there is, and waits for a turn, is told the end", async () => {
+/** Asks so often for one of five, slowly, and lets the event loop have no turn. */
+async function readSlowly(
+  asks: number,
+  { isEnded = false, later = [] }: { isEnded?: boolean; later?: number[] },
+) {
   const { now } = performance;
   let time = 0;
   performance.now = () => time;
   try {
     const { outlet, told, push } = outletOf();
     push(1, 2, 3, 4, 5);
-    outlet.end();
+    if (isEnded) outlet.end();
     const items = outlet.iterate();
     const reads = [];
-    for (let i = 0; i < 7; i++) {
+    for (let i = 0; i < asks; i++) {
       reads.push(items.next());
-      time += 1000; // the reader is slow, and lets the event loop have no turn
+      time += 1000;
     }
     assert(told.read.length < 5, "it waits for a turn");
+    push(...later);
     const values = (await Promise.all(reads)).map(({ value }) => value);
-    assertEquals(values, [1, 2, 3, 4, 5, undefined, undefined]);
-    assertEquals(told.reachedEnd, 1);
+    return { values, told };
   } finally {
     performance.now = now;
   }
+}
+
+Deno.test("Outlet: who asks for more than there is, and waits for a turn, is told the end", async () => {
+  const { values, told } = await readSlowly(7, { isEnded: true });
+  assertEquals(values, [1, 2, 3, 4, 5, undefined, undefined]);
+  assertEquals(told.reachedEnd, 1);
 });
 
 Deno.test("Outlet: what comes while whoever asks waits for a turn comes last", async () => {
-  const { now } = performance;
-  let time = 0;
-  performance.now = () => time;
-  try {
-    const { outlet, told, push } = outletOf();
-    push(1, 2, 3, 4, 5);
-    const items = outlet.iterate();
-    const reads = [];
-    for (let i = 0; i < 6; i++) {
-      reads.push(items.next());
-      time += 1000; // the reader is slow
-    }
-    assert(told.read.length < 5, "it waits for a turn");
-    push(6);
-    const values = (await Promise.all(reads)).map(({ value }) => value);
-    assertEquals(values, [1, 2, 3, 4, 5, 6]);
-  } finally {
-    performance.now = now;
-  }
+  const { values } = await readSlowly(6, { later: [6] });
+  assertEquals(values, [1, 2, 3, 4, 5, 6]);
 });
 
 Deno.test("Outlet: several reads at once are served in order", async () => {
