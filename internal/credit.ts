@@ -182,8 +182,10 @@ export class AdaptiveWindow {
     }
     // What is on the way, there or back, isn't queued at the worker. Where a
     // segment was lost, that takes a round trip more; but what is measured now is
-    // to wait behind nothing.
-    const lostMs = this.#fresh > 0 ? 0 : farMs;
+    // to wait behind nothing; and where an item takes as long as a round trip, that
+    // may have been a PING that waited for a handler.
+    const isSlow = rate * Math.min(rttMs, HEAVY_MS) <= 1;
+    const lostMs = isSlow || this.#fresh > 0 ? 0 : farMs;
     const wayMs = rttMs + lostMs;
     const isDry = this.#low <= this.#concurrency + rate * wayMs;
     // Of one that is dry the rate tells how few it was sent, not what it can do.

@@ -302,6 +302,22 @@ Deno.test("AdaptiveWindow keeps a worker busy that becomes far", () => {
   }
 });
 
+Deno.test("AdaptiveWindow queues few slow items where PINGs wait for their handler", () => {
+  for (const itemMs of [50, 100, 300, 1000]) {
+    const window = new AdaptiveWindow(1, MAX_WINDOW);
+    window.measured(2);
+    simulate(window, { itemMs: 2, batchMs: 2, batches: 50 });
+    window.sampled(500);
+    for (let i = 0; i < 4; i++) {
+      window.sampled(1000 / itemMs);
+      window.measured(0.75 * itemMs);
+    }
+    const from = 100, batches = 50;
+    const sizes = simulate(window, { itemMs, batchMs: itemMs, batches, from });
+    assertLessOrEqual(Math.max(...sizes.slice(10)), 3, `${itemMs} ms`);
+  }
+});
+
 Deno.test("AdaptiveWindow hardly takes a way that becomes narrow for a longer one", () => {
   const rttMs = 50, from = 20_000, to = 60_000;
   const before = { rttMs, itemMs: 2 }, after = { rttMs, itemMs: 40 };
