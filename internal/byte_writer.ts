@@ -4,6 +4,7 @@
  * @module
  */
 
+import { prepareBulkMemory } from "./bulk_memory.ts";
 import { FrameTooLargeError } from "./errors.ts";
 
 /** A byte string that is sent from where it is. */
@@ -346,6 +347,7 @@ export class ByteWriter {
   /** A copy of everything that was written, segments included. */
   toBytes(): Uint8Array<ArrayBuffer> {
     const { bytes, segments, length } = this;
+    prepareBulkMemory(length + this.segmentBytes);
     if (segments.length === 0) return bytes.slice(0, length);
     const all = new Uint8Array(length + this.segmentBytes);
     let from = 0;

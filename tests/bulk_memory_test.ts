@@ -39,6 +39,18 @@ const grown = (bytes) => {
 console.log(grown(63 << 20), grown(1 << 20), grown(64 << 20));
 `;
 
+/** Prints how often the heap grows by 16 MiB while 64 MiB are encoded. */
+const ENCODED = `
+const { ByteWriter } = await import(
+  ${JSON.stringify(new URL("../internal/byte_writer.ts", import.meta.url))}
+);
+const out = new ByteWriter();
+out.writeBytes(new Uint8Array(1 << 20));
+const before = Deno.memoryUsage().heapUsed;
+for (let i = 0; i < 64; i++) out.toBytes();
+console.log(Math.round((Deno.memoryUsage().heapUsed - before) / 2 ** 24) + 0);
+`;
+
 /**
  * What a process of its own prints that was told, or not. With `--expose-gc` V8
  * looks at its whole heap before that, and sees how small it is: by itself it
@@ -94,4 +106,8 @@ Deno.test("prepareBulkMemory() spares most collections of the whole heap", async
 
 Deno.test("prepareBulkMemory() takes its memory once, at 64 MiB of byte strings", async () => {
   assertEquals(await run(HEAP, { told: false }), "0 1 0\n");
+});
+
+Deno.test("ByteWriter.toBytes() prepares memory for what is long", async () => {
+  assertEquals(await run(ENCODED, { told: false }), "1\n");
 });
