@@ -18,7 +18,7 @@
  * @module
  */
 
-import { SHARE_ENV, Worker } from "node:worker_threads";
+import * as threads from "node:worker_threads";
 import { notLoaded } from "./handler_module.ts";
 import {
   type FromIsolate,
@@ -26,7 +26,7 @@ import {
   type IsolateSetup,
   type ToIsolate,
 } from "./isolate_worker.ts";
-import { bootstrapOf, startSoon } from "./thread.ts";
+import { bootstrapOf, startSoon, startThread, type Thread } from "./thread.ts";
 import { fromThrown, type Thrown, toError, toThrown } from "./thrown.ts";
 import { timerMs } from "./timer.ts";
 import type { WorkItem } from "./work_items.ts";
@@ -66,7 +66,7 @@ export class Isolate {
   readonly #events: IsolateEvents;
   readonly #forgetStart: () => void;
   /** Null: it isn't started yet. */
-  #thread: { worker: Worker; port: MessagePort } | null = null;
+  #thread: Thread | null = null;
   #state: "loading" | "free" | "busy" | "gone" = "loading";
   #execution: Execution | null = null;
   #grace: ReturnType<typeof setTimeout> | undefined;
@@ -151,34 +151,27 @@ export class Isolate {
   }
 
   #start(setup: Omit<IsolateSetup, "port">): void {
-    const { port1, port2 } = new MessageChannel();
-    let worker: Worker;
     try {
-      worker = new Worker(BOOTSTRAP, {
-        name: "distchan isolate",
-        // Without it the environment is read, and the permission asked for.
-        env: SHARE_ENV,
-        workerData: { ...setup, port: port2 } satisfies IsolateSetup,
-        // deno-lint-ignore no-explicit-any
-        transferList: [port2 as any],
-      });
+      this.#thread = startThread<IsolateSetup, FromIsolate>(
+        threads,
+        BOOTSTRAP,
+        {
+          name: "distchan isolate",
+          setup,
+          onTold: (told) => this.#on(told),
+          onError: (error) => this.#end(error),
+          onExit: (code) =>
+            this.#end(
+              new Error(
+                `The handler ended its isolate: Deno.exit() or the like, exit code ${code}`,
+              ),
+            ),
+        },
+      );
     } catch (error) {
-      // No thread to be had, for example.
-      port1.close();
-      port2.close();
       this.terminate();
       this.#events.onUnusable(this, toError(error));
-      return;
     }
-    this.#thread = { worker, port: port1 };
-    port1.onmessage = ({ data }: MessageEvent<FromIsolate>) => this.#on(data);
-    worker.on("error", (error: Error) => this.#end(error));
-    worker.on("exit", (code: number) =>
-      this.#end(
-        new Error(
-          `The handler ended its isolate: Deno.exit() or the like, exit code ${code}`,
-        ),
-      ));
   }
 
   #send(told: ToIsolate, transfer: Transferable[] = []): void {

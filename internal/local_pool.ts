@@ -11,7 +11,6 @@
  * @module
  */
 
-import type { Worker } from "node:worker_threads";
 import { Backoff } from "./backoff.ts";
 import {
   type FromLocal,
@@ -20,7 +19,7 @@ import {
   type ToLocal,
 } from "./local_worker.ts";
 import { checkNotInside, notLoaded } from "./handler_module.ts";
-import { bootstrapOf, startSoon } from "./thread.ts";
+import { bootstrapOf, startSoon, startThread, type Thread } from "./thread.ts";
 import { fromThrown } from "./thrown.ts";
 
 const BOOTSTRAP = bootstrapOf(LOCAL_WORKER_MODULE, "a thread");
@@ -112,10 +111,8 @@ interface SlotEvents {
   onError(error: Error): void;
 }
 
-/** A thread that runs. */
-interface Thread {
-  readonly worker: Worker;
-  readonly port: MessagePort;
+/** A thread that works. */
+interface LocalThread extends Thread {
   /** In it, how many items it has begun. */
   readonly begun: SharedArrayBuffer;
   /** How the server knows it; null: it isn't ready. */
@@ -142,7 +139,7 @@ class Slot {
   readonly #backoff = new Backoff(MIN_DELAY_MS, MAX_DELAY_MS, () => 1);
   #stage: Stage = "open";
   /** Null: none runs now. */
-  #thread: Thread | null = null;
+  #thread: LocalThread | null = null;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #forgetStart: () => void = () => {};
   /** As it was at the last crash. */
@@ -172,45 +169,29 @@ class Slot {
       onError: _onError,
       ...setup
     } = this.#setup;
-    const { connect } = setup;
     const name = this.#name;
-    const { port1, port2 } = new MessageChannel();
     const begun = new SharedArrayBuffer(4);
-    let worker: Worker;
     try {
-      worker = new threads.Worker(BOOTSTRAP, {
+      const started = startThread<LocalSetup, FromLocal>(threads, BOOTSTRAP, {
         name: `distchan ${name}`,
-        // Without it the environment is read, and the permission asked for.
-        env: threads.SHARE_ENV,
-        workerData: {
-          ...setup,
-          connect: { ...connect, name },
-          begun,
-          port: port2,
-        } satisfies LocalSetup,
-        // deno-lint-ignore no-explicit-any
-        transferList: [port2 as any],
+        setup: { ...setup, connect: { ...setup.connect, name }, begun },
+        onTold: (told) => {
+          if (this.#thread === thread) this.#on(thread, told);
+        },
+        onError: (error) => this.#crashed(thread, error),
+        onExit: (code) =>
+          this.#crashed(
+            thread,
+            new Error(
+              `the handler ended its thread: Deno.exit() or the like, exit code ${code}`,
+            ),
+          ),
       });
+      const thread: LocalThread = { ...started, begun, instance: null };
+      this.#thread = thread;
     } catch (error) {
-      // No thread to be had, for example.
-      port1.close();
-      port2.close();
       this.#fail(error as Error);
-      return;
     }
-    const thread: Thread = { worker, port: port1, begun, instance: null };
-    this.#thread = thread;
-    port1.onmessage = ({ data }: MessageEvent<FromLocal>) => {
-      if (this.#thread === thread) this.#on(thread, data);
-    };
-    worker.on("error", (error: Error) => this.#crashed(thread, error));
-    worker.on("exit", (code: number) =>
-      this.#crashed(
-        thread,
-        new Error(
-          `the handler ended its thread: Deno.exit() or the like, exit code ${code}`,
-        ),
-      ));
   }
 
   leave(): void {
@@ -244,7 +225,7 @@ class Slot {
     thread?.worker.terminate();
   }
 
-  #on(thread: Thread, told: FromLocal): void {
+  #on(thread: LocalThread, told: FromLocal): void {
     switch (told.type) {
       case "ready":
         thread.instance = told.instance;
@@ -258,7 +239,7 @@ class Slot {
     }
   }
 
-  #crashed(thread: Thread, error: Error): void {
+  #crashed(thread: LocalThread, error: Error): void {
     if (this.#thread !== thread) return;
     this.#stop();
     const { concurrency, url } = this.#setup;

@@ -6,6 +6,7 @@
  * @module
  */
 
+import type { Worker } from "node:worker_threads";
 import { type Thrown, toThrown } from "./thrown.ts";
 import { afterTurn } from "./timer.ts";
 
@@ -41,6 +42,63 @@ export function bootstrapOf(module: string, what: string): URL {
         `message: ${JSON.stringify(`Cannot start ${what}: `)} + message } }));`,
     ),
   );
+}
+
+/** A thread, and this end of the line to it. */
+export interface Thread {
+  /** The thread. */
+  readonly worker: Worker;
+  /** Where it is told something. */
+  readonly port: MessagePort;
+}
+
+/** What a thread is started with. */
+export interface ThreadOptions<Setup extends { port: MessagePort }, Told> {
+  /** What Deno calls it. */
+  name: string;
+  /** Its `workerData`, but for its end of the line. */
+  setup: Omit<Setup, "port">;
+  /** It has told something. */
+  onTold(told: Told): void;
+  /** It ends, since nobody caught an error. */
+  onError(error: Error): void;
+  /** It has ended. */
+  onExit(code: number): void;
+}
+
+/**
+ * Starts a thread.
+ *
+ * @param threads The module `node:worker_threads`, which takes long to load.
+ * @param bootstrap What {@linkcode bootstrapOf} returns.
+ * @param options What it is given, and whom to tell.
+ * @throws {Error} If there is no thread to be had, for example.
+ */
+export function startThread<Setup extends { port: MessagePort }, Told>(
+  threads: typeof import("node:worker_threads"),
+  bootstrap: URL,
+  options: ThreadOptions<Setup, Told>,
+): Thread {
+  const { name, setup, onTold, onError, onExit } = options;
+  const { port1, port2 } = new MessageChannel();
+  try {
+    const worker = new threads.Worker(bootstrap, {
+      name,
+      // Without it the environment is read, and the permission asked for.
+      env: threads.SHARE_ENV,
+      workerData: { ...setup, port: port2 },
+      // deno-lint-ignore no-explicit-any
+      transferList: [port2 as any],
+    });
+    port1.onmessage = ({ data }: MessageEvent<Told>) => onTold(data);
+    worker.on("error", onError);
+    worker.on("exit", onExit);
+    return { worker, port: port1 };
+  } catch (error) {
+    port1.close();
+    port2.close();
+    throw error;
+  }
 }
 
 /** Threads that are to be started. */
