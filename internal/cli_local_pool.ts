@@ -12,8 +12,8 @@ import type { Runnable } from "./cli_module.ts";
 /** How long an isolate may go on with an item that timed out, in ms. */
 const CANCEL_GRACE_MS = 1000;
 
-/** Options of {@linkcode LocalPool}. */
-export interface LocalPoolOptions {
+/** Options of {@linkcode CliLocalPool}. */
+export interface CliLocalPoolOptions {
   readonly runnable: Runnable;
   readonly count: number;
   /** Whether a module's handler can be ended, whatever it does. */
@@ -21,15 +21,15 @@ export interface LocalPoolOptions {
 }
 
 /** So many workers. */
-export class LocalPool {
-  readonly #options: LocalPoolOptions;
+export class CliLocalPool {
+  readonly #options: CliLocalPoolOptions;
   readonly #leave = new AbortController();
   readonly #threads: LocalWorkers | null;
 
   /** Starts them; if they can't work, the server is aborted, which says why. */
   constructor(
     server: Server<unknown, unknown>,
-    options: LocalPoolOptions,
+    options: CliLocalPoolOptions,
   ) {
     this.#options = options;
     const { runnable, count, isolate } = options;

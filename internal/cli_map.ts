@@ -26,7 +26,7 @@ import {
 import { countItems, type Format, ItemSource } from "./cli_input.ts";
 import { excerpt, many, PipeClosedError } from "./cli_output.ts";
 import { Joblog } from "./cli_joblog.ts";
-import { LocalPool } from "./cli_local_pool.ts";
+import { CliLocalPool } from "./cli_local_pool.ts";
 import { readRunnable, type Runnable, toUsable } from "./cli_module.ts";
 import { Console } from "./cli_progress.ts";
 import { Reporter } from "./cli_reporter.ts";
@@ -81,7 +81,7 @@ class MapCommand implements Disposable {
   readonly #server: Server<unknown, unknown>;
   readonly #signals: StopSignals;
   readonly #counting = new AbortController();
-  #pool: LocalPool | null = null;
+  #pool: CliLocalPool | null = null;
   #total = NaN;
   #rejected = 0;
   #crashes = 0;
@@ -230,7 +230,7 @@ class MapCommand implements Disposable {
   #startPool(): void {
     const { runnable, local, isolate } = this.#settings;
     if (runnable === null || local === 0) return;
-    this.#pool = new LocalPool(this.#server, {
+    this.#pool = new CliLocalPool(this.#server, {
       runnable,
       count: local,
       isolate,
