@@ -74,6 +74,10 @@ export interface ConnectionEvents {
 
 /** How long an ended connection waits for the peer to close, in ms. */
 const LINGER_MS = 1000;
+/** And for a known one that doesn't read the rest of the output, in ms. */
+const UNREAD_MS = 3000;
+/** And for a known one that reads it slowly, in ms. */
+const SLOW_MS = 30_000;
 /** A timer that comes so much later tells that this end stood still, in ms. */
 const LATE_MS = 100;
 /** How much it reads then, and drops, if there was no handshake, in bytes. */
@@ -362,12 +366,19 @@ export class Connection {
     } else if (this.#output === "scheduled") this.flush();
   }
 
-  /** Waits for the peer; once again if this end stood still meanwhile. */
-  #linger(isAgain = false): void {
+  /**
+   * Waits for the peer; once again if this end stood still meanwhile, and longer
+   * for one that reads the rest of the output: the last frame is behind it.
+   */
+  #linger(until = performance.now() + SLOW_MS, isAgain = false): void {
     const due = performance.now() + LINGER_MS;
     this.#lingerTimer = setTimeout(() => {
-      const isLate = performance.now() - due > LATE_MS;
-      if (isLate && !isAgain) this.#linger(true);
+      const now = performance.now();
+      const isLate = now - due > LATE_MS;
+      const isRead = this.#isKnown && now < until && this.writingSince > 0 &&
+        now - this.writingSince < UNREAD_MS;
+      if (isRead) this.#linger(until);
+      else if (isLate && !isAgain) this.#linger(until, true);
       else this.end(this.#loss);
     }, LINGER_MS);
   }

@@ -360,6 +360,44 @@ Deno.test("Connection reads 1 MiB of a stranger that was refused, and all of a p
   assertEquals(await readAfterFinish(true), 4 * 1024 * 1024);
 });
 
+/** What a peer that reads a byte at a time has read when its connection ends. */
+async function lastOutput(isKnown: boolean, most: number): Promise<string> {
+  const ended = Promise.withResolvers<void>();
+  const closed = Promise.withResolvers<null>();
+  let read = 0;
+  const connection = new Connection({
+    read: () => closed.promise,
+    write: () => {
+      const { promise, resolve, reject } = Promise.withResolvers<number>();
+      if (read < most) setTimeout(() => resolve((read++, 1)), 250);
+      else closed.promise.then(() => reject(new Error("closed")));
+      return promise;
+    },
+    closeWrite: () => Promise.resolve(closed.resolve(null)),
+    close: () => closed.resolve(null),
+  }, {
+    limit: 1024,
+    events: { ...DEAF, onEnd: () => ended.resolve() },
+  });
+  if (isKnown) connection.receiveLimit = 1024;
+  connection.start();
+  say(connection);
+  connection.finish();
+  await ended.promise;
+  return read === 6 ? "all" : read < most ? "cut off" : "not read";
+}
+
+Deno.test("Connection that ends waits for a peer that still reads, not for a stranger", async () => {
+  assertEquals(
+    await Promise.all([
+      lastOutput(true, 6),
+      lastOutput(false, 6),
+      lastOutput(true, 2),
+    ]),
+    ["all", "cut off", "not read"],
+  );
+});
+
 Deno.test("Connection that can't write any more still tells what has come", async () => {
   const written = Promise.withResolvers<number>();
   const came = Promise.withResolvers<number>();
