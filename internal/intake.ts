@@ -112,8 +112,10 @@ export class Intake<Item> {
         this.#handedSince++;
       },
       onReachedEnd: () => this.#done(),
-      onCancel: (_reason, unread) =>
-        this.#onCancel(unread.map(({ from }) => from)),
+      onCancel: (_reason, unread) => {
+        this.#leaveUnread(unread.map(({ from }) => from));
+        options.onDone();
+      },
     }, { name: "client.readable", burst: 1 });
   }
 
@@ -262,9 +264,7 @@ export class Intake<Item> {
   leave(): void {
     if (this.#isLeaving) return;
     this.#isLeaving = true;
-    if (this.#isOpen) {
-      this.#handBack(this.#runner!.takeWaiting().map((i) => i.delivery));
-    }
+    this.#handBack(this.#runner!.takeWaiting().map((i) => i.delivery));
     this.#options.onDone();
   }
 
@@ -272,12 +272,8 @@ export class Intake<Item> {
   close(): void {
     if (this.#isLeaving) return;
     if (!this.outlet.isLeftOver) this.#settleHanded();
-    this.#isLeaving = true;
-    const unread = this.outlet.close(this.#handed === this.#settled);
-    if (this.#handed > this.#settled) unread.unshift(this.#handed);
-    // Not with the goodbye, for which values may wait. Who has asked for nothing
-    // has nothing to hand back.
-    if (this.#isOpen && this.#window > 0) this.#handBack(unread);
+    // Not with the goodbye, for which values may wait.
+    this.#leaveUnread(this.outlet.close(this.#handed === this.#settled));
   }
 
   /** Everything that runs is told to stop, and what waits is dropped. */
@@ -322,17 +318,18 @@ export class Intake<Item> {
     this.#push({ ...item, value }, bytes);
   }
 
-  /** The reader wants no more: what it has not settled goes back. */
-  #onCancel(unread: number[]): void {
+  /** The reader reads no more: what it has not settled goes back. */
+  #leaveUnread(unread: number[]): void {
+    this.#isLeaving = true;
     // The last one alone: between it and what is settled there is only what an
     // ERROR has answered.
     if (this.#handed > this.#settled) unread.unshift(this.#handed);
-    this.#isLeaving = true;
-    if (this.#isOpen) this.#handBack(unread);
-    this.#options.onDone();
+    this.#handBack(unread);
   }
 
   #handBack(deliveries: readonly number[]): void {
+    // Who has asked for nothing has nothing to hand back, and may not say so.
+    if (!this.#isOpen || this.#window === 0) return;
     const { control } = this.#options;
     this.#held -= deliveries.length;
     let at = 0;

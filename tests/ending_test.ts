@@ -988,6 +988,35 @@ async function pump(from: Deno.Conn, to: Deno.Conn): Promise<void> {
   }
 }
 
+for (const face of ["iteration", "readable", "work()"]) {
+  both(
+    `A client may leave ${face} as soon as it is connected`,
+    async (net) => {
+      await using kit = new Kit<number, number>(net);
+      let leave = () => {};
+      const client = new Client<number, number>(await kit.dial(), {
+        onEvent: ({ type }) => {
+          if (type === "connected") leave();
+        },
+      });
+      if (face === "iteration") {
+        const items = client[Symbol.asyncIterator]();
+        items.next();
+        leave = () => void items.return!();
+      } else if (face === "readable") {
+        const reader = client.readable.getReader();
+        reader.read();
+        leave = () => void reader.cancel();
+      } else {
+        const controller = new AbortController();
+        client.work((n) => n, { signal: controller.signal });
+        leave = () => controller.abort();
+      }
+      await within(client.closed, 5000, "goodbye");
+    },
+  );
+}
+
 both("client.abort(r): the server is told why", async (net) => {
   await using kit = new Kit<number, number>(net);
   const client = await kit.client();
