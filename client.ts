@@ -25,7 +25,8 @@ import type { CborDecoder } from "./internal/cbor_decoder.ts";
 import { Inlet } from "./internal/channel.ts";
 import { ClientControl } from "./internal/client_control.ts";
 import { ClientHandshake } from "./internal/client_handshake.ts";
-import { type ClientPhase, ClientWatch } from "./internal/client_watch.ts";
+import { ClientLife } from "./internal/client_life.ts";
+import { ClientWatch } from "./internal/client_watch.ts";
 import { Connection, type Duplex, tuneSocket } from "./internal/connection.ts";
 import {
   ConnectionLostError,
@@ -304,6 +305,7 @@ let workWith: (
 export class Client<Item = unknown, Result = unknown>
   implements AsyncDisposable, AsyncIterable<Item> {
   readonly #options: ClientOptions;
+  readonly #life = new ClientLife();
   readonly #connection: Connection;
   readonly #control: ClientControl;
   readonly #handshake: ClientHandshake;
@@ -324,8 +326,6 @@ export class Client<Item = unknown, Result = unknown>
    * lets nobody set TCP_NODELAY on one that was accepted.
    */
   readonly #isTls: boolean;
-  #phase: ClientPhase = "handshake";
-  #error: Error | null = null;
   /** Whether the connection is closed. */
   #hasEnded = false;
   /** Calls off the look whether all is done; null: none is due. */
@@ -560,7 +560,7 @@ export class Client<Item = unknown, Result = unknown>
       signal?.removeEventListener("abort", leave);
       runner.close();
       spans?.stop(
-        this.#error ??
+        this.#life.error ??
           new DOMException("The server has finished", "AbortError"),
       );
     }
@@ -601,7 +601,7 @@ export class Client<Item = unknown, Result = unknown>
   ): Promise<void> {
     const text = reasonOf(reason);
     const error = new ConnectionLostError("aborted", text, { cause: reason });
-    const wasHandshake = this.#phase === "handshake";
+    const wasHandshake = this.#life.phase === "handshake";
     this.#lose(error);
     if (wasHandshake) this.#connection.end();
     else this.#control.breakOff("aborted", text);
@@ -619,7 +619,7 @@ export class Client<Item = unknown, Result = unknown>
 
   /** Closes in order, as {@linkcode Client.close} does, if it still can. */
   async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#phase === "lost") await this.#ended.promise;
+    if (this.#life.phase === "lost") await this.#ended.promise;
     else await this.close();
   }
 
@@ -656,6 +656,7 @@ export class Client<Item = unknown, Result = unknown>
 
   #makeValues(): ValueSender {
     return new ValueSender(this.#connection, {
+      life: this.#life,
       payloads: this.#payloads,
       schema: this.#options.resultSchema ?? null,
       onFailed: (error) => this.#emit({ type: "failed", id: undefined, error }),
@@ -668,6 +669,7 @@ export class Client<Item = unknown, Result = unknown>
 
   #makeAnswers(): Answers {
     return new Answers(this.#connection, {
+      life: this.#life,
       payloads: this.#payloads,
       schema: this.#options.resultSchema ?? null,
       spans: this.#spans,
@@ -682,6 +684,7 @@ export class Client<Item = unknown, Result = unknown>
 
   #makeIntake(): Intake<Item> {
     return new Intake(this.#connection, {
+      life: this.#life,
       payloads: this.#payloads,
       schema: this.#options.itemSchema,
       prefetch: this.#options.prefetch ?? "auto",
@@ -697,9 +700,9 @@ export class Client<Item = unknown, Result = unknown>
     return new ClientWatch({
       connection: this.#connection,
       control: this.#control,
+      life: this.#life,
       handshakeTimeoutMs: handshakeTimeoutMs ?? DEFAULTS.handshakeTimeoutMs,
       heartbeat: resolveHeartbeat(heartbeat),
-      phase: () => this.#phase,
       onTimeout: (error) => {
         this.#lose(error);
         this.#connection.end();
@@ -713,11 +716,8 @@ export class Client<Item = unknown, Result = unknown>
   #onWelcome(welcome: Welcome): void {
     this.#answers.wantsResults = welcome.results;
     this.#intake.hasTraces = welcome.trace && this.#spans !== null;
-    this.#phase = "open";
-    this.#intake.start();
+    this.#life.phase = "open";
     this.#connection.readAside(this.#payloads.long);
-    this.#values.start();
-    this.#answers.start();
     this.#opened.resolve();
     this.#emit({ type: "connected" });
     this.#intake.grant();
@@ -734,7 +734,7 @@ export class Client<Item = unknown, Result = unknown>
   // --- What the server sends ---
 
   #onFrame(type: number, reader: CborDecoder): void {
-    if (this.#phase === "handshake") {
+    if (this.#life.phase === "handshake") {
       return this.#handshake.onFrame(type, reader);
     }
     switch (type) {
@@ -777,12 +777,9 @@ export class Client<Item = unknown, Result = unknown>
     reader.finish();
     // A suspect isn't waited for: END and the server's goodbye come at once.
     const isOver = this.#intake.hasEnd && this.#intake.isWork;
-    if (code === "normal" && (this.#phase === "goodbye" || isOver)) {
-      this.#phase = "closed";
+    if (code === "normal" && (this.#life.phase === "goodbye" || isOver)) {
+      this.#life.phase = "closed";
       this.#forgetFinish?.();
-      this.#intake.stop();
-      this.#values.stop();
-      this.#answers.stop();
       this.#intake.abortRunner(
         new DOMException("The server has finished", "AbortError"),
       );
@@ -796,11 +793,11 @@ export class Client<Item = unknown, Result = unknown>
   }
 
   #onBatch(): void {
-    if (this.#phase === "handshake") {
+    if (this.#life.phase === "handshake") {
       const overflow = overflowOf(this.#connection.bytesIn);
       if (overflow !== null) return this.#onViolation(overflow);
     } else if (
-      this.#isTls && this.#phase === "open" &&
+      this.#isTls && this.#life.isOpen &&
       this.#connection.partialSince === this.#connection.heardAt
     ) {
       // The rest of a frame may wait until what came of it is acknowledged,
@@ -811,7 +808,7 @@ export class Client<Item = unknown, Result = unknown>
   }
 
   #onViolation(error: Error): void {
-    if (this.#phase === "handshake") {
+    if (this.#life.phase === "handshake") {
       this.#lose(
         new HandshakeError("protocol", `Handshake failed: ${error.message}`, {
           cause: error,
@@ -841,10 +838,12 @@ export class Client<Item = unknown, Result = unknown>
     this.#watch.stop();
     this.#hasEnded = true;
     this.#ended.resolve();
-    if (this.#phase === "closed") return;
-    if (this.#phase === "lost") return this.#closed.reject(this.#error);
+    if (this.#life.phase === "closed") return;
+    if (this.#life.phase === "lost") {
+      return this.#closed.reject(this.#life.error);
+    }
     this.#lose(
-      this.#phase === "handshake"
+      this.#life.phase === "handshake"
         ? new HandshakeError(
           "protocol",
           `Handshake failed: ${error.reason}`,
@@ -856,10 +855,9 @@ export class Client<Item = unknown, Result = unknown>
 
   /** The connection is over, and not in order. */
   #lose(error: Error): void {
-    if (this.#phase === "closed" || this.#phase === "lost") return;
-    this.#phase = "lost";
-    this.#intake.stop();
-    this.#error = error;
+    if (this.#life.phase === "closed" || this.#life.phase === "lost") return;
+    this.#life.phase = "lost";
+    this.#life.error = error;
     this.#handshake.stop();
     this.#watch.stop();
     this.#forgetFinish?.();
@@ -867,7 +865,6 @@ export class Client<Item = unknown, Result = unknown>
     this.#intake.outlet.fail(error);
     this.#inlet.fail(error);
     this.#values.fail(error);
-    this.#answers.stop();
     this.#intake.abortRunner(error);
     this.#emit({
       type: "disconnected",
@@ -896,11 +893,10 @@ export class Client<Item = unknown, Result = unknown>
   }
 
   #refusal(): Promise<void> | null {
-    if (this.#phase === "lost") return rejected(this.#error);
+    const { phase, error } = this.#life;
+    if (error !== null) return rejected(error);
     const { isEnded } = this.#values;
-    if (!isEnded && this.#phase !== "closed" && this.#phase !== "goodbye") {
-      return null;
-    }
+    if (!isEnded && phase !== "closed" && phase !== "goodbye") return null;
     const why = isEnded
       ? "end() or close() was called"
       : "the client has said goodbye; a writer that is needed after the last item must be taken before it";
@@ -929,7 +925,7 @@ export class Client<Item = unknown, Result = unknown>
 
   /** Looks, a moment later, whether all is done. */
   #finishSoon(): void {
-    if (this.#forgetFinish !== null || this.#phase !== "open") return;
+    if (this.#forgetFinish !== null || !this.#life.isOpen) return;
     if (!this.#isReadingDone) return;
     // The code behind the reader's loop runs first: it may still write.
     this.#forgetFinish = afterTurn(() => {
@@ -939,17 +935,14 @@ export class Client<Item = unknown, Result = unknown>
   }
 
   #finishNow(): void {
-    if (this.#phase !== "open" || !this.#isReadingDone) return;
+    if (!this.#life.isOpen || !this.#isReadingDone) return;
     const { runner } = this.#intake;
     if (runner !== null) {
       if (!runner.isIdle || this.#answers.pending > 0) return;
     } else if (this.#inlet.isTaken && !this.#values.isEnded) return;
     if (!this.#values.isEmpty) return;
-    this.#phase = "goodbye";
+    this.#life.phase = "goodbye";
     this.#intake.outlet.end(); // whoever begins to read now is at the end
-    this.#intake.stop();
-    this.#values.stop();
-    this.#answers.stop();
     this.#control.goodbye();
   }
 

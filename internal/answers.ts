@@ -5,6 +5,7 @@
  * @module
  */
 
+import type { ClientLife } from "./client_life.ts";
 import type { Connection } from "./connection.ts";
 import { FrameType, ItemKind, MAX_UINT_BYTES } from "./frame.ts";
 import type { PayloadCodec } from "./payload.ts";
@@ -16,6 +17,8 @@ import type { WorkSpans } from "./work_spans.ts";
 
 /** What answers need of their client. */
 export interface AnswersOptions {
+  /** How far it is. */
+  life: ClientLife;
   /** The codec. */
   payloads: PayloadCodec;
   /** What results must pass; null: nothing. */
@@ -40,17 +43,18 @@ export class Answers {
   sendStacks = false;
   readonly #connection: Connection;
   readonly #options: AnswersOptions;
+  readonly #life: ClientLife;
   readonly #results: SchemaQueue | null;
   readonly #openResult = (delivery: number) => {
     const { frames } = this.#connection;
     frames.open(FrameType.RESULT);
     frames.out.writeUint(delivery);
   };
-  #isOpen = false;
 
   constructor(connection: Connection, options: AnswersOptions) {
     this.#connection = connection;
     this.#options = options;
+    this.#life = options.life;
     const { schema } = options;
     this.#results = schema === null ? null : new SchemaQueue(schema);
   }
@@ -60,16 +64,6 @@ export class Answers {
     return this.#results?.pending ?? 0;
   }
 
-  /** The handshake is done. */
-  start(): void {
-    this.#isOpen = true;
-  }
-
-  /** Nothing more is answered. */
-  stop(): void {
-    this.#isOpen = false;
-  }
-
   /** Whether an item's result is wanted at all. */
   wants(item: WorkItem): boolean {
     return this.wantsResults || item.kind === ItemKind.CALL;
@@ -77,7 +71,7 @@ export class Answers {
 
   /** An item has a result. */
   result(item: WorkItem, value: unknown): void {
-    if (!this.#isOpen) return;
+    if (!this.#life.isOpen) return;
     if (!this.wants(item)) this.done(item);
     else if (this.#results !== null) this.#check(this.#results, item, value);
     else this.#write(item, value);
@@ -85,7 +79,7 @@ export class Answers {
 
   /** An item is done and has no result of its own. */
   done(item: WorkItem): void {
-    if (!this.#isOpen) return;
+    if (!this.#life.isOpen) return;
     const connection = this.#connection;
     connection.prepare();
     const { frames } = connection;
@@ -98,7 +92,7 @@ export class Answers {
 
   /** An item failed. */
   error(item: WorkItem, thrown: unknown): void {
-    if (!this.#isOpen) return;
+    if (!this.#life.isOpen) return;
     const error = toError(thrown);
     this.#options.onFailed(item.id, error);
     const connection = this.#connection;
@@ -120,7 +114,7 @@ export class Answers {
       }
     }
     const told = results.check(value, (checked) => {
-      if (!this.#isOpen) return;
+      if (!this.#life.isOpen) return;
       if (checked.error !== null) this.error(item, checked.error);
       else this.#write(item, checked.value);
     });

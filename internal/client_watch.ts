@@ -6,6 +6,7 @@
  */
 
 import type { ClientControl } from "./client_control.ts";
+import type { ClientLife } from "./client_life.ts";
 import type { Connection } from "./connection.ts";
 import { ConnectionLostError, HandshakeError } from "./errors.ts";
 import type { ClientEvent } from "./events.ts";
@@ -14,28 +15,18 @@ import { Heartbeat, tickMs } from "./heartbeat.ts";
 import type { HeartbeatOptions } from "./options.ts";
 import { Watchdog } from "./watchdog.ts";
 
-/**
- * How far a client is.
- *
- * ```text
- *   handshake ──► open ──► goodbye ──► closed
- *       └───────────┴─────────┴──────► lost
- * ```
- */
-export type ClientPhase = "handshake" | "open" | "goodbye" | "closed" | "lost";
-
 /** What is looked after, and whom to tell. */
 export interface ClientWatchOptions {
   /** The connection. */
   readonly connection: Connection;
   /** Where pings go. */
   readonly control: ClientControl;
+  /** How far the client is. */
+  readonly life: ClientLife;
   /** How long the handshake may take, in ms. */
   readonly handshakeTimeoutMs: number;
   /** When silence means what. */
   readonly heartbeat: Required<HeartbeatOptions>;
-  /** How far the client is. */
-  phase(): ClientPhase;
   /** The handshake took too long. */
   onTimeout(error: HandshakeError): void;
   /** The server is suspect, or was heard again. */
@@ -78,7 +69,7 @@ export class ClientWatch {
   }
 
   #check(now: number): void {
-    const phase = this.#options.phase();
+    const { phase } = this.#options.life;
     if (phase === "closed" || phase === "lost") return;
     if (phase === "handshake") this.#checkHandshake(now);
     else this.#judge(now);
@@ -97,7 +88,7 @@ export class ClientWatch {
 
   #judge(now: number): void {
     const heartbeat = this.#heartbeat;
-    const { connection, control, onEvent } = this.#options;
+    const { connection, control, life, onEvent } = this.#options;
     const { timeoutMs } = this.#options.heartbeat;
     if (heartbeat.suspect && now - connection.heardAt < timeoutMs) {
       heartbeat.suspect = false;
@@ -105,7 +96,7 @@ export class ClientWatch {
     }
     // Behind its goodbye it waits for the server's alone: whatever keeps it from
     // reading that, a schema or a transform, mustn't do so for ever.
-    const isDeaf = connection.isDeaf && this.#options.phase() === "open";
+    const isDeaf = connection.isDeaf && life.isOpen;
     const { verdict, reason } = heartbeat.judgePeer(connection, now, isDeaf);
     if (verdict === "drop") {
       connection.end(new ConnectionLostError("timeout", reason));
@@ -116,9 +107,7 @@ export class ClientWatch {
       }
       const token = heartbeat.ping(now);
       // Whoever was told may have ended it; and a goodbye is the last question.
-      if (this.#options.phase() === "open") {
-        control.uints(FrameType.PING, [token]);
-      }
+      if (life.isOpen) control.uints(FrameType.PING, [token]);
     }
   }
 }

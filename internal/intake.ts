@@ -16,6 +16,7 @@ import type { Answers } from "./answers.ts";
 import type { CborDecoder } from "./cbor_decoder.ts";
 import { Outlet } from "./channel.ts";
 import type { ClientControl } from "./client_control.ts";
+import type { ClientLife } from "./client_life.ts";
 import type { Connection } from "./connection.ts";
 import { MAX_WINDOW } from "./credit.ts";
 import { ProtocolError } from "./errors.ts";
@@ -38,6 +39,8 @@ const MAX_NAMED = Math.floor((MIN_PLAIN_BYTES - 1) / MAX_UINT_BYTES);
 
 /** What an intake needs of its client. */
 export interface IntakeOptions {
+  /** How far it is. */
+  readonly life: ClientLife;
   /** The codec. */
   readonly payloads: PayloadCodec;
   /** What items must pass; undefined: nothing. */
@@ -72,12 +75,12 @@ export class Intake<Item> {
   hasTraces = false;
   readonly #connection: Connection;
   readonly #options: IntakeOptions;
+  readonly #life: ClientLife;
   readonly #payloads: PayloadCodec;
   readonly #items: SchemaQueue | null;
   #runner: Runner | null = null;
   #concurrency = 1;
   #takesPayloads = false;
-  #isOpen = false;
   /** Whether all that came before END is read. */
   #isAtEnd = false;
   /** Whether reading has ended before that, and the rest goes back. */
@@ -101,7 +104,8 @@ export class Intake<Item> {
   constructor(connection: Connection, options: IntakeOptions) {
     this.#connection = connection;
     this.#options = options;
-    const { payloads, schema } = options;
+    const { life, payloads, schema } = options;
+    this.#life = life;
     this.#payloads = payloads;
     this.#items = schema === undefined ? null : new SchemaQueue(schema);
     this.outlet = new Outlet<Item, number>({
@@ -134,16 +138,6 @@ export class Intake<Item> {
     return this.#hasEnd;
   }
 
-  /** The handshake is done: items are taken as far as they are granted. */
-  start(): void {
-    this.#isOpen = true;
-  }
-
-  /** Nothing more is taken. */
-  stop(): void {
-    this.#isOpen = false;
-  }
-
   /** A runner executes the items. */
   work(runner: Runner, { concurrency, takesPayloads }: IntakeWork): void {
     this.#concurrency = concurrency;
@@ -155,7 +149,7 @@ export class Intake<Item> {
   /** Lets the server send items, once somebody takes them. */
   grant(): void {
     // Who leaves before it has asked for anything asks for nothing.
-    if (!this.#isOpen || this.#isLeaving) return;
+    if (!this.#life.isOpen || this.#isLeaving) return;
     const isWork = this.#runner !== null;
     // Items of work() wait until its handler is loaded.
     if (!isWork && (this.isWork || !this.outlet.isTaken)) return;
@@ -203,8 +197,8 @@ export class Intake<Item> {
         );
       }
       const current = delivery++;
-      if (this.#isLeaving || !this.#isOpen) {
-        if (this.#isOpen) handedBack.push(current);
+      if (this.#isLeaving || !this.#life.isOpen) {
+        if (this.#life.isOpen) handedBack.push(current);
         answeredAt ??= performance.now();
         continue;
       }
@@ -300,7 +294,7 @@ export class Intake<Item> {
   #check(items: SchemaQueue, item: WorkItem, bytes: number): void {
     const { answers } = this.#options;
     const told = items.check(item.value, (checked) => {
-      if (!this.#isOpen) return;
+      if (!this.#life.isOpen) return;
       if (this.#isLeaving) this.#handBack([item.delivery]);
       else if (checked.error !== null) answers.error(item, checked.error);
       else this.#pushChecked(item, checked.value, bytes);
@@ -329,7 +323,7 @@ export class Intake<Item> {
 
   #handBack(deliveries: readonly number[]): void {
     // Who has asked for nothing has nothing to hand back, and may not say so.
-    if (!this.#isOpen || this.#window === 0) return;
+    if (!this.#life.isOpen || this.#window === 0) return;
     const { control } = this.#options;
     this.#held -= deliveries.length;
     let at = 0;

@@ -6,11 +6,12 @@
  * @module
  */
 
-import { deferred, rejected } from "./promises.ts";
+import type { ClientLife } from "./client_life.ts";
 import type { Connection } from "./connection.ts";
 import { CreditUse } from "./credit.ts";
 import { FrameType } from "./frame.ts";
 import type { PayloadCodec } from "./payload.ts";
+import { deferred, rejected } from "./promises.ts";
 import { Queue } from "./queue.ts";
 import { type Checked, runSchema, type StandardSchemaV1 } from "./schema.ts";
 
@@ -26,6 +27,8 @@ type Outgoing =
 
 /** What a sender needs of its client. */
 export interface ValueSenderOptions {
+  /** How far it is. */
+  life: ClientLife;
   /** The codec. */
   payloads: PayloadCodec;
   /** What values must pass; null: nothing. */
@@ -44,18 +47,17 @@ export class ValueSender {
   takesPayloads = false;
   readonly #connection: Connection;
   readonly #options: ValueSenderOptions;
+  readonly #life: ClientLife;
   readonly #outgoing = new Queue<Outgoing>();
   readonly #credit = new CreditUse();
   readonly #open = () => this.#connection.frames.open(FrameType.VALUE);
-  #isOpen = false;
-  #error: unknown;
-  #isLost = false;
   #room: PromiseWithResolvers<void> | null = null;
   #end: PromiseWithResolvers<void> | null = null;
 
   constructor(connection: Connection, options: ValueSenderOptions) {
     this.#connection = connection;
     this.#options = options;
+    this.#life = options.life;
   }
 
   /** Whether `end()` was called. */
@@ -68,21 +70,8 @@ export class ValueSender {
     return this.#outgoing.length === 0;
   }
 
-  /** The handshake is done: values may be sent as far as credit goes. */
-  start(): void {
-    this.#isOpen = true;
-  }
-
-  /** Nothing more is sent. */
-  stop(): void {
-    this.#isOpen = false;
-  }
-
   /** The connection is lost, and what waits with it. */
   fail(error: unknown): void {
-    this.#isOpen = false;
-    this.#isLost = true;
-    this.#error = error;
     this.#room?.reject(error);
     this.#end?.reject(error);
     for (const outgoing of this.#outgoing) {
@@ -99,7 +88,7 @@ export class ValueSender {
 
   /** Takes a value; a promise if there is no room for another. */
   send(value: unknown): Promise<void> | undefined {
-    if (this.#isLost) return rejected(this.#error);
+    if (this.#life.error !== null) return rejected(this.#life.error);
     const { schema } = this.#options;
     if (schema !== null) {
       const checked = this.#check(schema, value);
@@ -116,14 +105,14 @@ export class ValueSender {
       return this.#refuse(error);
     }
     // A getter of the value may have aborted the client, or ended its values.
-    if (this.#isLost) return rejected(this.#error);
+    if (this.#life.error !== null) return rejected(this.#life.error);
     if (this.#hasRoom) return undefined;
     return (this.#room ??= deferred<void>()).promise;
   }
 
   /** Takes a value; a promise until it has left. It throws for a bad value. */
   write(value: unknown): Promise<void> | undefined {
-    if (this.#isLost) return rejected(this.#error);
+    if (this.#life.error !== null) return rejected(this.#life.error);
     const { schema } = this.#options;
     if (schema !== null) {
       const checked = this.#check(schema, value);
@@ -161,7 +150,7 @@ export class ValueSender {
 
   /** No more values. Resolves once all have left. */
   end(): Promise<void> {
-    if (this.#isLost) return rejected(this.#error);
+    if (this.#life.error !== null) return rejected(this.#life.error);
     if (this.#end === null) {
       this.#end = deferred<void>();
       if (this.isEmpty) this.#resolve();
@@ -205,7 +194,7 @@ export class ValueSender {
   }
 
   get #hasCredit(): boolean {
-    return this.#isOpen && this.#credit.open;
+    return this.#life.isOpen && this.#credit.open;
   }
 
   /** Whether the last value has nothing to wait for: a next one may come. */
@@ -216,7 +205,7 @@ export class ValueSender {
 
   #queue(value: unknown): Promise<void> {
     // A schema of the value may have aborted the client.
-    if (this.#isLost) return rejected(this.#error);
+    if (this.#life.error !== null) return rejected(this.#life.error);
     const left = deferred<void>();
     this.#outgoing.push({ value, left });
     return left.promise;
@@ -224,14 +213,14 @@ export class ValueSender {
 
   /** A value takes its place in the queue, and leaves it once it has passed. */
   #queueChecked(checked: Promise<Checked>): Promise<void> {
-    if (this.#isLost) return rejected(this.#error);
+    if (this.#life.error !== null) return rejected(this.#life.error);
     const left = deferred<void>();
     const outgoing: Outgoing = { value: undefined, left, checked: undefined };
     this.#outgoing.push(outgoing);
     checked.then((checked) => {
       outgoing.checked = checked;
       if (checked.error === null) outgoing.value = checked.value;
-      if (this.#isOpen) this.drain();
+      if (this.#life.isOpen) this.drain();
     });
     return left.promise;
   }
