@@ -326,8 +326,6 @@ export class Client<Item = unknown, Result = unknown>
    * lets nobody set TCP_NODELAY on one that was accepted.
    */
   readonly #isTls: boolean;
-  /** Whether the connection is closed. */
-  #hasEnded = false;
   /** Calls off the look whether all is done; null: none is due. */
   #forgetFinish: (() => void) | null = null;
 
@@ -836,12 +834,7 @@ export class Client<Item = unknown, Result = unknown>
 
   #onEnd(error: ConnectionLostError): void {
     this.#watch.stop();
-    this.#hasEnded = true;
     this.#ended.resolve();
-    if (this.#life.phase === "closed") return;
-    if (this.#life.phase === "lost") {
-      return this.#closed.reject(this.#life.error);
-    }
     this.#lose(
       this.#life.phase === "handshake"
         ? new HandshakeError(
@@ -851,9 +844,10 @@ export class Client<Item = unknown, Result = unknown>
         )
         : error,
     );
+    if (this.#life.error !== null) this.#closed.reject(this.#life.error);
   }
 
-  /** The connection is over, and not in order. */
+  /** The connection is over, and not in order: unless it was over before. */
   #lose(error: Error): void {
     if (this.#life.phase === "closed" || this.#life.phase === "lost") return;
     this.#life.phase = "lost";
@@ -871,7 +865,6 @@ export class Client<Item = unknown, Result = unknown>
       code: error instanceof ConnectionLostError ? error.code : "handshake",
       reason: error.message,
     });
-    if (this.#hasEnded) this.#closed.reject(error);
   }
 
   // --- Writing ---
