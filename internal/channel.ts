@@ -137,7 +137,11 @@ export class Outlet<T, From = null> {
   end(isIdle = false): void {
     if (this.#state !== "open") return;
     this.#state = "ending";
-    if (this.#unread.length > 0) return;
+    if (this.#unread.length === 0) this.#atEnd(isIdle);
+  }
+
+  /** Nothing is left: whoever asks, or need not, is at the end. */
+  #atEnd(isIdle: boolean): void {
     this.#endWaiters();
     if (this.#pulled !== null) this.#refill();
     else if (isIdle && this.#iterator !== null) this.#reachEnd();
@@ -177,8 +181,8 @@ export class Outlet<T, From = null> {
     if (this.#isOver) return [];
     const unread = this.#unread.origins.map(({ from }) => from);
     this.#unread.clear();
-    this.#state = "open";
-    this.end(isIdle);
+    this.#state = "ending";
+    this.#atEnd(isIdle);
     this.#turns.hurry();
     return unread;
   }
@@ -340,11 +344,7 @@ export class Outlet<T, From = null> {
     this.#state = "ended";
     const unread = this.#unread.origins;
     this.#unread.clear();
-    for (;;) {
-      const waiter = this.#waiters.shift();
-      if (waiter === undefined) break;
-      waiter.resolve({ value: undefined, done: true });
-    }
+    this.#endWaiters();
     this.#pulled?.();
     this.#pulled = null;
     this.#turns.hurry();
