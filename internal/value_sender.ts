@@ -18,10 +18,9 @@ import { type Checked, runSchema, type StandardSchemaV1 } from "./schema.ts";
 /** What waits. */
 type Outgoing =
   | {
-    value: unknown;
+    /** The value; null: its schema hasn't made up its mind. */
+    checked: Checked | null;
     left: PromiseWithResolvers<void>;
-    /** What became of it; undefined: its schema hasn't made up its mind. */
-    checked?: Checked | undefined;
   }
   | { ack: number };
 
@@ -75,7 +74,7 @@ export class ValueSender {
     this.#room?.reject(error);
     this.#end?.reject(error);
     for (const outgoing of this.#outgoing) {
-      if ("value" in outgoing) outgoing.left.reject(error);
+      if ("left" in outgoing) outgoing.left.reject(error);
     }
     this.#outgoing.clear();
   }
@@ -92,12 +91,12 @@ export class ValueSender {
     const { schema } = this.#options;
     if (schema !== null) {
       const checked = this.#check(schema, value);
-      if (checked instanceof Promise) return this.#queueChecked(checked);
+      if (checked instanceof Promise) return this.#queue(checked);
       if (checked.error !== null) return this.#refuse(checked.error);
       value = checked.value;
     }
     if (this.#outgoing.length > 0 || !this.#hasCredit) {
-      return this.#queue(value);
+      return this.#queue({ value, error: null });
     }
     try {
       this.#write(value);
@@ -116,13 +115,13 @@ export class ValueSender {
     const { schema } = this.#options;
     if (schema !== null) {
       const checked = this.#check(schema, value);
-      if (checked instanceof Promise) return this.#queueChecked(checked);
+      if (checked instanceof Promise) return this.#queue(checked);
       if (checked.error !== null) throw checked.error;
       value = checked.value;
     }
     if (
       this.#outgoing.length > 0 || !this.#hasCredit || this.#connection.busy
-    ) return this.#queue(value);
+    ) return this.#queue({ value, error: null });
     this.#write(value);
     return undefined;
   }
@@ -168,16 +167,16 @@ export class ValueSender {
         this.#options.onAck(next.ack);
         continue;
       }
-      if (!this.#hasCredit || this.#connection.busy) break;
-      if ("checked" in next && next.checked === undefined) break;
+      const { checked, left } = next;
+      if (checked === null || !this.#hasCredit || this.#connection.busy) break;
       outgoing.shift();
       try {
-        if (next.checked?.error) throw next.checked.error;
-        this.#write(next.value);
-        next.left.resolve();
+        if (checked.error !== null) throw checked.error;
+        this.#write(checked.value);
+        left.resolve();
       } catch (error) {
         this.#options.onFailed(error as Error);
-        next.left.reject(error);
+        left.reject(error);
       }
     }
     if (outgoing.length > 0) return;
@@ -203,25 +202,20 @@ export class ValueSender {
     return this.#end !== null || (this.#hasCredit && !this.#connection.busy);
   }
 
-  #queue(value: unknown): Promise<void> {
+  /** A value takes its place in the queue, and leaves it once it has passed. */
+  #queue(checked: Checked | Promise<Checked>): Promise<void> {
     // A schema of the value may have aborted the client.
     if (this.#life.error !== null) return rejected(this.#life.error);
     const left = deferred<void>();
-    this.#outgoing.push({ value, left });
-    return left.promise;
-  }
-
-  /** A value takes its place in the queue, and leaves it once it has passed. */
-  #queueChecked(checked: Promise<Checked>): Promise<void> {
-    if (this.#life.error !== null) return rejected(this.#life.error);
-    const left = deferred<void>();
-    const outgoing: Outgoing = { value: undefined, left, checked: undefined };
-    this.#outgoing.push(outgoing);
-    checked.then((checked) => {
-      outgoing.checked = checked;
-      if (checked.error === null) outgoing.value = checked.value;
-      if (this.#life.isOpen) this.drain();
-    });
+    if (!(checked instanceof Promise)) this.#outgoing.push({ checked, left });
+    else {
+      const outgoing: Outgoing = { checked: null, left };
+      this.#outgoing.push(outgoing);
+      checked.then((checked) => {
+        outgoing.checked = checked;
+        if (this.#life.isOpen) this.drain();
+      });
+    }
     return left.promise;
   }
 
