@@ -16,6 +16,7 @@
 import { type Duplex, tuneSocket } from "./connection.ts";
 import { HandshakeError } from "./errors.ts";
 import { settledWithin } from "./promises.ts";
+import { afterTurn } from "./timer.ts";
 import { type LinkHost, WorkerLink } from "./worker_link.ts";
 
 /**
@@ -49,8 +50,8 @@ export interface AcceptorOptions {
 }
 
 /** A pause of an accept loop. */
-interface Delay {
-  readonly timer: ReturnType<typeof setTimeout>;
+interface Pause {
+  readonly forget: () => void;
   readonly wake: () => void;
 }
 
@@ -59,7 +60,7 @@ export class Acceptor {
   readonly #options: AcceptorOptions;
   readonly #listeners: Deno.Listener[] = [];
   readonly #loops: Promise<void>[] = [];
-  readonly #delays = new Set<Delay>();
+  readonly #pauses = new Set<Pause>();
   #isStopped = false;
 
   /** @param options The limits, and whom to tell. */
@@ -89,7 +90,7 @@ export class Acceptor {
           return;
         }
         this.#onConnection(conn, host);
-        if (accepted % ACCEPTS_AT_ONCE === 0) await this.#wait(0);
+        if (accepted % ACCEPTS_AT_ONCE === 0) await this.#pause(afterTurn);
       } catch (error) {
         if (this.#isStopped) return;
         this.#options.onError(error as Error);
@@ -99,9 +100,9 @@ export class Acceptor {
           return;
         }
         if (isOfOne(error)) {
-          if (accepted % ACCEPTS_AT_ONCE === 0) await this.#wait(0);
+          if (accepted % ACCEPTS_AT_ONCE === 0) await this.#pause(afterTurn);
         } else {
-          await this.#wait(delayMs);
+          await this.#pause((wake) => afterTime(wake, delayMs));
           delayMs = Math.min(delayMs * 2, MAX_ACCEPT_DELAY_MS);
         }
         if (this.#isStopped) return;
@@ -119,8 +120,8 @@ export class Acceptor {
         // Closed already.
       }
     }
-    for (const { timer, wake } of this.#delays) {
-      clearTimeout(timer);
+    for (const { forget, wake } of this.#pauses) {
+      forget();
       wake();
     }
   }
@@ -134,12 +135,12 @@ export class Acceptor {
     await settledWithin(Promise.allSettled(this.#loops), STOP_MS);
   }
 
-  async #wait(delayMs: number): Promise<void> {
+  async #pause(begin: (wake: () => void) => () => void): Promise<void> {
     const { promise, resolve: wake } = Promise.withResolvers<void>();
-    const delay: Delay = { timer: setTimeout(wake, delayMs), wake };
-    this.#delays.add(delay);
+    const pause: Pause = { forget: begin(wake), wake };
+    this.#pauses.add(pause);
     await promise;
-    this.#delays.delete(delay);
+    this.#pauses.delete(pause);
   }
 
   #onConnection(conn: Deno.Conn, host: LinkHost): void {
@@ -204,6 +205,11 @@ export class Acceptor {
       );
     }
   }
+}
+
+function afterTime(call: () => void, ms: number): () => void {
+  const timer = setTimeout(call, ms);
+  return () => clearTimeout(timer);
 }
 
 /**
