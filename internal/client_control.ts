@@ -5,22 +5,14 @@
  * @module
  */
 
-import type { Connection } from "./connection.ts";
 import { Control } from "./control.ts";
 import { FrameType, type GoodbyeCode } from "./frame.ts";
 
 /** Writes the control frames of a client. */
 export class ClientControl extends Control {
-  readonly #connection: Connection;
   /** The last delivery that is to be acknowledged, and whether it is due. */
   #acked = -1;
   #isAckDue = false;
-
-  /** @param connection Where to. */
-  constructor(connection: Connection) {
-    super(connection);
-    this.#connection = connection;
-  }
 
   /**
    * All deliveries up to here are settled.
@@ -32,22 +24,22 @@ export class ClientControl extends Control {
     this.#acked = delivery;
     if (this.#isAckDue) return; // the flush that is coming takes it along
     this.#isAckDue = true;
-    if (isLater) this.#connection.scheduleLater();
-    else this.#connection.schedule();
+    if (isLater) this.connection.scheduleLater();
+    else this.connection.schedule();
   }
 
   override onFlush(): void {
     if (this.#isAckDue) {
       this.#isAckDue = false;
-      this.#connection.prepare();
-      this.#connection.frames.uints(FrameType.ACK, [this.#acked]);
+      this.connection.prepare();
+      this.connection.frames.uints(FrameType.ACK, [this.#acked]);
     }
     super.onFlush();
   }
 
   /** All is done; the server answers with its own goodbye. */
   goodbye(): void {
-    const connection = this.#connection;
+    const { connection } = this;
     if (this.mustWait) return this.defer(() => this.goodbye());
     connection.prepare();
     this.onFlush();
@@ -58,7 +50,7 @@ export class ClientControl extends Control {
   /** Tells the server why this is no end in order, and ends the connection. */
   breakOff(code: GoodbyeCode, reason: string): void {
     if (this.mustWait) return this.defer(() => this.breakOff(code, reason));
-    if (this.#connection.isOpen) this.onFlush();
+    if (this.connection.isOpen) this.onFlush();
     this.finish(code, reason);
   }
 

@@ -10,7 +10,8 @@ import { FrameType, GOODBYE_CODES, type GoodbyeCode } from "./frame.ts";
 
 /** Writes control frames. */
 export class Control {
-  readonly #connection: Connection;
+  /** Where to. */
+  protected readonly connection: Connection;
   /** The token of the PONG that is due, or -1. */
   #pong = -1;
   /** What waits until a value is complete, in its order. */
@@ -18,12 +19,12 @@ export class Control {
 
   /** @param connection Where to. */
   constructor(connection: Connection) {
-    this.#connection = connection;
+    this.connection = connection;
   }
 
   /** Writes numbers and nothing else: CREDIT, LEAVE, CANCEL, END or PING. */
   uints(type: number, values: readonly number[]): void {
-    const connection = this.#connection;
+    const { connection } = this;
     if (!connection.isOpen) return;
     if (this.mustWait) return this.defer(() => this.uints(type, values));
     connection.prepare();
@@ -37,8 +38,8 @@ export class Control {
    */
   pong(token: number): void {
     this.#pong = token;
-    this.#connection.prepare();
-    this.#connection.schedule();
+    this.connection.prepare();
+    this.connection.schedule();
   }
 
   /** Says something: a PONG that nobody asked for, unless one is due anyway. */
@@ -49,14 +50,14 @@ export class Control {
   /** The output leaves now: what is due goes with it. */
   onFlush(): void {
     if (this.#pong < 0) return;
-    this.#connection.prepare();
-    this.#connection.frames.uints(FrameType.PONG, [this.#pong]);
+    this.connection.prepare();
+    this.connection.frames.uints(FrameType.PONG, [this.#pong]);
     this.#pong = -1;
   }
 
   /** Says goodbye, if anything can be said, and ends the connection. */
   finish(code: GoodbyeCode, reason: string): void {
-    const connection = this.#connection;
+    const { connection } = this;
     if (this.mustWait) return this.defer(() => this.finish(code, reason));
     if (connection.isOpen) {
       connection.prepare();
@@ -74,7 +75,7 @@ export class Control {
    * or has done so: frames stay in order.
    */
   protected get mustWait(): boolean {
-    return this.#connection.out.busy || this.#deferred.length > 0;
+    return this.connection.out.busy || this.#deferred.length > 0;
   }
 
   /** Writes a moment later. */
