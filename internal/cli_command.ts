@@ -143,11 +143,11 @@ export class CommandRunner {
     }).spawn();
     const max = this.#maxOutputBytes;
     let isTooLong = false, hasEnded = false;
-    const stdout = new Collector(child.stdout, max, "head", () => {
+    const stdout = new Collector(child.stdout, max, () => {
       isTooLong = true;
       stop("SIGKILL");
     });
-    const stderr = new Collector(child.stderr, MAX_STDERR, "tail");
+    const stderr = new Collector(child.stderr, MAX_STDERR);
     const stop = (how: Deno.Signal) => {
       if (!hasEnded) return signalTree(child, how);
       stdout.cancel();
@@ -238,33 +238,29 @@ async function feed(
   }
 }
 
-/** Reads a stream, and keeps so much of its head or its tail. */
+/** Reads a stream, and keeps so much of its end. */
 class Collector {
   /** Resolves when the stream has ended. */
   readonly done: Promise<void>;
   readonly #reader: ReadableStreamDefaultReader<Uint8Array>;
   readonly #max: number;
-  readonly #keep: "head" | "tail";
   readonly #onOver: () => void;
-  #parts: Uint8Array[] = [];
+  readonly #parts: Uint8Array[] = [];
   #size = 0;
 
   constructor(
     stream: ReadableStream<Uint8Array>,
     max: number,
-    keep: "head" | "tail",
     onOver: () => void = () => {},
   ) {
     this.#reader = stream.getReader();
     this.#max = max;
-    this.#keep = keep;
     this.#onOver = onOver;
     this.done = this.#read();
   }
 
   bytes(): Uint8Array {
-    const bytes = concat(this.#parts);
-    return this.#keep === "tail" ? bytes.subarray(-this.#max) : bytes;
+    return concat(this.#parts).subarray(-this.#max);
   }
 
   cancel(): void {
@@ -284,18 +280,11 @@ class Collector {
   }
 
   #add(part: Uint8Array): void {
-    if (this.#keep === "head" && this.#size + part.length > this.#max) {
-      this.#parts = [];
-      this.#size = 0;
-      this.#onOver();
-      return;
-    }
     this.#parts.push(part);
     this.#size += part.length;
-    if (this.#keep === "tail") {
-      while (this.#size - this.#parts[0]!.length >= this.#max) {
-        this.#size -= this.#parts.shift()!.length;
-      }
+    if (this.#size > this.#max) this.#onOver();
+    while (this.#size - this.#parts[0]!.length >= this.#max) {
+      this.#size -= this.#parts.shift()!.length;
     }
   }
 }
