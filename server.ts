@@ -222,7 +222,7 @@ export class Server<Item = unknown, Result = unknown>
   readonly #uncredited = new Set<WorkerLink>();
   readonly #acceptor: Acceptor;
   readonly #maps = new Set<MapRun>();
-  /** Where those that nobody iterates are about to be dropped: not any more. */
+  /** Calls off that those are dropped that nobody iterates. */
   #forgetNewMaps: () => void = () => {};
   readonly #delivery: Delivery;
   /** Null: tracing is off. */
@@ -306,8 +306,8 @@ export class Server<Item = unknown, Result = unknown>
         this.#emit({ type: "retry", id, error, delayMs }),
     });
     this.#inlet = new Inlet<Item>({
-      send: (item) => this.#take(this.#channel.send(item)),
-      write: (item) => this.#take(this.#channel.write(item)),
+      send: (item) => this.#watched(this.#channel.send(item)),
+      write: (item) => this.#watched(this.#channel.write(item)),
       end: () => this.#end(),
       onAbort: (reason) => void this.abort(reason),
     }, "server.writable");
@@ -874,7 +874,8 @@ export class Server<Item = unknown, Result = unknown>
     });
   }
 
-  #take(room: Promise<void> | undefined): Promise<void> | undefined {
+  /** Where somebody waits for room there is something to look after. */
+  #watched(room: Promise<void> | undefined): Promise<void> | undefined {
     if (room !== undefined) this.#watch.start();
     return room;
   }

@@ -25,8 +25,8 @@ export interface WorkerInfo {
   readonly rttMs: number | undefined;
   /**
    * `"idle"`: it has asked for no items yet, `"active"`: it takes items,
-   * `"suspect"`: nothing was heard for `heartbeat.timeoutMs`, `"leaving"`: it
-   * takes no more.
+   * `"suspect"`: nothing was heard for `heartbeat.timeoutMs`, or so long it has
+   * held on to a cancelled item, `"leaving"`: it takes no more.
    */
   readonly state: "idle" | "active" | "suspect" | "leaving";
 }

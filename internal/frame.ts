@@ -108,7 +108,7 @@ export const GOODBYE_CODES: readonly GoodbyeCode[] = [
 /** The longest reason of REJECT and GOODBYE, in UTF-16 units (section 10). */
 export const MAX_REASON = 1000;
 
-/** An open frame that was closed or given up. */
+/** In place of the type and the start of a frame: none is open. */
 const NONE = -1;
 
 /**

@@ -186,7 +186,8 @@ export function writeHello(frames: FrameWriter, hello: Hello): void {
 /**
  * Reads HELLO, the reader standing behind the frame's type.
  *
- * @throws {HandshakeError} If it isn't one, or of another version.
+ * @throws {ProtocolError} If it isn't one.
+ * @throws {HandshakeError} If it is of another version.
  */
 export function readHello(reader: CborDecoder): Hello {
   const magic = reader.readText();
