@@ -27,7 +27,11 @@ import { checkBind, checkListener, isLoopback } from "./internal/bind.ts";
 import { Inlet, Outlet } from "./internal/channel.ts";
 import { Dashboard, type ServerPhase } from "./internal/dashboard.ts";
 import { defined } from "./internal/defined.ts";
-import { Delivery, type Item as Entry } from "./internal/delivery.ts";
+import {
+  Delivery,
+  type Item as Entry,
+  type Worker,
+} from "./internal/delivery.ts";
 import { strategyOf, type WorkerInfo } from "./internal/dispatcher.ts";
 import { DrainTimeoutError, ItemFailure } from "./internal/errors.ts";
 import { type ServerEvent, tellEvent } from "./internal/events.ts";
@@ -416,7 +420,7 @@ export class Server<Item = unknown, Result = unknown>
 
   /** The workers whose handshake is done, as they are now. */
   get workers(): readonly WorkerInfo[] {
-    return this.#delivery.workers.map((worker) => ({ ...worker.info }));
+    return this.#connected.map((worker) => ({ ...worker.info }));
   }
 
   /**
@@ -977,7 +981,7 @@ export class Server<Item = unknown, Result = unknown>
 
   /** Whether there are so many; it throws why, if there never will be. */
   #hasWorkers(count: number): boolean {
-    if (this.#delivery.workers.length >= count) return true;
+    if (this.#connected.length >= count) return true;
     if (this.#phase === "aborted") throw this.#abortReason;
     if (this.#phase === "finished") {
       throw new TypeError("Cannot wait for workers: the server is closed");
@@ -986,8 +990,13 @@ export class Server<Item = unknown, Result = unknown>
   }
 
   #haveAsked(count: number): boolean {
-    const { workers } = this.#delivery;
-    return workers.filter((worker) => !worker.isExpected).length >= count;
+    return this.#connected.filter((worker) => !worker.isExpected).length >=
+      count;
+  }
+
+  /** Without one whose event "disconnected" is being told. */
+  get #connected(): Worker[] {
+    return this.#delivery.workers.filter(({ isWorker }) => isWorker);
   }
 
   get #isOver(): boolean {

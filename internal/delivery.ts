@@ -34,6 +34,8 @@ export interface Worker extends Placeable {
   readonly concurrency: number;
   /** The process, by its instance id. */
   readonly instance: string;
+  /** Whether it still is one: not while it is told that it is gone. */
+  readonly isWorker: boolean;
   /** Whether nothing was heard of it for too long. */
   readonly isSuspect: boolean;
   /** Whether it had room for another after the last item that it was sent. */

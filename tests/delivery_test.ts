@@ -42,6 +42,7 @@ class FakeWorker implements Worker {
   mode: number = Mode.WORK;
   concurrency = 1;
   instance: string;
+  readonly isWorker = true;
   isOpen = true;
   isSuspect = false;
   isAlone = false;

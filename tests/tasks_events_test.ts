@@ -126,6 +126,37 @@ both("A client tells what it can't send, and goes on", async (net) => {
   ]);
 });
 
+both(
+  "workers has who is told as connected, not who is told as gone",
+  async (net) => {
+    const counts: [string, number][] = [];
+    let isReady = false;
+    await using kit: Kit<number, number> = new Kit<number, number>(net, {
+      onEvent: ({ type }) => {
+        if (type !== "connected" && type !== "disconnected") return;
+        counts.push([type, kit.server.stats().workers.length]);
+        if (type === "disconnected") {
+          kit.server.ready(2).then(() => isReady = true, () => {});
+        }
+      },
+    });
+    await kit.client();
+    const second = await kit.client();
+    await second.abort();
+    await until(() => counts.length === 3, "disconnected");
+    await moment(20);
+    assertEquals(isReady, false);
+    await kit.client();
+    await until(() => isReady, "ready");
+    assertEquals(counts, [
+      ["connected", 1],
+      ["connected", 2],
+      ["disconnected", 1],
+      ["connected", 2],
+    ]);
+  },
+);
+
 both("stats() and workers count what happens", async (net) => {
   await using kit = new Kit<number, number>(net, { onFailure: () => {} });
   const { server } = kit;

@@ -73,6 +73,7 @@ export class SimWorker implements Worker {
   readonly mode: number = Mode.WORK;
   readonly concurrency: number;
   readonly instance: string;
+  readonly isWorker = true;
   readonly isOpen = true;
   isSuspect = false;
   isAlone = false;
