@@ -163,7 +163,6 @@ export class Joblog implements Disposable {
    * @throws {UsageError} If that run had another item in its place.
    */
   has(item: InputItem): boolean {
-    if (this.#known.size === 0) return false;
     const known = this.#known.get(item.seq);
     if (known === undefined) return false;
     if (known.hash !== hashOf(item.text)) {

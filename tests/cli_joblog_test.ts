@@ -151,6 +151,7 @@ Deno.test("Joblog refuses what isn't its own", async () => {
   for (
     const [content, reason] of [
       ["important\nnotes\n", "isn't a joblog"],
+      ["one line of notes\n", "isn't a joblog"],
       ["notes without an end", "isn't a joblog"],
       [text.replaceAll(/"seq":(\d)/g, '"seq":"$1"'), "isn't a joblog"],
       [`${text}what?\n${text}`, "line 4 of"],
@@ -163,7 +164,8 @@ Deno.test("Joblog refuses what isn't its own", async () => {
   await folder.write("log", text);
   await assertRejects(() => open(false), UsageError, "--resume goes on");
   using log = await open();
-  await assertRejects(() => open(), UsageError, "in use");
+  const { message: why } = await assertRejects(() => open(), UsageError);
+  assertEquals(why, `the joblog ${path} is in use by another process`);
   let message = "";
   try {
     log.has({ seq: 2, text: "another" });
@@ -390,6 +392,17 @@ Deno.test("Joblog with one entry is resumed only where that is said", async () =
     UsageError,
     "has 1 item already",
   );
+  using log = await Joblog.open(path, RESUME);
+  assert(log.has({ seq: 1, text: "a" }));
+  assertFalse(log.has({ seq: 100_000, text: "a" }), "far behind the entry");
+});
+
+Deno.test("formatEntry() quotes 200 characters of an item", () => {
+  for (const length of [200, 201]) {
+    const text = "x".repeat(length);
+    const { item } = JSON.parse(formatEntry({ seq: 1, text }, { result: 1 }));
+    assertEquals(item, length === 200 ? text : `${"x".repeat(199)}…`);
+  }
 });
 
 Deno.test("excerpt() of a long text is what all of it would give", () => {
