@@ -13,8 +13,8 @@ import { ItemFailure, listen } from "../mod.ts"; // yours: "jsr:@distchan/distch
 import {
   announce,
   readArguments,
+  readSecret,
   stopSignal,
-  usageError,
   wholeNumber,
 } from "../examples/args.ts";
 
@@ -24,8 +24,7 @@ const MAX_BYTES = 4 * 1024 * 1024;
 const { hostname, port, values } = readArguments("http-port", "dashboard-port");
 const portOf = (name: keyof typeof values, otherwise: string) =>
   wholeNumber(`--${name}`, values[name] ?? otherwise, { max: 65535 });
-const secret = Deno.env.get("DISTCHAN_SECRET");
-if (!secret) usageError("DISTCHAN_SECRET isn't set");
+const secret = readSecret();
 const stopped = stopSignal(); // before anybody is told that it is there
 
 await using server = listen<string, string>({

@@ -10,16 +10,15 @@
 import { type ClientEvent, work } from "../mod.ts"; // yours: "jsr:@distchan/distchan"
 import {
   readArguments,
+  readSecret,
   stopSignal,
-  usageError,
   wholeNumber,
 } from "../examples/args.ts";
 import handler from "./handler.ts";
 
 const { hostname, port, values } = readArguments("concurrency", "name");
 const { concurrency = "1", name = `worker ${Deno.pid}` } = values;
-const secret = Deno.env.get("DISTCHAN_SECRET");
-if (!secret) usageError("DISTCHAN_SECRET isn't set");
+const secret = readSecret();
 
 await work<string, string>(
   { hostname, port, secret, name, onEvent: log },

@@ -1,6 +1,6 @@
 /**
  * What the examples' command lines share, so that each example shows only
- * distchan: `--host`, `--port`, and what SIGINT and SIGTERM do.
+ * distchan: `--host`, `--port`, the secret, and what SIGINT and SIGTERM do.
  */
 import { parseArgs, type ParseArgsConfig } from "node:util";
 import type { Server } from "../mod.ts";
@@ -66,6 +66,22 @@ export function wholeNumber(
   usageError(
     `${name} takes a whole number from ${min} to ${max}, not "${text}"`,
   );
+}
+
+/**
+ * The secret of both ends, from the variable `DISTCHAN_SECRET`. Deno's own error
+ * for one that isn't text would show it.
+ */
+export function readSecret(): string {
+  let secret: string | undefined;
+  try {
+    secret = Deno.env.get("DISTCHAN_SECRET");
+  } catch (error) {
+    if (!(error instanceof Deno.errors.InvalidData)) throw error;
+    usageError("DISTCHAN_SECRET isn't UTF-8");
+  }
+  if (!secret) usageError("DISTCHAN_SECRET isn't set");
+  return secret;
 }
 
 /** Says what is wrong with the command line, and ends the process with status 2. */

@@ -200,6 +200,28 @@ Deno.test("deploy's programs want a secret", async () => {
   }
 });
 
+Deno.test({
+  name: "deploy's programs refuse a secret that isn't text, and don't show it",
+  ignore: Deno.build.os !== "linux",
+  async fn() {
+    for (const script of ["server.ts", "worker.ts"]) {
+      const { code, stderr } = await new Deno.Command("sh", {
+        args: [
+          ...["-c", 'DISTCHAN_SECRET=$(printf "s3cr\\377") exec "$0" "$@"'],
+          ...[Deno.execPath(), "run", "-q", "--no-check", ...stdArgs()],
+          ...[...FLAGS, DEPLOY + script],
+        ],
+        stderr: "piped",
+      }).output();
+      assertEquals(
+        new TextDecoder().decode(stderr),
+        "error: DISTCHAN_SECRET isn't UTF-8\n",
+      );
+      assertEquals(code, 2);
+    }
+  },
+});
+
 Deno.test("deploy's YAML closes no list at the place of its key, which strict parsers refuse", async () => {
   for (
     const name of [
