@@ -562,6 +562,8 @@ Deno.test("map refuses command lines that make no sense", async () => {
         ["--", "no-such-program", "{}"],
         "there is no command no-such-program",
       ],
+      [["--", folder.path], `there is no command ${folder.path}`],
+      [["--", empty], `there is no command ${empty}`], // nobody may run it
       [["--input=/no/such/file", UPPER], "can't read --input"],
       [["--input=.", UPPER], "can't read --input .: it is a directory"],
       [["--secret-file=/no/such/file", UPPER], "can't read --secret-file"],
