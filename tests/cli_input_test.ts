@@ -60,8 +60,8 @@ const CASES: [string, Format, string | Uint8Array, Read][] = [
     items: ["\ufeffa"],
     unreadable: [],
   }],
-  ["line ends between \\0", "null", "a\nb\0\0c\r", {
-    items: ["a\nb", "", "c\r"],
+  ["line ends between \\0", "null", "a\nb\r\0\0c\r", {
+    items: ["a\nb\r", "", "c\r"],
     unreadable: [],
   }],
   ["JSON", "jsonl", '{"a":[1]}\n\n"x"\nnull\n', {
