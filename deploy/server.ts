@@ -54,7 +54,7 @@ async function answer(request: Request): Promise<Response> {
   } catch (error) {
     return error instanceof RangeError
       ? respond(413, `${error.message}\n`)
-      : respond(400, "that was no whole item\n");
+      : respond(400, "the item isn't whole, or isn't UTF-8\n");
   }
   try {
     // Whoever has gone away needs no result.
@@ -69,7 +69,7 @@ async function answer(request: Request): Promise<Response> {
 
 /** Reads an item, and no more of it than a worker would take. */
 async function read(request: Request): Promise<string> {
-  const decoder = new TextDecoder();
+  const decoder = new TextDecoder("utf-8", { fatal: true });
   let item = "", size = 0;
   for await (const bytes of request.body ?? []) {
     size += bytes.length;

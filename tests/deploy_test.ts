@@ -109,6 +109,8 @@ Deno.test("deploy/server.ts answers by its workers, and both end in order at SIG
 
   const large = new Uint8Array(4 * 1024 * 1024 + 1);
   assertMatch(await post(ports.http, large), /^an item has at most 4194304/);
+  const binary = Uint8Array.of(0x61, 0xff);
+  assertMatch(await post(ports.http, binary), /^the item .* isn't UTF-8/);
 
   first.signal("SIGTERM");
   await success(first);
