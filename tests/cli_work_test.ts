@@ -143,6 +143,24 @@ const hasGone = (pid: number): boolean =>
   !isAlive(pid) || Deno.build.os === "linux" && stateOf(pid) === "Z";
 
 Deno.test({
+  name: "CommandRunner: a cancelled command is asked to end before it has to",
+  ignore: Deno.build.os === "windows",
+  async fn() {
+    await using folder = await Folder.make();
+    const path = `${folder.path}/pid`;
+    const script =
+      'trap "echo in order > $0.end; exit" TERM; echo $$ > "$0"; ' +
+      "while :; do sleep 0.1; done";
+    const controller = new AbortController();
+    const running = run(["sh", "-c", script, path], "", controller.signal);
+    await pidIn(path);
+    controller.abort();
+    await assertRejects(() => running, DOMException);
+    assertEquals(await Deno.readTextFile(`${path}.end`), "in order\n");
+  },
+});
+
+Deno.test({
   name: "CommandRunner: who outlives the command doesn't hold up its end",
   ignore: Deno.build.os === "windows",
   async fn() {
