@@ -298,6 +298,17 @@ Deno.test("formatBar() fits the terminal", () => {
     "stopping",
   );
   assertMatch(formatBar(progress, 0.02, 80), /ETA 7:13:20/);
+  assertEquals(formatBar(progress, 0, 80).includes("ETA"), false);
+  for (
+    const [done, total, percent] of [
+      [999, 1000, " 99 % "], // not before all is done
+      [0, 0, "100 % "],
+      [1100, 1000, "100 % "], // the file has grown since it was counted
+    ] as const
+  ) {
+    const bar = formatBar({ ...progress, done, skipped: 0, total }, 10, 80);
+    assertEquals(bar.slice(0, 6), percent);
+  }
   for (let width = 20; width < 120; width++) {
     assertEquals(formatBar(progress, 10, width).length < width, true);
   }
@@ -324,10 +335,16 @@ Deno.test("terminalSize() is 80 × 24 where a terminal doesn't know it", () => {
 class FakeTerminal implements Disposable {
   /** What was written to it. */
   text = "";
-  readonly #real = {
+  /** The time, in ms. */
+  now = 0;
+  /** Draws the bar, when it is time to. */
+  tick = (): void => {};
+  readonly #stderr = {
     isTerminal: Deno.stderr.isTerminal,
     writeSync: Deno.stderr.writeSync,
   };
+  readonly #setInterval = globalThis.setInterval;
+  readonly #now = performance.now;
   readonly progress = {
     done: 0,
     skipped: 0,
@@ -343,10 +360,16 @@ class FakeTerminal implements Disposable {
       this.text += new TextDecoder().decode(bytes);
       return bytes.length;
     };
+    Object.assign(globalThis, {
+      setInterval: (draw: () => void) => void (this.tick = draw),
+    });
+    performance.now = () => this.now;
   }
 
   [Symbol.dispose](): void {
-    Object.assign(Deno.stderr, this.#real);
+    Object.assign(Deno.stderr, this.#stderr);
+    Object.assign(globalThis, { setInterval: this.#setInterval });
+    performance.now = this.#now;
   }
 }
 
@@ -360,29 +383,42 @@ Deno.test("Console.print() wipes what the terminal still shows", () => {
   assertEquals(terminal.text, "\r\x1b[Kstopping\n");
 });
 
+Deno.test("Console shows the rate of the last five seconds, and is wiped at its end", () => {
+  using terminal = new FakeTerminal();
+  {
+    using _ = new Console(() => terminal.progress, false);
+    for (
+      const [now, done, rate] of [
+        [1000, 10, " 0.0/s "],
+        [2000, 30, " 20/s "],
+        [7000, 35, " 1.0/s "],
+      ] as const
+    ) {
+      terminal.now = now;
+      terminal.progress.done = done;
+      terminal.text = "";
+      terminal.tick();
+      assertStringIncludes(terminal.text, rate);
+    }
+    terminal.text = "";
+  }
+  assertEquals(terminal.text, "\r\x1b[K");
+});
+
 Deno.test("Console.pause() leaves the terminal to others, however long they write", () => {
   using terminal = new FakeTerminal();
-  const { setInterval } = globalThis;
-  let tick = () => {};
-  Object.assign(globalThis, {
-    setInterval: (draw: () => void) => void (tick = draw),
-  });
-  try {
-    using console = new Console(() => terminal.progress, false);
-    tick();
-    assertMatch(terminal.text, /░/);
-    {
-      using _ = console.pause();
-      assertEquals(terminal.text.slice(-4), "\r\x1b[K", "wiped");
-      terminal.text = "";
-      tick();
-      assertEquals(terminal.text, "", "not drawn");
-    }
-    tick();
-    assertMatch(terminal.text, /░/);
-  } finally {
-    Object.assign(globalThis, { setInterval });
+  using console = new Console(() => terminal.progress, false);
+  terminal.tick();
+  assertMatch(terminal.text, /░/);
+  {
+    using _ = console.pause();
+    assertEquals(terminal.text.slice(-4), "\r\x1b[K", "wiped");
+    terminal.text = "";
+    terminal.tick();
+    assertEquals(terminal.text, "", "not drawn");
   }
+  terminal.tick();
+  assertMatch(terminal.text, /░/);
 });
 
 /** A terminal of its own, with `distchan` in it. */
