@@ -258,6 +258,42 @@ Deno.test("top says why nobody can be read", async () => {
   assertMatch(stderr, /can't read 127\.0\.0\.1:\d+: .*refused/);
 });
 
+Deno.test("top says that an answer was broken off", async () => {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const asked = listener.accept().then(async (conn) => {
+    await conn.read(new Uint8Array(4096));
+    const head = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n";
+    await conn.write(new TextEncoder().encode(`${head}{`));
+    conn.close();
+  });
+  const { code, stderr } = await runHere(["top", `:${listener.addr.port}`]);
+  await asked;
+  assertEquals(code, 3);
+  assertMatch(stderr, /^distchan: can't read 127\.0\.0\.1:\d+: /);
+});
+
+Deno.test("top says whose secret is wanted", async () => {
+  await using folder = await Folder.make();
+  await using server = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    () => new Response(null, { status: 401 }),
+  );
+  const where = `127.0.0.1:${server.addr.port}`;
+  const secret = await folder.write("secret", "s3cret");
+  for (
+    const [args, whose] of [
+      [[], "its server's"],
+      [["--secret-file", secret], "another"],
+    ] as const
+  ) {
+    assertEquals(await runHere(["top", where, ...args]), {
+      code: 3,
+      stderr:
+        `distchan: ${where} wants ${whose} secret: --secret-file or DISTCHAN_SECRET`,
+    });
+  }
+});
+
 Deno.test("top says why it is refused, where no secret helps", async () => {
   // As a dashboard on loopback answers a proxy that asks by another name.
   await using proxy = Deno.serve(
@@ -548,12 +584,31 @@ Deno.test({
     );
     await using terminal = new Tmux(folder);
     await terminal.start("top", "-d0.1", `:${server.addr.port}`);
-    await terminal.shows(/^distchan 127\.0\.0\.1:\d+ {3}[1-9][\d.]*\/s /);
+    // At most ten looks a second, and each of them finds one more.
+    await terminal.shows(/^distchan 127\.0\.0\.1:\d+ {3}(10|[1-9])\.\d\/s /);
     await until(() => settled > 1005, "it goes on past an answer that is none");
     await terminal.shows(/^slow +suspect/m);
     await terminal.tmux("send-keys", "q");
     const screen = await terminal.shows(/^status 0$/m);
     assertEquals(screen.includes("suspect"), false, "the other screen is gone");
+  },
+});
+
+Deno.test({
+  name: "top on a terminal ends without its server, and says why (needs tmux)",
+  ignore: !hasProgram("tmux"),
+  async fn() {
+    await using folder = await Folder.make();
+    const server = Deno.serve(
+      { hostname: "127.0.0.1", port: 0, onListen() {} },
+      () => Response.json(SNAPSHOT),
+    );
+    await using terminal = new Tmux(folder);
+    await terminal.start("top", "-d0.1", `:${server.addr.port}`);
+    await terminal.shows(/^slow +suspect/m);
+    await server.shutdown();
+    const screen = await terminal.shows(/^status 3$/m);
+    assertMatch(screen, /^distchan: can't read 127\.0\.0\.1:\d+: /m);
   },
 });
 
@@ -565,14 +620,19 @@ Deno.test({
     const [worker] = SNAPSHOT.workers;
     const name = "\u6f22".repeat(30); // two columns each
     const workers = Array.from({ length: 20 }, () => ({ ...worker, name }));
+    let looks = 0;
     await using server = Deno.serve(
       { hostname: "127.0.0.1", port: 0, onListen() {} },
-      () => Response.json({ ...SNAPSHOT, workers }),
+      () => {
+        looks++;
+        return Response.json({ ...SNAPSHOT, workers });
+      },
     );
     await using terminal = new Tmux(folder);
-    await terminal.start("top", "-d0.1", `:${server.addr.port}`);
+    await terminal.start("top", "-d60", `:${server.addr.port}`);
     const screen = await terminal.shows(/suspect/);
     assertMatch(screen, /^distchan 127/, "nothing has scrolled");
+    assertEquals(looks, 1, "the next is in a minute");
     await terminal.tmux("send-keys", "q");
     await terminal.shows(/^status 0$/m);
   },

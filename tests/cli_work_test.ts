@@ -76,6 +76,7 @@ Deno.test("CommandRunner: a status other than 0 is a failure, with the end of st
       run(["sh", "-c", "yes no | head -n 9999 >&2; echo last >&2; exit 1"], ""),
     Error,
   );
+  assertEquals(error.name, "CommandError");
   assertMatch(error.message, /no\nlast$/);
   assertGreater(9000, error.message.length);
 });
