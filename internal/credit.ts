@@ -95,6 +95,11 @@ export class AdaptiveWindow {
   /** How many round trips are still to be measured, and the shortest of them. */
   #fresh = 0;
   #freshMs = Infinity;
+  /** All that it has settled. */
+  #total = 0;
+  /** How many it had been sent at some time, and when that was. */
+  #sent = 0;
+  #sentAt = 0;
 
   /**
    * @param concurrency The items that the worker executes at once.
@@ -164,6 +169,14 @@ export class AdaptiveWindow {
     share: number = MAX_WINDOW,
   ): void {
     this.#settled += count;
+    this.#total += count;
+    // One that was sent since then has been there and back: the way isn't longer,
+    // though PINGs may all have come upon the few items that are slow.
+    if (this.#total > this.#sent) {
+      this.#freshMs = Math.min(this.#freshMs, now - this.#sentAt);
+      this.#sent = this.#total + inFlight;
+      this.#sentAt = now;
+    }
     this.#low = Math.min(this.#low, inFlight);
     if (inFlight === 0) this.#emptyAt = now;
     const elapsed = now - this.#since;

@@ -318,6 +318,28 @@ Deno.test("AdaptiveWindow queues few slow items where PINGs wait for their handl
   }
 });
 
+Deno.test("AdaptiveWindow doesn't take few slow items among quick ones for a long way", () => {
+  const window = new AdaptiveWindow(1, MAX_WINDOW);
+  window.measured(0.4);
+  simulate(window, { itemMs: 2, batchMs: 2, batches: 50 });
+  const { size } = window;
+  window.sampled(500);
+  let now = 100;
+  for (let i = 0; i < 4; i++) {
+    window.sampled(20);
+    for (let quick = 0; quick < 3 * size; quick++) {
+      window.settled(1, size - 1, now += 2);
+    }
+    window.settled(1, size - 1, now += 2000);
+    window.measured(1500); // the PING came while it ran
+  }
+  assertLessOrEqual(window.rttMs, 2 * size);
+  for (let quick = 0; quick < 3 * size; quick++) {
+    window.settled(1, size - 1, now += 2);
+    assertLessOrEqual(window.size, 1 + (20 + 2 * size) / 2);
+  }
+});
+
 Deno.test("AdaptiveWindow hardly takes a way that becomes narrow for a longer one", () => {
   const rttMs = 50, from = 20_000, to = 60_000;
   const before = { rttMs, itemMs: 2 }, after = { rttMs, itemMs: 40 };
