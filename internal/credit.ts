@@ -24,6 +24,8 @@ const HEAVY_MS = 500;
  * the first answers may have waited behind what was sent before.
  */
 const FRESH_ROUND_TRIPS = 4;
+/** Where it turns out so many times as long, it is measured so often again. */
+const LONGER = 2;
 /** The largest window. */
 export const MAX_WINDOW = 4096;
 /** The places of a pool's first workers together, and of every further one. */
@@ -122,7 +124,11 @@ export class AdaptiveWindow {
     this.rttMs = this.rttMs === 0 ? rttMs : Math.min(this.rttMs, rttMs);
     if (this.#fresh === 0) return;
     this.#freshMs = Math.min(this.#freshMs, rttMs);
-    if (--this.#fresh === 0) this.rttMs = this.#freshMs;
+    if (--this.#fresh > 0) return;
+    const isLonger = this.#freshMs > LONGER * this.rttMs;
+    this.rttMs = this.#freshMs;
+    // Perhaps it still becomes longer, and the rate can't fall any further.
+    if (isLonger) this.#doubt();
   }
 
   /**
@@ -135,15 +141,18 @@ export class AdaptiveWindow {
    */
   sampled(rate: number): boolean {
     if (rate === 0) return false;
-    this.#best = Math.max(this.#best, rate);
+    // Not meanwhile: a rate that swings would begin it again and again.
+    if (this.#fresh === 0) this.#best = Math.max(this.#best, rate);
     if (rate < this.#best / 2) {
       this.#best = rate;
-      if (this.#fresh === 0) {
-        this.#fresh = FRESH_ROUND_TRIPS;
-        this.#freshMs = Infinity;
-      }
+      this.#doubt();
     }
     return this.isFar || this.#fresh > 0;
+  }
+
+  #doubt(): void {
+    this.#fresh = FRESH_ROUND_TRIPS;
+    this.#freshMs = Infinity;
   }
 
   /** The worker gets an item after it had none: the time between is no work. */

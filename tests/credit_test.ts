@@ -236,28 +236,59 @@ Deno.test("AdaptiveWindow.sampled() doubts the way where the rate falls to less 
   for (const rate of [1000, 0, 500, 1000]) assertFalse(window.sampled(rate));
   assert(window.sampled(400));
   // The first of them waited behind what was sent before.
-  const kept = [900, 300, 500].map((rttMs) => {
+  const kept = [900, 18, 500].map((rttMs) => {
     window.measured(rttMs);
-    assert(window.sampled(100));
+    assert(window.sampled(400));
     return window.rttMs;
   });
   assertEquals(kept, [10, 10, 10]);
   window.measured(400);
-  assertEquals(window.rttMs, 300);
-  window.measured(15); // it is near after all
-  assertFalse(window.sampled(100));
+  assertEquals(window.rttMs, 18);
+  assertFalse(window.sampled(400));
+});
+
+Deno.test("AdaptiveWindow.sampled() begins anew where the rate falls by half again", () => {
+  const window = new AdaptiveWindow(1, MAX_WINDOW);
+  window.measured(10);
+  window.sampled(1000);
+  window.sampled(400);
+  window.measured(10); // the way was the same until now
+  window.sampled(100);
+  for (let i = 0; i < 4; i++) window.measured(15);
+  assertEquals(window.rttMs, 15);
+  // A rate that only swings doesn't begin it.
+  window.sampled(40);
+  for (const rate of [100, 40, 100, 40]) {
+    window.sampled(rate);
+    window.measured(18);
+  }
+  assertEquals(window.rttMs, 18);
+});
+
+Deno.test("AdaptiveWindow measures a way that became long until it doesn't become longer", () => {
+  const window = new AdaptiveWindow(1, MAX_WINDOW);
+  window.measured(10);
+  window.sampled(1000);
+  window.sampled(10);
+  for (const rttMs of [50, 120, 130]) {
+    for (let i = 0; i < 4; i++) window.measured(rttMs);
+    assertEquals(window.rttMs, rttMs);
+  }
+  for (let i = 0; i < 4; i++) window.measured(300); // others have waited
+  assertEquals(window.rttMs, 130);
 });
 
 /**
- * A worker to whom the way changes after 5 s. `isNarrow`: it is the way that takes
- * `itemMs` an item, so PINGs wait behind the items. Returns how many items it
- * settled from one time to another, in ms.
+ * A worker to whom the way changes after 5 s, within `overMs`. `isNarrow`: it is
+ * the way that takes `itemMs` an item, so PINGs wait behind the items. Returns how
+ * many items it settled from one time to another, in ms.
  */
 function moved(
   window: AdaptiveWindow,
-  { before, after, isNarrow, from, to }: {
+  { before, after, overMs = 1, isNarrow, from, to }: {
     before: { rttMs: number; itemMs: number };
     after: { rttMs: number; itemMs: number };
+    overMs?: number;
     isNarrow: boolean;
     from: number;
     to: number;
@@ -267,7 +298,9 @@ function moved(
   let last = 0, sampled = 0, settled = 0;
   window.measured(before.rttMs);
   for (let now = 1; now < to; now++) {
-    const { rttMs, itemMs } = now < 5000 ? before : after;
+    const { itemMs } = now < 5000 ? before : after;
+    const changed = now < 5000 ? 0 : Math.min(1, (now - 5000) / overMs);
+    const rttMs = before.rttMs + (after.rttMs - before.rttMs) * changed;
     let count = 0;
     for (; due.length > 0 && due[0]! <= now; count++) due.shift();
     if (count > 0) window.settled(count, due.length, now);
@@ -299,6 +332,21 @@ Deno.test("AdaptiveWindow keeps a worker busy that becomes far", () => {
     const settled = moved(window, way);
     assertGreater(settled, 0.9 * (to - from) / itemMs, `${nearMs} ms before`);
     assertLess(window.size, 1 + (20 + 4 * rttMs) / itemMs);
+  }
+});
+
+Deno.test("AdaptiveWindow keeps a worker busy that becomes far bit by bit", () => {
+  const itemMs = 1, from = 40_000, to = 50_000;
+  for (const rttMs of [60, 150, 300]) {
+    for (let overMs = 500; overMs <= 10_000; overMs += 500) {
+      const window = new AdaptiveWindow(1, MAX_WINDOW);
+      const before = { rttMs: 1, itemMs };
+      const after = { rttMs, itemMs };
+      const way = { before, after, overMs, isNarrow: false, from, to };
+      const settled = moved(window, way);
+      const least = 0.4 * (to - from) / itemMs;
+      assertGreater(settled, least, `${rttMs} ms, within ${overMs}`);
+    }
   }
 });
 
