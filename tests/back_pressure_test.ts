@@ -245,6 +245,44 @@ Deno.test("send() that waits for room rejects once the connection is lost", asyn
   await assertRejects(() => waits, ConnectionLostError);
 });
 
+Deno.test("client.writable: what there is no credit for waits", async () => {
+  const [server, conn] = ScriptedPeer.pair();
+  await using _ = server;
+  const client = new Client<string, string>(conn);
+  await server.greet();
+  await client.opened;
+  await server.say(T.CREDIT, 1, 1000);
+  await server.say(T.PING, 1);
+  await server.until(T.PONG);
+  const writer = client.writable.getWriter();
+  await writer.write("A");
+  await server.until(T.VALUE);
+  const written = writer.write("B");
+  await server.say(T.PING, 2);
+  assertEquals((await server.next())?.type, T.PONG);
+  assertEquals(await stateOf(written), "pending");
+  await server.say(T.CREDIT, 2, 1000);
+  assertEquals((await server.next())?.fields, [payload("B")]);
+  await written;
+  await client.abort();
+});
+
+Deno.test("send(): all who wait for room are told of it", async () => {
+  const [server, conn] = ScriptedPeer.pair();
+  await using _ = server;
+  const client = new Client<string, Uint8Array>(conn);
+  await server.greet();
+  await client.opened;
+  await server.say(T.CREDIT, 1000, 100 * 1024 * 1024);
+  await server.say(T.PING, 1);
+  await server.until(T.PONG);
+  const waits = range(5).map(() => client.send(new Uint8Array(100_000)));
+  assert(waits.filter((wait) => wait !== undefined).length > 1, "it is full");
+  for (const _ of waits) await server.until(T.VALUE);
+  await within(Promise.all(waits), 5000, "there is room");
+  await client.abort();
+});
+
 Deno.test("Values that wait for credit leave no faster than the server reads", async () => {
   const [server, conn] = ScriptedPeer.pair();
   await using _ = server;

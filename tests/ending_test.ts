@@ -18,7 +18,7 @@ import {
 import { both, Kit, range } from "./_support/channel_kit.ts";
 import { countListeners } from "./_support/listeners.ts";
 import { MemoryListener } from "./_support/memory_pair.ts";
-import { T } from "./_support/scripted_peer.ts";
+import { ScriptedPeer, T } from "./_support/scripted_peer.ts";
 import { scripted } from "./_support/task_kit.ts";
 import {
   forever,
@@ -1063,6 +1063,33 @@ both("client.send() after end() or close() says so", async (net) => {
       );
     }
   }
+});
+
+both("client.end() rejects once the connection is lost", async (net) => {
+  await using kit = new Kit<number, number>(net);
+  const client = await kit.client();
+  for (const n of range(10_000)) client.send(n); // there isn't credit for all
+  const ending = client.end();
+  await client.abort();
+  const ended = within(ending, 2000, "it is told");
+  await assertRejects(() => ended, ConnectionLostError);
+  const other = await kit.client();
+  await other.abort();
+  await assertRejects(() => other.end(), ConnectionLostError);
+});
+
+Deno.test("client.end() twice: both resolve once all values have left", async () => {
+  const [server, conn] = ScriptedPeer.pair();
+  await using _ = server;
+  const client = new Client<string, string>(conn);
+  await server.greet();
+  await client.opened;
+  client.send("A");
+  const ends = [client.end(), client.end()];
+  assertEquals(await stateOf(ends[0]!), "pending");
+  await server.say(T.CREDIT, 1, 1000);
+  await within(Promise.all(ends), 5000, "it has left");
+  await client.abort();
 });
 
 both("client.close() delivers what was sent before", async (net) => {

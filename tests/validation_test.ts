@@ -284,6 +284,8 @@ for (const [name, numbers] of [["", even], [", async", evenLater]] as const) {
       const writer = client.writable.getWriter();
       writer.closed.catch(() => {});
       await writer.write(2);
+      const results = kit.server[Symbol.asyncIterator]();
+      assertEquals((await results.next()).value, 20);
       assertOdd(await assertRejects(() => writer.write(3), ValidationError));
       await assertRejects(() => writer.write(4));
     },
@@ -909,6 +911,23 @@ both(
       isOver = true;
       await others;
     }
+  },
+);
+
+both(
+  "resultSchema of a client: values keep their order though only some take their time",
+  async (net) => {
+    const gate = new Gate();
+    const resultSchema = schema<number, number>((n) =>
+      n === 0 ? gate.pass().then(() => n) : n
+    );
+    await using kit = new Kit<number, number>(net);
+    const client = await kit.client({ resultSchema });
+    for (const n of range(3)) client.send(n);
+    gate.open();
+    await client.close();
+    kit.server.end();
+    assertEquals(await Array.fromAsync(kit.server), [0, 1, 2]);
   },
 );
 
