@@ -111,8 +111,11 @@ Deno.test("connect(): a signal ends the attempt with its reason", async () => {
     signal: controller.signal,
   }).catch((e) => e);
   const conn = await mute.accept();
+  await conn.read(new Uint8Array(4096)); // its HELLO
   controller.abort(reason);
   assertStrictEquals(await within(connecting, 2000, "it ends"), reason);
+  const read = conn.read(new Uint8Array(1));
+  assertEquals(await within(read, 2000, "the connection is closed"), null);
   conn.close();
   mute.close();
   await server.close();
