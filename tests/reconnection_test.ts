@@ -43,6 +43,10 @@ Deno.test("Reconnection.next() gives up after maxElapsedMs without a connection"
   const reconnection = new Reconnection(options, { random: () => 1, now: 50 });
   assertEquals(reconnection.next(lost, 950), 100);
   assertEquals(reconnection.next(lost, 951), null);
+  reconnection.opened(2000);
+  reconnection.lost(60_000); // from here on
+  assertEquals(reconnection.next(lost, 60_900), 100);
+  assertEquals(reconnection.next(lost, 60_901), null);
 });
 
 Deno.test("Reconnection.next() gives up at once where nothing can heal", () => {
@@ -61,10 +65,12 @@ Deno.test("Reconnection.next() gives up at once where nothing can heal", () => {
 Deno.test("Reconnection.next() believes a refused secret the second time", () => {
   const reconnection = new Reconnection(options, rim);
   const refused = new HandshakeError("auth", "wrong secret");
-  assertEquals(reconnection.next(refused, 0), 100);
+  const full = new HandshakeError("full", "come again later");
+  assertEquals(reconnection.next(full, 0), 100);
+  assertEquals(reconnection.next(refused, 0), 200);
   assertEquals(reconnection.next(refused, 0), null);
   reconnection.opened(0);
-  assertEquals(reconnection.next(refused, 0), 200);
+  assertEquals(reconnection.next(refused, 0), 400);
 });
 
 Deno.test("Reconnection.wait() ends at once if nobody wants it any more", async () => {
