@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { Queue } from "../internal/queue.ts";
+import { Queue, SizedQueue } from "../internal/queue.ts";
 import { seeded } from "./_support/rng.ts";
 
 Deno.test("Queue gives values in the order in which they came", () => {
@@ -59,4 +59,29 @@ Deno.test("Queue does what an array would, at random", () => {
     assertEquals(queue.length, model.length);
   }
   assertEquals([...queue], model);
+});
+
+Deno.test("SizedQueue does what an array would, at random", () => {
+  const rng = seeded("sized queue");
+  const queue = new SizedQueue<number, string>();
+  const model: { value: number; bytes: number; from: string }[] = [];
+  for (let step = 0; step < 5000; step++) {
+    const growing = Math.floor(step / 300) % 2 === 0;
+    if (rng.chance(growing ? 0.6 : 0.4)) {
+      const bytes = rng.int(0, 100), from = `from ${rng.int(0, 3)}`;
+      queue.push(step, bytes, from);
+      model.push({ value: step, bytes, from });
+    } else if (model.length > 0) {
+      const { value, bytes, from } = model.shift()!;
+      assertEquals([queue.firstBytes, queue.firstFrom], [bytes, from]);
+      assertEquals(queue.shift(), value);
+    }
+    assertEquals(queue.length, model.length);
+    assertEquals(queue.bytes, model.reduce((sum, { bytes }) => sum + bytes, 0));
+    if (step % 100 > 0) continue;
+    const origins = model.map(({ from, bytes }) => ({ from, bytes }));
+    assertEquals(queue.origins, origins);
+  }
+  queue.clear();
+  assertEquals([queue.length, queue.bytes, queue.origins], [0, 0, []]);
 });

@@ -15,6 +15,8 @@ Deno.test("Vacancies: once nobody has room, those are known that get it, in orde
   assertEquals([ids(vacancies.of(0)), vacancies.of(1)], [[3, 5, 7, 9], null]);
   vacancies.remove(workers[7]!, 99);
   assertEquals(ids(vacancies.of(0)), [3, 5, 9]);
+  vacancies.remove(workers[3]!, 98);
+  assertEquals(ids(vacancies.of(0)), [5, 9]);
   vacancies.none(0);
   assertEquals(vacancies.of(0), []);
   for (const worker of workers.slice(0, MAX_FEW)) vacancies.add(worker);
