@@ -830,9 +830,9 @@ export class Server<Item = unknown, Result = unknown>
     }
     for (const map of [...this.#maps]) map.finish(afterEnd("map"));
     if (this.#phase === "aborted") return this.#closed.promise;
-    const isInTime = await settledWithin(this.#closed.promise, drainMs);
+    await settledWithin(this.#closed.promise, drainMs);
     // What is left then is only the other ends' closing.
-    if (isInTime || this.#isOver) return this.#closed.promise;
+    if (this.#isOver) return this.#closed.promise;
     const unfinished = this.#delivery.unfinished().map((
       { id, item },
     ) => ({ id, item: item as Item }));

@@ -46,21 +46,20 @@ export async function orAbort<T>(
 }
 
 /**
- * Waits for a promise, and no longer than a time. True if it has settled by then;
- * it rejects as the promise does.
+ * Waits for a promise, and no longer than a time. It rejects as the promise does.
  *
  * @param ms The time, in ms; Infinity: any.
  */
 export async function settledWithin(
   promise: Promise<unknown>,
   ms: number,
-): Promise<boolean> {
+): Promise<void> {
   let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<boolean>((resolve) => {
-    if (ms !== Infinity) timer = setTimeout(resolve, timerMs(ms), false);
+  const late = new Promise<void>((resolve) => {
+    if (ms !== Infinity) timer = setTimeout(resolve, timerMs(ms));
   });
   try {
-    return await Promise.race([promise.then(() => true), late]);
+    await Promise.race([promise, late]);
   } finally {
     clearTimeout(timer);
   }
