@@ -1,6 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { afterTurn } from "../internal/timer.ts";
-import { Server } from "../mod.ts";
+import { listen, Server } from "../mod.ts";
 import { memoryPair } from "./_support/memory_pair.ts";
 import { within } from "./_support/within.ts";
 
@@ -88,6 +88,16 @@ Deno.test("Acceptor: who has reset its own connection costs no pause, many other
     assertEquals(await pausesOf(...resets), []);
     assert(hasTurned);
   }
+});
+
+Deno.test("Acceptor.stop(): that accept() fails then is told nobody", async () => {
+  const events: string[] = [];
+  const server = listen({
+    port: 0,
+    onEvent: ({ type }) => void events.push(type),
+  });
+  await server.close();
+  assertEquals(events, []);
 });
 
 Deno.test("Acceptor.stop(): a connection that still comes is closed", async () => {
