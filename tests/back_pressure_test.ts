@@ -228,15 +228,23 @@ Deno.test("An item is settled behind the values that were sent before, also if t
   await client.abort();
 });
 
-Deno.test("send() that waits for room rejects once the connection is lost", async () => {
+/** A client that has credit for one value. */
+async function mayWriteOne(): Promise<
+  { server: ScriptedPeer; client: Client<string, string> }
+> {
   const [server, conn] = ScriptedPeer.pair();
-  await using _ = server;
   const client = new Client<string, string>(conn);
   await server.greet();
   await client.opened;
   await server.say(T.CREDIT, 1, 1000);
   await server.say(T.PING, 1);
   await server.until(T.PONG);
+  return { server, client };
+}
+
+Deno.test("send() that waits for room rejects once the connection is lost", async () => {
+  const { server, client } = await mayWriteOne();
+  await using _ = server;
   const room = client.send("A");
   await server.until(T.VALUE); // this one has left: the next has no room
   assert(room !== undefined);
@@ -246,14 +254,8 @@ Deno.test("send() that waits for room rejects once the connection is lost", asyn
 });
 
 Deno.test("client.writable: what there is no credit for waits", async () => {
-  const [server, conn] = ScriptedPeer.pair();
+  const { server, client } = await mayWriteOne();
   await using _ = server;
-  const client = new Client<string, string>(conn);
-  await server.greet();
-  await client.opened;
-  await server.say(T.CREDIT, 1, 1000);
-  await server.say(T.PING, 1);
-  await server.until(T.PONG);
   const writer = client.writable.getWriter();
   await writer.write("A");
   await server.until(T.VALUE);
