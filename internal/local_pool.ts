@@ -46,7 +46,6 @@ export class LocalPool {
   readonly #setup: LocalPoolSetup;
   readonly #ended = Promise.withResolvers<void>();
   #left: number;
-  #isFailed = false;
 
   /** @param setup What runs, where, and how often. */
   constructor(setup: LocalPoolSetup) {
@@ -94,8 +93,6 @@ export class LocalPool {
   }
 
   #fail(error: Error): void {
-    if (this.#isFailed) return;
-    this.#isFailed = true;
     this.terminate();
     this.#setup.onError(error);
   }

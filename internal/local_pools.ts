@@ -42,7 +42,6 @@ export class LocalPools {
   readonly #host: LocalPoolsHost;
   readonly #pools = new Set<LocalPool>();
   #closed: Promise<void> | null = null;
-  #isTerminated = false;
 
   /** @param host The server. */
   constructor(host: LocalPoolsHost) {
@@ -108,7 +107,6 @@ export class LocalPools {
 
   /** Ends all threads now. */
   terminate(): void {
-    this.#isTerminated = true;
     this.#pools.forEach((pool) => pool.terminate());
   }
 
@@ -118,7 +116,6 @@ export class LocalPools {
   }
 
   async #close(): Promise<void> {
-    if (this.#isTerminated) return;
     const pools = [...this.#pools];
     const end = () => pools.forEach((pool) => pool.terminate());
     const timer = setTimeout(end, LEAVE_MS);
