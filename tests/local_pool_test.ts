@@ -105,6 +105,38 @@ test("close() of a pool finishes what is begun, the server goes on", async () =>
   await server.close();
 });
 
+test("close() of a pool: a thread that crashes meanwhile isn't started again", async () => {
+  const server = listen<number, number>({ port: 0, maxDeliveries: 2 });
+  const crashing = module(`export default async () => {
+    await new Promise((done) => setTimeout(done, 100));
+    Deno.exit(3);
+  }`);
+  const pool = server.spawn(crashing, { count: 1 });
+  const begun = server.submit(1);
+  await until(() => server.stats().inFlight === 1, "it is begun");
+  await within(pool.close(), 15_000, "the pool has ended");
+  server.spawn(SQUARE, { count: 1 });
+  assertEquals(await begun, 1);
+  await server.close();
+});
+
+test("a thread that a handler holds doesn't hold up the end of the server", async () => {
+  const server = listen<number, number>({
+    port: 0,
+    local: {
+      module: module(
+        `export default () =>
+          Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 20_000)`,
+      ),
+      count: 1,
+    },
+    heartbeat: { intervalMs: 50, timeoutMs: 200, dropMs: 30_000 },
+    itemTimeoutMs: 100,
+  });
+  await assertRejects(() => server.submit(1), ItemFailure);
+  await within(server.close(), 10_000, "it has ended");
+});
+
 test("a thread that crashes is started again", async () => {
   const crashes: string[] = [];
   const server = listen<number, number>({
@@ -381,6 +413,17 @@ test("a local pool needs nothing of the server's TLS", async () => {
   const { port } = inThread;
   await server.close();
   await assertRejects(() => Deno.connect({ port }));
+});
+
+test("threads take values that are nested as deep as the server's codec allows", async () => {
+  await using server = listen<unknown, unknown>({
+    port: 0,
+    codec: cbor({ maxDepth: 100 }),
+    local: { module: module("export default (value) => value"), count: 1 },
+  });
+  let nested: unknown = 7;
+  for (let depth = 0; depth < 90; depth++) nested = [nested];
+  assertEquals(await server.submit(nested), nested);
 });
 
 test("Server.loopback() is all that a worker in this process needs", async () => {
