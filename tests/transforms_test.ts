@@ -30,6 +30,7 @@ import {
   plainLimit,
   TransformChain,
 } from "../internal/transforms.ts";
+import { TransformedFrames } from "../internal/transformed_frames.ts";
 import { both, Kit, range } from "./_support/channel_kit.ts";
 import { golden } from "./_support/golden.ts";
 import { relay } from "./_support/relay.ts";
@@ -80,6 +81,33 @@ Deno.test("TransformChain applies transforms in order and undoes them in reverse
     "server decode b",
     "server decode a",
   ]);
+});
+
+Deno.test("TransformedFrames.write() has written what comes before a frame that fails", async () => {
+  const picky: Transform = {
+    name: "picky",
+    open: () => ({
+      encode(bytes) {
+        if (bytes.length > 1) throw new Error("too long");
+        return bytes;
+      },
+      decode: (bytes) => bytes,
+    }),
+  };
+  const written: Uint8Array[] = [];
+  const frames = new TransformedFrames(chain([picky]), {
+    limit: 100,
+    plainBytes: 0,
+    isCrowded: () => false,
+    write: (bytes) => Promise.resolve(void written.push(bytes)),
+  });
+  const short = [0, 0, 0, 1, 7], long = [0, 0, 0, 2, 8, 9];
+  await assertRejects(
+    () => frames.write(new Uint8Array([...short, ...long])),
+    Error,
+    "too long",
+  );
+  assertEquals(written, [new Uint8Array(short)]);
 });
 
 Deno.test("TransformChain names the transform that failed", async () => {
