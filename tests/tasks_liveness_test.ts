@@ -14,7 +14,7 @@ import {
 import { Heartbeat } from "../internal/heartbeat.ts";
 import { both, Kit, range } from "./_support/channel_kit.ts";
 import { type MemoryConn, MemoryListener } from "./_support/memory_pair.ts";
-import { payload, ScriptedPeer, T } from "./_support/scripted_peer.ts";
+import { frame, payload, ScriptedPeer, T } from "./_support/scripted_peer.ts";
 import {
   answer,
   itemsOf,
@@ -394,6 +394,39 @@ Deno.test("A loop that was late reads first and judges after", async () => {
   assertEquals((await worker.exit).code, 0);
 });
 
+Deno.test("A standstill isn't the time that the rest of a frame takes, at either end", async () => {
+  const heartbeat = { intervalMs: 100, timeoutMs: 300, dropMs: 700 };
+  const standStill = async () => {
+    await moment(); // what came is read
+    block(900); // longer than dropMs
+    await moment(); // it is judged
+  };
+  await using kit = new Kit<number, number>("memory", { heartbeat });
+  await using worker = await scripted(kit);
+  const result = kit.server.submit(1);
+  result.catch(() => {});
+  await takeItems(worker, 1);
+  const answer = frame(T.RESULT, 0, payload(7));
+  await worker.send(answer.subarray(0, 6));
+  await standStill();
+  await worker.send(answer.subarray(6));
+  assertEquals(await within(result, 5000, "it is whole"), 7);
+
+  const [server, conn] = ScriptedPeer.pair();
+  await using _ = server;
+  const client = new Client<number, number>(conn, { heartbeat });
+  await server.greet();
+  const item = client[Symbol.asyncIterator]().next();
+  item.catch(() => {});
+  await server.until(T.CREDIT);
+  const items = frame(T.ITEM, 1, 0, 0, 0, payload(7));
+  await server.send(items.subarray(0, 6));
+  await standStill();
+  await server.send(items.subarray(6));
+  assertEquals((await item).value, 7);
+  await client.abort();
+});
+
 Deno.test("A loop that is late at every tick judges all the same", async () => {
   await using kit = new Kit<number, number>("tcp", { heartbeat: QUICK });
   await using silent = await scripted(kit);
@@ -556,7 +589,7 @@ both(
     const result = kit.server.submit(1);
     await peer.until(T.ITEM);
     await until(() => kit.server.workers[0]!.inFlight === 1, "it is there");
-    await moment(100); // its time runs
+    await moment(300); // its time runs
     block(1500);
     // Its result comes a little after the pause, as if it had been on its way.
     await moment(100);
