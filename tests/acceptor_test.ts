@@ -1,4 +1,4 @@
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertRejects } from "@std/assert";
 import { afterTurn } from "../internal/timer.ts";
 import { listen, Server } from "../mod.ts";
 import { memoryPair } from "./_support/memory_pair.ts";
@@ -88,6 +88,14 @@ Deno.test("Acceptor: who has reset its own connection costs no pause, many other
     assertEquals(await pausesOf(...resets), []);
     assert(hasTurned);
   }
+});
+
+Deno.test("Acceptor: a listener that somebody else closes aborts the server", async () => {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const server = new Server(listener);
+  listener.close();
+  const closed = within(server.closed, 5000, "no worker can come any more");
+  await assertRejects(() => closed, Deno.errors.BadResource);
 });
 
 Deno.test("Acceptor.stop(): that accept() fails then is told nobody", async () => {
