@@ -831,6 +831,7 @@ export class Server<Item = unknown, Result = unknown>
     for (const map of [...this.#maps]) map.finish(afterEnd("map"));
     if (this.#phase === "aborted") return this.#closed.promise;
     await settledWithin(this.#closed.promise, drainMs);
+    this.#hurry();
     // What is left then is only the other ends' closing.
     if (this.#isOver) return this.#closed.promise;
     const unfinished = this.#delivery.unfinished().map((
@@ -908,7 +909,13 @@ export class Server<Item = unknown, Result = unknown>
     this.#shutDown("normal", "the server has finished");
   }
 
+  /** Its end waits for nobody who reads slowly. */
+  #hurry(): void {
+    for (const { connection } of this.#links) connection.hurry();
+  }
+
   #abort(reason: unknown): void {
+    this.#hurry();
     if (this.#phase === "aborted" || this.#phase === "finished") return;
     this.#phase = "aborted";
     this.#abortReason = reason;

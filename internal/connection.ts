@@ -180,6 +180,8 @@ export class Connection {
   #due = false;
   /** Whether the peer has done its handshake. */
   #isKnown = false;
+  /** Whether nobody wants to wait for a peer that is slow to read. */
+  #isHurried = false;
   /** Bytes that were read, and dropped, since this end began to finish. */
   #dropped = 0;
   #reading: Promise<void> | null = null;
@@ -375,12 +377,17 @@ export class Connection {
     this.#lingerTimer = setTimeout(() => {
       const now = performance.now();
       const isLate = now - due > LATE_MS;
-      const isRead = this.#isKnown && now < until && this.writingSince > 0 &&
-        now - this.writingSince < UNREAD_MS;
+      const isRead = this.#isKnown && !this.#isHurried && now < until &&
+        this.writingSince > 0 && now - this.writingSince < UNREAD_MS;
       if (isRead) this.#linger(until);
       else if (isLate && !isAgain) this.#linger(until, true);
       else this.end(this.#loss);
     }, LINGER_MS);
+  }
+
+  /** Once it finishes, a peer that reads slowly isn't waited for any longer. */
+  hurry(): void {
+    this.#isHurried = true;
   }
 
   /** Ends now. */

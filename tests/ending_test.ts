@@ -560,6 +560,46 @@ both("close() whose time is up after abort(r) rejects with r", async (net) => {
   assertStrictEquals(await closing, reason);
 });
 
+for (const how of ["abort()", "close({ drainMs })"]) {
+  Deno.test(`${how} doesn't wait for who is slow to read`, async () => {
+    const listener = new MemoryListener();
+    const gone = Promise.withResolvers<void>();
+    const server = new Server<Uint8Array, number>(listener, {
+      results: "discard",
+      onEvent: ({ type }) => {
+        if (type === "disconnected") gone.resolve();
+      },
+    });
+    const conn = listener.connect(), read = conn.read.bind(conn);
+    let isSlow = false;
+    const begun = Promise.withResolvers<void>();
+    conn.read = async (p) => {
+      if (!isSlow) return await read(p);
+      begun.resolve();
+      await moment(100);
+      return await read(p.subarray(0, 1024));
+    };
+    const slow = new Client<Uint8Array, number>(conn);
+    await slow.opened;
+    const items = slow[Symbol.asyncIterator](), next = items.next();
+    await server.ready();
+    isSlow = true;
+    server.send(new Uint8Array(1024 * 1024));
+    await begun.promise;
+    if (how === "abort()") await within(server.abort(), 5000, "the end");
+    else {
+      slow.close();
+      await gone.promise;
+      const quick = new Client<Uint8Array, number>(listener.connect());
+      quick.work(() => 0);
+      await within(server.close({ drainMs: 300 }), 5000, "the end");
+      await quick.closed;
+    }
+    isSlow = false;
+    await Promise.allSettled([next, slow.closed]);
+  });
+}
+
 both("await using drains", async (net) => {
   await using kit = new Kit<number, number>(net, { results: "discard" });
   const seen: number[] = [];
