@@ -378,7 +378,8 @@ export class Connection {
       const now = performance.now();
       const isLate = now - due > LATE_MS;
       const isRead = this.#isKnown && !this.#isHurried && now < until &&
-        this.writingSince > 0 && now - this.writingSince < UNREAD_MS;
+        this.#isFinishing && this.#output === "writing" &&
+        now - Math.max(this.writingSince, this.saidAt) < UNREAD_MS;
       if (isRead) this.#linger(until);
       else if (isLate && !isAgain) this.#linger(until, true);
       else this.end(this.#loss);

@@ -16,6 +16,7 @@ import { Connection, type ConnectionEvents } from "../internal/connection.ts";
 import type { ConnectionLostError } from "../internal/errors.ts";
 import { FrameType } from "../internal/frame.ts";
 import { type OpenTransform, TransformChain } from "../internal/transforms.ts";
+import { moment } from "./_support/within.ts";
 
 /** Whom nothing matters that a connection tells. */
 const DEAF: ConnectionEvents = {
@@ -396,6 +397,36 @@ Deno.test("Connection that ends waits for a peer that still reads, not for a str
     ]),
     ["all", "cut off", "not read"],
   );
+});
+
+Deno.test("Connection that ends waits for its transforms behind what was just read", async () => {
+  const { promise: ended, resolve } = Promise.withResolvers<void>();
+  const closed = Promise.withResolvers<null>();
+  let frames = 0;
+  const connection = new Connection({
+    read: () => closed.promise,
+    write: async (bytes) => {
+      await moment(900);
+      frames++;
+      return bytes.length;
+    },
+    closeWrite: () => Promise.resolve(closed.resolve(null)),
+    close: () => closed.resolve(null),
+  }, { limit: 1024, events: { ...DEAF, onEnd: () => resolve() } });
+  connection.receiveLimit = 1024;
+  transform(connection, {
+    encode: async (bytes) => {
+      if (frames === 1) await moment(300);
+      return bytes;
+    },
+  });
+  connection.start();
+  say(connection);
+  connection.flush();
+  say(connection);
+  connection.finish(); // a second later the second frame is in its transform
+  await ended;
+  assertEquals(frames, 2);
 });
 
 Deno.test("Connection that can't write any more still tells what has come", async () => {
