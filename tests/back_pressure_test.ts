@@ -228,22 +228,23 @@ Deno.test("An item is settled behind the values that were sent before, also if t
   await client.abort();
 });
 
-/** A client that has credit for one value. */
-async function mayWriteOne(): Promise<
-  { server: ScriptedPeer; client: Client<string, string> }
-> {
+/** A client that knows how many values it may send, and its server by hand. */
+async function granted<Value>(
+  values: number,
+  bytes: number,
+): Promise<{ server: ScriptedPeer; client: Client<string, Value> }> {
   const [server, conn] = ScriptedPeer.pair();
-  const client = new Client<string, string>(conn);
+  const client = new Client<string, Value>(conn);
   await server.greet();
   await client.opened;
-  await server.say(T.CREDIT, 1, 1000);
+  await server.say(T.CREDIT, values, bytes);
   await server.say(T.PING, 1);
   await server.until(T.PONG);
   return { server, client };
 }
 
 Deno.test("send() that waits for room rejects once the connection is lost", async () => {
-  const { server, client } = await mayWriteOne();
+  const { server, client } = await granted<string>(1, 1000);
   await using _ = server;
   const room = client.send("A");
   await server.until(T.VALUE); // this one has left: the next has no room
@@ -254,7 +255,7 @@ Deno.test("send() that waits for room rejects once the connection is lost", asyn
 });
 
 Deno.test("client.writable: what there is no credit for waits", async () => {
-  const { server, client } = await mayWriteOne();
+  const { server, client } = await granted<string>(1, 1000);
   await using _ = server;
   const writer = client.writable.getWriter();
   await writer.write("A");
@@ -270,14 +271,9 @@ Deno.test("client.writable: what there is no credit for waits", async () => {
 });
 
 Deno.test("send(): all who wait for room are told of it", async () => {
-  const [server, conn] = ScriptedPeer.pair();
+  const bytes = 100 * 1024 * 1024;
+  const { server, client } = await granted<Uint8Array>(1000, bytes);
   await using _ = server;
-  const client = new Client<string, Uint8Array>(conn);
-  await server.greet();
-  await client.opened;
-  await server.say(T.CREDIT, 1000, 100 * 1024 * 1024);
-  await server.say(T.PING, 1);
-  await server.until(T.PONG);
   const waits = range(5).map(() => client.send(new Uint8Array(100_000)));
   assert(waits.filter((wait) => wait !== undefined).length > 1, "it is full");
   for (const _ of waits) await server.until(T.VALUE);

@@ -370,7 +370,8 @@ async function lastOutput(isKnown: boolean, most: number): Promise<string> {
     read: () => closed.promise,
     write: () => {
       const { promise, resolve, reject } = Promise.withResolvers<number>();
-      if (read < most) setTimeout(() => resolve((read++, 1)), 250);
+      // Six take longer than a second, also one that begins anew.
+      if (read < most) setTimeout(() => resolve((read++, 1)), 450);
       else closed.promise.then(() => reject(new Error("closed")));
       return promise;
     },
